@@ -1,0 +1,1 @@
+"""The machine's values: frozen, comparable, and each with its JSON shape."""

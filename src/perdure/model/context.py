@@ -1,0 +1,169 @@
+"""Contexts: the plain one that a run is started with, and the staged one that an attempt writes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from perdure.canonical import (
+    CanonicalJsonError,
+    artifact_id_for_bytes,
+    encode,
+    encode_string,
+    join_object,
+    pointer_token,
+    refuse_secrets,
+    split_object,
+)
+from perdure.errors import ContextSerializationError, Json
+from perdure.ids import ArtifactId
+from perdure.secrets import DEFAULT_POLICY, SecretPolicy
+
+
+class JsonContext:
+    """A context in memory, to start a run with. Its values are checked when the run starts."""
+
+    def __init__(self, values: Mapping[str, Json] | None = None) -> None:
+        self._values: dict[str, Json] = dict(values or {})
+
+    def read(self, key: str) -> Json:
+        return copy.deepcopy(self._values.get(key))
+
+    def write(self, key: str, value: Json) -> None:
+        self._values[key] = copy.deepcopy(value)
+
+    def delete(self, key: str) -> None:
+        self._values.pop(key, None)
+
+    def dump(self) -> dict[str, Json]:
+        return copy.deepcopy(self._values)
+
+    def to_json(self) -> Json:
+        """The values by key."""
+        return self.dump()
+
+    @classmethod
+    def from_json(cls, data: Json) -> JsonContext:
+        """The context of a JSON object; ``ContextSerializationError`` for anything else."""
+        if not isinstance(data, dict):
+            raise ContextSerializationError.of("context_not_canonical", "a context is a JSON object")
+        return cls(copy.deepcopy(data))
+
+
+class Snapshot:
+    """A context at rest: canonical bytes by top-level key. Immutable; snapshots share their parts.
+
+    ``id`` is the artifact id of the whole canonical object, ``data`` its bytes; both are made on first
+    use and kept.
+    """
+
+    __slots__ = ("_data", "_id", "parts")
+
+    def __init__(self, parts: Mapping[str, bytes], data: bytes | None = None) -> None:
+        self.parts = parts
+        self._data = data
+        self._id: ArtifactId | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The canonical bytes of the whole context."""
+        if self._data is None:
+            self._data = join_object(self.parts.items())
+        return self._data
+
+    @property
+    def id(self) -> ArtifactId:
+        """The artifact id of :attr:`data`."""
+        if self._id is None:
+            self._id = artifact_id_for_bytes(self.data)
+        return self._id
+
+    def without_data(self) -> Snapshot:
+        """This snapshot holding its parts and its id alone, so that the whole is not kept in memory twice."""
+        slim = Snapshot(self.parts)
+        slim._id = self.id
+        return slim
+
+    @classmethod
+    def of_canonical(cls, data: bytes) -> Snapshot:
+        """The snapshot of canonical bytes, which were checked before; they must be an object's."""
+        return cls(split_object(data), data)
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Json], policy: SecretPolicy = DEFAULT_POLICY) -> Snapshot:
+        """The snapshot of ``values``; :class:`ContextSerializationError` for what may not be written."""
+        return cls({key: encode_member(key, value, policy) for key, value in values.items()})
+
+
+class StagedContext:
+    """What a handler reads and writes: changes over a snapshot, kept only if the attempt completes.
+
+    ``check`` is called before every access and raises once the attempt is over.
+    """
+
+    def __init__(
+        self,
+        base: Snapshot,
+        check: Callable[[], None] = lambda: None,
+        policy: SecretPolicy = DEFAULT_POLICY,
+    ) -> None:
+        self._base = base
+        self._changes: dict[str, bytes | None] = {}
+        self._check = check
+        self._policy = policy
+
+    def read(self, key: str) -> Json:
+        self._check()
+        data = self._changes[key] if key in self._changes else self._base.parts.get(key)
+        return None if data is None else msgspec.json.decode(data)
+
+    def write(self, key: str, value: Json) -> None:
+        self._check()
+        self._changes[str(key)] = encode_member(key, value, self._policy)
+
+    def delete(self, key: str) -> None:
+        self._check()
+        self._changes[str(key)] = None
+
+    def dump(self) -> dict[str, Json]:
+        self._check()
+        return {key: msgspec.json.decode(data) for key, data in self._parts().items()}
+
+    def snapshot(self) -> Snapshot:
+        """The context as it stands; the base itself when nothing was changed."""
+        changed = any(self._base.parts.get(key) != data for key, data in self._changes.items())
+        return Snapshot(self._parts()) if changed else self._base
+
+    def _parts(self) -> dict[str, bytes]:
+        merged: dict[str, bytes | None] = {**self._base.parts, **self._changes}
+        return {key: data for key, data in merged.items() if data is not None}
+
+
+def encode_member(key: str, value: Json, policy: SecretPolicy) -> bytes:
+    """The canonical bytes of one context value, checked with its key.
+
+    Raises :class:`ContextSerializationError`: ``secrets_detected``, or ``context_not_canonical`` whose
+    details give the reason's code and the JSON pointer.
+    """
+    try:
+        if not isinstance(key, str) or not key:
+            raise CanonicalJsonError("value_not_json", "", "a context key is a non-empty string")
+        data = encode(value)
+        refuse_secrets({key: value}, b"{%b:%b}" % (encode_string(key), data), policy)
+        return data
+    except CanonicalJsonError as error:
+        if error.code == "secrets_detected":
+            raise ContextSerializationError(error.info) from None
+        raise ContextSerializationError.of(
+            "context_not_canonical",
+            f"the context's value cannot be written: {error.info.message}",
+            details={"reason": error.code, "pointer": pointer_token(str(key)) + error.pointer},
+        ) from None
+    except UnicodeEncodeError:
+        raise ContextSerializationError.of(
+            "context_not_canonical",
+            "a context key holds a lone surrogate",
+            details={"reason": "value_not_json", "pointer": ""},
+        ) from None

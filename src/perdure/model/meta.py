@@ -1,0 +1,69 @@
+"""What a state says of itself."""
+
+from __future__ import annotations
+
+import enum
+from datetime import timedelta
+
+import msgspec
+
+from perdure.errors import InvalidShapeError, Json, shaped
+
+
+class SideEffectKind(enum.Enum):
+    """What a state does to the outside world; the values are the wire names."""
+
+    PURE = "Pure"
+    READ_ONLY_IO = "ReadOnlyIo"
+    APPLY_SIDE_EFFECT = "ApplySideEffect"
+
+
+class DependencyStrategy(enum.Enum):
+    """Which of several states that carry a tag a dependency on that tag means."""
+
+    LATEST = "Latest"
+    EARLIEST = "Earliest"
+
+
+class StateMeta(msgspec.Struct, frozen=True):
+    """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
+
+    ``timeout`` ends an attempt with ``state_timeout``; None is no limit.
+    """
+
+    tags: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    side_effects: SideEffectKind = SideEffectKind.PURE
+    idempotency: str | None = None
+    depends_on_strategy: DependencyStrategy = DependencyStrategy.LATEST
+    timeout: timedelta | None = None
+
+    def to_json(self) -> Json:
+        """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``."""
+        return {
+            "tags": [str(tag) for tag in self.tags],
+            "depends_on": [str(tag) for tag in self.depends_on],
+            "depends_on_strategy": self.depends_on_strategy.value,
+            "side_effects": self.side_effects.value,
+            "idempotency": "None" if self.idempotency is None else {"Key": self.idempotency},
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> StateMeta:
+        """The value of its wire form; ``InvalidShapeError`` for anything else."""
+        wire = shaped(data, _StateMetaWire)
+        if wire.idempotency in ("None", None):
+            key = None
+        elif isinstance(wire.idempotency, dict) and isinstance(wire.idempotency.get("Key"), str):
+            key = wire.idempotency["Key"]
+        else:
+            raise InvalidShapeError("StateMeta", "/idempotency", 'expected "None" or {"Key": …}')
+        return cls(wire.tags, wire.depends_on, wire.side_effects, key, wire.depends_on_strategy)
+
+
+class _StateMetaWire(msgspec.Struct):
+    tags: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    side_effects: SideEffectKind = SideEffectKind.PURE
+    idempotency: object = None
+    depends_on_strategy: DependencyStrategy = DependencyStrategy.LATEST

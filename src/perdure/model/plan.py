@@ -1,0 +1,105 @@
+"""The executable graph of one run, and the order in which its states run."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from perdure.errors import ErrorCategory, InvalidPlanError, Json
+from perdure.ids import OpId, StateId
+from perdure.model.handler import State
+
+
+class StateNode(msgspec.Struct, frozen=True):
+    """A state under its name in the plan."""
+
+    id: StateId
+    state: State
+
+
+class DependencyEdge(msgspec.Struct, frozen=True):
+    """``before`` must have completed when ``after`` is entered."""
+
+    before: StateId
+    after: StateId
+
+
+class StateGraph(msgspec.Struct, frozen=True):
+    """States, and the edges between them. The order of ``states`` breaks ties."""
+
+    states: Sequence[StateNode]
+    edges: Sequence[DependencyEdge] = ()
+
+
+class ExecutionPlan(msgspec.Struct, frozen=True):
+    """What a run executes."""
+
+    op_id: OpId
+    graph: StateGraph
+
+
+def topological_order(plan: ExecutionPlan) -> list[StateNode]:
+    """The plan's states in the order in which they run: dependencies first, ties in plan order.
+
+    Raises :class:`InvalidPlanError` with code ``empty_plan``, ``duplicate_state``, ``missing_state`` or
+    ``circular_dependency``; its details name the states.
+    """
+    states = plan.graph.states
+    if not states:
+        raise _invalid("empty_plan", "the plan has no states", {"states": []})
+    position: dict[StateId, int] = {node.id: index for index, node in enumerate(states)}
+    if len(position) != len(states):
+        seen: set[StateId] = set()
+        twice = [node.id for node in states if node.id in seen or seen.add(node.id)]  # type: ignore[func-returns-value]
+        raise _invalid("duplicate_state", "a state stands in the plan more than once", {"states": twice})
+
+    followers: list[list[int]] = [[] for _ in states]
+    missing_before = [0] * len(states)
+    for edge in plan.graph.edges:
+        for end in (edge.before, edge.after):
+            if end not in position:
+                raise _invalid(
+                    "missing_state", "an edge names a state that is not in the plan", {"states": [end]}
+                )
+        followers[position[edge.before]].append(position[edge.after])
+        missing_before[position[edge.after]] += 1
+
+    ready = [index for index, count in enumerate(missing_before) if count == 0]
+    order: list[StateNode] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(states[index])
+        for follower in followers[index]:
+            missing_before[follower] -= 1
+            if missing_before[follower] == 0:
+                heapq.heappush(ready, follower)
+    if len(order) != len(states):
+        cycle = [states[index].id for index in _cycle(followers, missing_before)]
+        raise _invalid("circular_dependency", "states depend on each other in a circle", {"states": cycle})
+    return order
+
+
+def _cycle(followers: list[list[int]], missing_before: list[int]) -> list[int]:
+    """The indexes of one cycle, in order; every state that still misses something lies behind one."""
+    preceding: dict[int, int] = {}
+    for index, count in enumerate(missing_before):
+        if count:
+            for follower in followers[index]:
+                preceding.setdefault(follower, index)
+    # Walking back from any blocked state must come round, since each has a blocked predecessor.
+    trail: deque[int] = deque()
+    place = next(index for index, count in enumerate(missing_before) if count)
+    seen: set[int] = set()
+    while place not in seen:
+        seen.add(place)
+        trail.appendleft(place)
+        place = preceding[place]
+    members = list(trail)
+    return members[: members.index(place) + 1]
+
+
+def _invalid(code: str, message: str, details: Json) -> InvalidPlanError:
+    return InvalidPlanError.of(code, message, category=ErrorCategory.UNKNOWN, details=details)
