@@ -1,0 +1,130 @@
+"""One attempt at one state: the handler is called, and whatever it does becomes an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+
+import msgspec
+
+from perdure.clock import Clock
+from perdure.engine.recorder import AttemptRecorder
+from perdure.errors import ErrorCategory, ErrorInfo, PerdureError
+from perdure.failpoints import Failpoints, FailpointStop
+from perdure.io.live import AttemptScope, LiveIo
+from perdure.io.replay import ReplayIo
+from perdure.model.context import Snapshot, StagedContext
+from perdure.model.handler import State, StateOutcome
+from perdure.secrets import text_may_hold_secret
+
+REDACTED_MESSAGE = "error details redacted"
+_CODE = re.compile("[a-z][a-z0-9_]{0,127}")
+_MESSAGE_CHARACTERS_MAX = 1000
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """The handler returned; the context is now this."""
+
+    snapshot: Snapshot
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The handler raised, or broke a rule. The snapshot is what it had staged, for a person to look at."""
+
+    info: ErrorInfo
+    snapshot: Snapshot | None
+
+
+async def execute(
+    state: State,
+    ctx: StagedContext,
+    io: LiveIo | ReplayIo,
+    rec: AttemptRecorder,
+    scope: AttemptScope,
+    clock: Clock,
+    failpoints: Failpoints,
+) -> Completed | Failed:
+    """Call the handler and say how it went.
+
+    Raises what is not the handler's to decide: cancellation of the caller, failpoints, and errors of the
+    store or of ownership, even where the handler swallowed them.
+    """
+    failpoints.hit("handler.before")
+    base = ctx.snapshot()
+    failure: ErrorInfo | None = None
+    try:
+        failure = await _call(state, ctx, io, rec, clock)
+    finally:
+        staged = ctx.snapshot()
+        scope.close()
+        await io.close()
+    if scope.fatal is not None:
+        raise scope.fatal
+    failpoints.hit("handler.after")
+    if failure is None:
+        return Completed(staged)
+    return Failed(failure, None if staged is base else staged)
+
+
+async def _call(
+    state: State, ctx: StagedContext, io: LiveIo | ReplayIo, rec: AttemptRecorder, clock: Clock
+) -> ErrorInfo | None:
+    timeout = state.meta().timeout
+    begun = clock.monotonic_seconds()
+    try:
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()) as deadline:
+            outcome = await state.handle(ctx, io, rec)
+    except (FailpointStop, KeyboardInterrupt):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return _info_of(error)
+    except BaseException as error:
+        if isinstance(error, TimeoutError) and deadline.expired():
+            return _timed_out(timeout)
+        return _info_of(error)
+    if timeout is not None and clock.monotonic_seconds() - begun > timeout.total_seconds():
+        # A handler that blocks the event loop keeps the deadline from striking while it runs.
+        return _timed_out(timeout)
+    if outcome is not None and not isinstance(outcome, StateOutcome):
+        return ErrorInfo(
+            "state_outcome_invalid",
+            ErrorCategory.PARSING_INPUT,
+            False,
+            f"a handler returns StateOutcome or None, not {type(outcome).__name__}",
+        )
+    return None
+
+
+def _timed_out(timeout: timedelta | None) -> ErrorInfo:
+    return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state took longer than {timeout}")
+
+
+def _info_of(error: BaseException) -> ErrorInfo:
+    """What is kept of a handler's error: never its details, and no message that may hold a secret."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, PerdureError):
+        info = error.info
+        code = str(info.code) if _CODE.fullmatch(info.code) else "handler_raised"
+        return ErrorInfo(code, info.category, bool(info.retryable), presentable(str(info.message)))
+    text = f"{type(error).__name__}: {error}" if _has_text(error) else type(error).__name__
+    return ErrorInfo("handler_raised", ErrorCategory.UNKNOWN, False, presentable(text))
+
+
+def _has_text(error: BaseException) -> bool:
+    try:
+        return bool(str(error))
+    except Exception:
+        return False
+
+
+def presentable(message: str) -> str:
+    """``message`` as it may be written: shortened, and replaced as a whole if it may hold a secret."""
+    text = message.encode("utf-8", "replace").decode()
+    if len(text) > _MESSAGE_CHARACTERS_MAX:
+        text = text[:_MESSAGE_CHARACTERS_MAX] + "…"
+    return REDACTED_MESSAGE if text_may_hold_secret(text) else text

@@ -1,0 +1,172 @@
+"""What comes next: ``decide(view, plan, config, now) -> Step``. Pure.
+
+A step is the events to append now and what to do after them. The loop stages the events, and makes them
+durable before it does anything that can be seen from outside; so the events of several steps share one
+commit where nothing lies between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+
+import msgspec
+
+from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, OpenAttempt, RunView
+from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
+from perdure.ids import ArtifactId, StateId
+from perdure.model.config import RECOVERY_LIMIT_DEFAULT, RunConfig
+from perdure.model.events import (
+    RETRY_SCHEDULED,
+    DomainEvent,
+    Event,
+    RunCompleted,
+    RunStatus,
+    StateCompleted,
+    StateEntered,
+    StateErrorInfo,
+    StateFailed,
+)
+from perdure.model.plan import ExecutionPlan, StateNode, topological_order
+
+
+class PlannedRun(msgspec.Struct, frozen=True):
+    """A plan made ready for deciding: its states in order, and by name."""
+
+    order: list[StateNode]
+    nodes: Mapping[StateId, StateNode]
+    skipped: frozenset[StateId]
+    """States that carry a tag which the configuration skips."""
+
+    @classmethod
+    def of(cls, plan: ExecutionPlan, config: RunConfig) -> PlannedRun:
+        """Raises ``InvalidPlanError`` for a plan that has no order."""
+        order = topological_order(plan)
+        skip_tags = set(config.skip_tags)
+        skipped = (
+            frozenset(node.id for node in order if not skip_tags.isdisjoint(node.state.meta().tags))
+            if skip_tags
+            else frozenset[StateId]()
+        )
+        return cls(order, {node.id: node for node in order}, skipped)
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Run the handler of the attempt that was just entered."""
+
+    attempt: OpenAttempt
+
+
+class Sleep(msgspec.Struct, frozen=True):
+    """Nothing is to be done before ``until_millis``."""
+
+    until_millis: int
+
+
+class Go(msgspec.Struct, frozen=True):
+    """Decide again."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The run has ended."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Events to append, then what to do."""
+
+    events: tuple[Event, ...]
+    then: Run | Sleep | Go | Stop
+    place: int = 0
+    """Where in the plan's order the step is: every state before it has completed."""
+
+
+def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, place: int = 0) -> Step:
+    """The next step of a run that nobody is executing at this moment: an open attempt is an orphan.
+
+    ``place`` is that of an earlier step of this run, which spares looking at the states before it.
+    """
+    if view.ended is not None:
+        return Step((), Stop())
+    if len(view.open_attempts) > 1:
+        raise InvalidPlanError.of(
+            "invalid_attempt_envelopes",
+            "the history is broken: a sequential run has several open attempts",
+            details={"states": sorted(view.open_attempts)},
+        )
+    for orphan in view.open_attempts.values():
+        return Step((_close_orphan(view, orphan, config),), Go(), place)
+    while place < len(plan.order) and plan.order[place].id in view.completed:
+        place += 1
+    if place == len(plan.order):
+        return Step((RunCompleted(RunStatus.COMPLETED, _checkpoint(view)),), Stop())
+    state_id = plan.order[place].id
+
+    progress = view.states.get(state_id)
+    if progress is None:
+        attempt, base = 0, _checkpoint(view)
+    elif not may_retry(view, state_id, config):
+        return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
+    elif progress.retry_due_millis is not None and now_millis < progress.retry_due_millis:
+        return Step((), Sleep(progress.retry_due_millis), place)
+    else:
+        attempt, base = progress.last_attempt + 1, progress.base_snapshot_id
+
+    entered = StateEntered(state_id, attempt, base)
+    if state_id in plan.skipped:
+        return Step((entered, StateCompleted(state_id, base)), Go(), place)
+    return Step((entered,), Run(OpenAttempt(state_id, attempt, base)), place)
+
+
+def _close_orphan(view: RunView, orphan: OpenAttempt, config: RunConfig) -> StateFailed:
+    limit = RECOVERY_LIMIT_DEFAULT if config.recovery_limit is None else config.recovery_limit
+    if view.states[orphan.state_id].orphans + 1 > limit:
+        info = ErrorInfo(
+            "recovery_limit_exceeded",
+            ErrorCategory.UNKNOWN,
+            False,
+            f"the state's attempts ended with their process more than {limit} times without progress",
+        )
+    else:
+        info = ErrorInfo(
+            ORPHAN_ATTEMPT_RECOVERED,
+            ErrorCategory.UNKNOWN,
+            True,
+            "the attempt ended with its process; the next one starts from the same snapshot",
+        )
+    return StateFailed(orphan.state_id, StateErrorInfo(orphan.state_id, info), None)
+
+
+def fail(
+    view: RunView,
+    attempt: OpenAttempt,
+    info: ErrorInfo,
+    failure_snapshot_id: ArtifactId | None,
+    config: RunConfig,
+    now_millis: int,
+) -> tuple[Event, ...]:
+    """The events that close ``attempt`` as failed: with a delay before its retry, the due time too."""
+    failed = StateFailed(attempt.state_id, StateErrorInfo(attempt.state_id, info), failure_snapshot_id)
+    own_failures = view.states[attempt.state_id].own_failures + 1
+    if not (info.retryable and own_failures < config.retry_policy.max_attempts):
+        return (failed,)
+    delay = config.retry_policy.backoff.before_retry(own_failures)
+    if not delay:
+        return (failed,)
+    # Rounded up: a retry is never early.
+    due_millis = now_millis + math.ceil(delay / timedelta(milliseconds=1))
+    payload = {"state_id": attempt.state_id, "attempt": attempt.attempt + 1, "due_millis": due_millis}
+    return (failed, DomainEvent(RETRY_SCHEDULED, payload))
+
+
+def may_retry(view: RunView, state_id: StateId, config: RunConfig) -> bool:
+    """Whether a state whose last attempt failed is to be tried again."""
+    progress = view.states[state_id]
+    error = progress.last_error
+    return error is None or (error.retryable and progress.own_failures < config.retry_policy.max_attempts)
+
+
+def _checkpoint(view: RunView) -> ArtifactId:
+    if view.checkpoint is None:
+        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+    return view.checkpoint

@@ -1,0 +1,341 @@
+"""The engine: starts runs, resumes them, and drives both through the one loop."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Protocol
+
+import msgspec
+
+from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
+from perdure.clock import Clock, SystemClock
+from perdure.engine.decide import PlannedRun
+from perdure.engine.history import RunView
+from perdure.engine.loop import ReplaySource, Stint
+from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
+from perdure.engine.writer import Observer, RunWriter, uninterrupted
+from perdure.errors import (
+    ConcurrencyError,
+    CorruptionError,
+    InvalidPlanError,
+    InvalidShapeError,
+    Json,
+    NotFoundError,
+    StorageError,
+)
+from perdure.failpoints import Failpoints, FailpointStop
+from perdure.ids import ArtifactId, InvalidIdError, RunId
+from perdure.io.port import TransportFactory
+from perdure.model.config import IoMode, RunConfig, RunManifest, Sequential
+from perdure.model.context import Snapshot
+from perdure.model.events import RunPhase, RunStarted
+from perdure.model.handler import Context
+from perdure.model.plan import ExecutionPlan
+from perdure.stores.bundle import Stores
+from perdure.stores.reading import read_json
+
+RECOVERY_PAGE_EVENTS = 2000
+
+
+class PlanResolver(Protocol):
+    """Rebuilds a run's plan from its manifest: the same plan for the same manifest, every time."""
+
+    def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+        """The plan; raises ``InvalidPlanError`` when there is none."""
+
+
+class StartRun(msgspec.Struct, frozen=True):
+    """A run to be started. An ``invocation_key`` makes starting it twice the same as starting it once."""
+
+    manifest: RunManifest
+    manifest_id: ArtifactId
+    plan: ExecutionPlan
+    run_config: RunConfig
+    initial_context: Context
+    run_id: RunId | None = None
+    invocation_key: str | None = None
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """Where a run stood when the engine let go of it.
+
+    ``final_snapshot_id`` is the last checkpoint, also of a run that goes on. ``waiting_for`` says what a
+    parked run waits for.
+    """
+
+    run_id: RunId
+    phase: RunPhase
+    final_snapshot_id: ArtifactId | None = None
+    waiting_for: str | None = None
+
+    def to_json(self) -> Json:
+        """``{"run_id", "phase", "final_snapshot_id"}``, and ``"waiting_for"`` of a parked run."""
+        data = {
+            "run_id": self.run_id,
+            "phase": self.phase.value,
+            "final_snapshot_id": self.final_snapshot_id,
+        }
+        return data if self.waiting_for is None else {**data, "waiting_for": self.waiting_for}
+
+
+class Engine:
+    """Drives runs. One engine serves any number of runs and stores at once.
+
+    ``transports`` is a router or a single factory; without one, live calls are ``io_unimplemented``.
+    ``observer`` is called after every durable write with the run's new events.
+    """
+
+    def __init__(
+        self,
+        resolver: PlanResolver,
+        transports: TransportFactory | None = None,
+        failpoints: Failpoints | None = None,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        claim_keeper: ClaimKeeper | None = None,
+    ) -> None:
+        self._resolver = resolver
+        self._transports = transports
+        self._failpoints = failpoints or Failpoints()
+        self._clock = clock or SystemClock()
+        self._observer = observer
+        self._keeper = claim_keeper or KEEPER
+        self._owner = f"engine-{uuid.uuid4()}"
+
+    async def start(self, stores: Stores, run: StartRun) -> RunResult:
+        """Start a run and drive it until it ends or is parked.
+
+        Nothing is written before everything was checked. Raises ``InvalidPlanError``, ``StorageError``
+        and ``ContextError``; a failing handler is no error here but a run that ``Failed``.
+        """
+        refuse_fan_out(run.run_config)
+        manifest_bytes = _checked_manifest(run)
+        if not await stores.artifacts.exists(run.manifest_id):
+            raise NotFoundError.of(
+                "manifest_not_found",
+                "the manifest is not in the artifact store",
+                details={"manifest_id": str(run.manifest_id)},
+            )
+        if await stores.artifacts.get(run.manifest_id) != manifest_bytes:
+            raise CorruptionError.of(
+                "manifest_artifact_mismatch",
+                "the stored manifest is another one",
+                details={"manifest_id": str(run.manifest_id)},
+            )
+        plan = PlannedRun.of(run.plan, run.run_config)
+        initial = _initial_snapshot(run.initial_context)
+        run_id = _run_id_of(run)
+
+        if await stores.events.head_seq(run_id):
+            if run.invocation_key is None:
+                raise ConcurrencyError.of(
+                    "run_already_exists", "a run of this id exists", details={"run_id": run_id}
+                )
+            return await self._attach(stores, run_id, run.manifest_id, initial.id)
+
+        return await self._start_fresh(stores, run_id, run, plan, initial)
+
+    async def resume(self, stores: Stores, run_id: RunId) -> RunResult:
+        """Drive a run on from its recorded history until it ends or is parked.
+
+        A run that has ended gives its result, and nothing is appended. Raises ``NotFoundError``
+        (``run_not_found``), ``ConcurrencyError`` (``run_already_active``), ``InvalidPlanError`` and
+        ``CorruptionError``.
+        """
+        run_id = RunId(run_id)
+        if not await stores.events.head_seq(run_id):
+            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
+        held = await self._claim(stores, run_id)
+        try:
+            view = await read_view(stores, run_id)
+            manifest, plan = await self._checked_plan(stores, view)
+            if view.ended is not None:
+                return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
+            return await self._drive(stores, run_id, held, view, plan, manifest.run_config)
+        finally:
+            await self._let_go(held)
+
+    async def _start_fresh(
+        self, stores: Stores, run_id: RunId, run: StartRun, plan: PlannedRun, initial: Snapshot
+    ) -> RunResult:
+        held = await self._claim(stores, run_id)
+        try:
+            started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
+            return await self._drive(
+                stores, run_id, held, RunView(), plan, run.run_config, (started, initial)
+            )
+        finally:
+            await self._let_go(held)
+
+    async def _attach(
+        self, stores: Stores, run_id: RunId, manifest_id: ArtifactId, snapshot_id: ArtifactId
+    ) -> RunResult:
+        """The run that an invocation key already names, driven on if nobody drives it."""
+        first = await stores.events.read_range(run_id, 1, 1)
+        started = first[0].event
+        if (
+            not isinstance(started, RunStarted)
+            or started.manifest_id != manifest_id
+            or started.initial_snapshot_id != snapshot_id
+        ):
+            raise ConcurrencyError.of(
+                "invocation_conflict",
+                "the invocation key belongs to a run with another manifest or initial context",
+                details={"run_id": run_id},
+            )
+        try:
+            return await self.resume(stores, run_id)
+        except ConcurrencyError as error:
+            if error.code != "run_already_active":
+                raise
+            view = await read_view(stores, run_id)
+            return RunResult(run_id, view.phase, view.checkpoint)
+
+    async def _claim(self, stores: Stores, run_id: RunId) -> HeldClaim:
+        claim = await stores.claims.acquire(run_id, self._owner, self._keeper.ttl)
+        held = HeldClaim(claim, stores.claims, self._clock, self._keeper.ttl)
+        self._keeper.keep(held)
+        return held
+
+    async def _let_go(self, held: HeldClaim) -> None:
+        self._keeper.drop(held)
+        # A claim that the last commit gave up is released already; anything else must not stay behind.
+        try:
+            await uninterrupted(held.store.release(held.claim))
+        except StorageError:
+            logging.getLogger("perdure").warning(
+                "run %s could not be released; it is free when its claim expires", held.claim.run_id
+            )
+
+    async def _drive(
+        self,
+        stores: Stores,
+        run_id: RunId,
+        held: HeldClaim,
+        view: RunView,
+        plan: PlannedRun,
+        config: RunConfig,
+        beginning: tuple[RunStarted, Snapshot] | None = None,
+    ) -> RunResult:
+        writer = RunWriter(stores, run_id, view, held, self._failpoints, self._observer)
+        source = await self._replay_source(stores, run_id, view, config)
+        stint = Stint(
+            stores, run_id, writer, plan, config, self._transports, self._clock, self._failpoints, source
+        )
+        try:
+            await stint.drive(beginning)
+        except FailpointStop:
+            return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
+        final = view.checkpoint if view.ended is None else view.ended.final_snapshot_id
+        return RunResult(run_id, view.phase, final)
+
+    async def _replay_source(
+        self, stores: Stores, run_id: RunId, view: RunView, config: RunConfig
+    ) -> ReplaySource | None:
+        if config.io_mode is not IoMode.REPLAY:
+            return None
+        if config.replay_of is None:
+            return ReplaySource.of_view(view, run_id)
+        recorded = await read_view(stores, config.replay_of)
+        if recorded.started is None:
+            raise NotFoundError.of(
+                "run_not_found", "the run to replay is not kept here", details={"run_id": config.replay_of}
+            )
+        return ReplaySource.of_view(recorded, config.replay_of)
+
+    async def _checked_plan(self, stores: Stores, view: RunView) -> tuple[RunManifest, PlannedRun]:
+        if view.started is None:
+            raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        manifest = await read_manifest(stores, view.started.manifest_id)
+        refuse_fan_out(manifest.run_config)
+        if view.started.op_id != manifest.op_id:
+            raise InvalidPlanError.of(
+                "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
+            )
+        plan = self._resolver.resolve(manifest)
+        if plan.op_id != manifest.op_id:
+            raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
+        planned = PlannedRun.of(plan, manifest.run_config)
+        gone = sorted(view.states.keys() - planned.nodes.keys())
+        if gone:
+            raise InvalidPlanError.of(
+                "recovery_state_not_in_plan",
+                "the history names states that the plan no longer has",
+                details={"states": gone},
+            )
+        return manifest, planned
+
+
+async def read_view(stores: Stores, run_id: RunId) -> RunView:
+    """The view of a run, from its kernel and engine events alone, read page by page."""
+    view = RunView()
+    while True:
+        page = await stores.events.read_engine_events(run_id, view.head_seq + 1, RECOVERY_PAGE_EVENTS)
+        for envelope in page:
+            if envelope.run_id != run_id:
+                raise CorruptionError.of(
+                    "run_id_mismatch", "the stream holds an event of another run", details={"seq": envelope.seq}
+                )
+            view.advance(envelope.event, envelope.seq)
+        if len(page) < RECOVERY_PAGE_EVENTS:
+            break
+    # Domain events after the last engine event are no part of the view, but they are numbered.
+    view.head_seq = max(view.head_seq, await stores.events.head_seq(run_id))
+    return view
+
+
+async def read_manifest(stores: Stores, manifest_id: ArtifactId) -> RunManifest:
+    """A stored manifest; ``CorruptionError`` for one that is damaged or of another shape."""
+    value, _ = await read_json(stores.artifacts, manifest_id)
+    try:
+        return RunManifest.from_json(value)
+    except (InvalidShapeError, InvalidIdError) as error:
+        raise CorruptionError.of(
+            "manifest_deserialize_failed",
+            f"the stored manifest is not a manifest: {error.info.message}",
+            details={"manifest_id": str(manifest_id)},
+        ) from None
+
+
+def refuse_fan_out(config: RunConfig) -> None:
+    """Refuse an execution mode that this engine does not have."""
+    if not isinstance(config.execution_mode, Sequential):
+        raise InvalidPlanError.of(
+            "unsupported_execution_mode", "this engine runs states one at a time (Sequential)"
+        )
+
+
+def _checked_manifest(run: StartRun) -> bytes:
+    try:
+        data = canonical_json_bytes(run.manifest.to_json())
+    except CanonicalJsonError as error:
+        if error.code == "secrets_detected":
+            raise InvalidPlanError(error.info) from None
+        raise InvalidPlanError.of(
+            "manifest_not_canonical",
+            f"the manifest cannot be written: {error.info.message}",
+            details={"reason": error.code, "pointer": error.pointer},
+        ) from None
+    if artifact_id_for_bytes(data) != run.manifest_id:
+        raise InvalidPlanError.of("manifest_id_mismatch", "manifest_id is not the id of the manifest")
+    if run.manifest.op_id != run.plan.op_id:
+        raise InvalidPlanError.of("manifest_op_id_mismatch", "the plan is for another operation")
+    if run.manifest.run_config != run.run_config:
+        raise InvalidPlanError.of("run_config_mismatch", "run_config is not the manifest's")
+    return data
+
+
+def _initial_snapshot(context: Context) -> Snapshot:
+    return Snapshot.of_values(context.dump())
+
+
+def _run_id_of(run: StartRun) -> RunId:
+    if run.invocation_key is None:
+        return RunId.random() if run.run_id is None else RunId(run.run_id)
+    run_id = RunId.for_invocation(run.invocation_key)
+    if run.run_id not in (None, run_id):
+        raise ConcurrencyError.of(
+            "invocation_conflict", "the invocation key gives another run id than the one asked for"
+        )
+    return run_id

@@ -1,0 +1,86 @@
+"""Keeping what a process owns: one thread renews all claims, whatever the event loop is doing."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+from perdure.clock import Clock
+from perdure.errors import ConcurrencyError, StorageError
+from perdure.stores.ports import Claim, ClaimStore
+from perdure.stores.refusals import claim_lost
+
+CLAIM_TTL = timedelta(seconds=30)
+
+
+class HeldClaim:
+    """A claim and how long it surely holds, by this process's monotonic clock."""
+
+    def __init__(self, claim: Claim, store: ClaimStore, clock: Clock, ttl: timedelta = CLAIM_TTL) -> None:
+        self.claim = claim
+        self.store = store
+        self.durable = False
+        """Whether a commit has carried the claim; before that there is nothing to renew."""
+        self._clock = clock
+        self._ttl = ttl
+        self._lost = False
+        self._deadline = clock.monotonic_seconds() + ttl.total_seconds()
+
+    def check(self) -> None:
+        """Raise ``ConcurrencyError`` (``claim_lost``) unless the run is surely still ours."""
+        if self._lost or self._clock.monotonic_seconds() >= self._deadline:
+            raise claim_lost(self.claim)
+
+    def renew(self) -> None:
+        """Prolong the claim; a claim that another owner took over is lost for good."""
+        begun = self._clock.monotonic_seconds()
+        try:
+            lost = self.store.renew([self.claim], self._ttl)
+        except ConcurrencyError:
+            lost = [self.claim]
+        except StorageError:
+            return  # the store may answer next time; until then the deadline decides
+        if lost:
+            self._lost = True
+        else:
+            self._deadline = begun + self._ttl.total_seconds()
+
+
+class ClaimKeeper:
+    """Renews the claims that it was given, every third of their time to live, from a thread of its own."""
+
+    def __init__(self, ttl: timedelta = CLAIM_TTL) -> None:
+        self.ttl = ttl
+        self._held: set[HeldClaim] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def keep(self, held: HeldClaim) -> None:
+        """Renew ``held`` from now on."""
+        with self._changed:
+            self._held.add(held)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="perdure-claims", daemon=True)
+                self._thread.start()
+
+    def drop(self, held: HeldClaim) -> None:
+        """Stop renewing ``held``; the thread ends with the last claim."""
+        with self._changed:
+            self._held.discard(held)
+            if not self._held:
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self._held, self.ttl.total_seconds() / 3):
+                    due = [held for held in self._held if held.durable]
+                else:
+                    self._thread = None
+                    return
+            for held in due:
+                held.renew()
+
+
+KEEPER = ClaimKeeper()
+"""The process's keeper."""

@@ -1,0 +1,161 @@
+"""The one place from which a run's stream grows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from perdure.engine.history import RunView
+from perdure.engine.ownership import HeldClaim
+from perdure.errors import ConcurrencyError, StorageError
+from perdure.failpoints import Failpoints
+from perdure.ids import FactKey, RunId
+from perdure.io.facts import Facts, fact_event
+from perdure.model.events import Event
+from perdure.stores.bundle import Stores
+from perdure.stores.ports import Append, Blob
+
+T = TypeVar("T")
+Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
+"""Called after every durable write with the run and its new events, each with its number."""
+
+
+class RunWriter:
+    """Stages events, makes them durable, and keeps the view in step.
+
+    What is staged is in the view at once and in the store with the next flush. A failed flush leaves the
+    view ahead of the store: the stint is over then. Facts are different: one that could not be recorded
+    leaves no trace, and the handler may try again.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        run_id: RunId,
+        view: RunView,
+        held: HeldClaim,
+        failpoints: Failpoints,
+        observer: Observer | None,
+    ) -> None:
+        self.view = view
+        self._stores = stores
+        self._run_id = run_id
+        self._held = held
+        self._failpoints = failpoints
+        self._observer = observer
+        self._staged: list[Event] = []
+        self._staged_blobs: list[Blob] = []
+        self._riding: list[tuple[Event, Blob]] = []
+        self._lock = asyncio.Lock()
+
+    @property
+    def facts(self) -> Facts:
+        """The run's durable facts."""
+        return self.view.facts
+
+    def stage(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
+        """Take ``events`` into the view, and keep them and ``blobs`` with the next flush."""
+        for event in events:
+            self.view.advance(event, self.view.head_seq + 1)
+            self._staged.append(event)
+        self._staged_blobs.extend(blobs)
+
+    def stage_riding(self) -> None:
+        """Stage what rides along; called when the attempt ends, before its closing event."""
+        riding, self._riding = self._riding, []
+        self.stage([event for event, _ in riding], [blob for _, blob in riding])
+
+    def ride(self, key: FactKey, payload: Blob) -> None:
+        """Bind ``key`` with the next durable write."""
+        self._riding.append((fact_event(key, payload.id), payload))
+
+    async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
+        """Bind ``key`` durably, with everything that rides along.
+
+        Raises ``StorageError``: ``fact_not_recorded``, retryable, if the store kept nothing; any other
+        code means that the stint is over.
+        """
+        async with self._lock:
+            carried = len(self._riding)
+            new = [*self._riding, (fact_event(key, payload.id, request_id), payload)]
+            events = [event for event, _ in new]
+            head = self.view.head_seq
+            try:
+                await self._commit(head, events, [blob for _, blob in new], release=False)
+            except ConcurrencyError:
+                raise
+            except StorageError as error:
+                raise StorageError.of(
+                    "fact_not_recorded",
+                    f"the store could not keep a fact: {error.code}",
+                    retryable=True,
+                    details={"key": str(key)},
+                    hint=error.hint,
+                ) from error
+            del self._riding[:carried]
+            for seq, event in enumerate(events, head + 1):
+                self.view.advance(event, seq)
+
+    async def flush(self, *, release: bool = False) -> None:
+        """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
+        async with self._lock:
+            if not self._staged and not release:
+                return
+            staged, self._staged = self._staged, []
+            blobs, self._staged_blobs = self._staged_blobs, []
+            await self._commit(self.view.head_seq - len(staged), staged, blobs, release=release)
+
+    def check_may_call(self) -> None:
+        """Raise ``ConcurrencyError`` when the run may no longer be ours."""
+        self._held.check()
+
+    async def _commit(
+        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], *, release: bool
+    ) -> None:
+        self._failpoints.hit("commit.before")
+        appends = [Append(self._run_id, head, events)] if events else []
+        try:
+            await uninterrupted(self._stores.commit(blobs, appends, self._held.claim, release=release))
+        except ConcurrencyError:
+            raise
+        except StorageError:
+            if not await self._landed(head, events):
+                raise
+        self._held.durable = True
+        self._failpoints.hit("commit.after")
+        if self._observer is not None and events:
+            try:
+                self._observer(self._run_id, list(enumerate(events, head + 1)))
+            except Exception:
+                logging.getLogger("perdure").exception("an observer of run %s failed", self._run_id)
+
+    async def _landed(self, head: int, events: Sequence[Event]) -> bool:
+        """Whether a commit that failed was kept all the same: its outcome is unknown until one looks."""
+        if await self._stores.events.head_seq(self._run_id) != head + len(events) or not events:
+            return False
+        stored = await self._stores.events.read_range(self._run_id, head + 1)
+        return [envelope.event for envelope in stored] == list(events)
+
+
+async def uninterrupted(work: Awaitable[T]) -> T:
+    """The result of ``work``, which runs to its end even if the caller is cancelled meanwhile.
+
+    The cancellation is raised afterwards, so that nobody is left wondering what was written.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()

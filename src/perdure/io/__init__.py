@@ -1,0 +1,1 @@
+"""How a handler reaches the outside world: recorded facts, live calls, replay."""

@@ -1,0 +1,37 @@
+"""From a URL to stores: schemes, and the factories that serve them.
+
+A factory is named as ``module:function`` and imported on first use, so that a program pays only for the
+store that it uses, and this layer knows no driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING, cast
+
+from perdure.errors import StorageError
+
+if TYPE_CHECKING:
+    from perdure.stores.bundle import Stores
+
+FACTORIES: dict[str, str] = {
+    "memory": "perdure.stores.memory:open_memory",
+    "sqlite": "perdure.wiring:open_sqlite",
+}
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
+
+
+def open_location(url: str) -> Stores:
+    """The stores of ``url``; a text without a scheme is the path of a SQLite file."""
+    match = _SCHEME.fullmatch(url)
+    scheme, rest = match.groups() if match else ("sqlite", url)
+    factory = FACTORIES.get(scheme)
+    if factory is None:
+        known = ", ".join(sorted(FACTORIES))
+        raise StorageError.of(
+            "store_scheme_unknown", f"no store serves {scheme}: addresses", hint=f"use one of: {known}"
+        )
+    module, _, name = factory.partition(":")
+    return cast("Stores", getattr(importlib.import_module(module), name)(rest))

@@ -1,0 +1,147 @@
+"""Stores in memory: the reference that every other store is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import islice
+
+import msgspec
+
+from perdure.canonical import artifact_id_for_bytes
+from perdure.clock import Clock, SystemClock
+from perdure.ids import ArtifactId, RunId
+from perdure.model.events import ArtifactKind, Event, EventEnvelope, is_engine_event
+from perdure.stores.bundle import Stores
+from perdure.stores.ports import Append, Blob, Claim, Committed
+from perdure.stores.refusals import (
+    artifact_corruption,
+    artifact_not_found,
+    check_head,
+    claim_lost,
+    run_already_active,
+)
+
+
+class MemoryState:
+    """What survives a crash of the process, for as long as this object lives."""
+
+    def __init__(self) -> None:
+        self.streams: dict[RunId, list[EventEnvelope]] = {}
+        self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
+        self.claims: dict[RunId, _ClaimRow] = {}
+
+
+class _ClaimRow(msgspec.Struct):
+    owner: str | None
+    epoch: int
+    expires_millis: int
+
+
+class MemoryStore:
+    """All four ports over one :class:`MemoryState`."""
+
+    def __init__(self, state: MemoryState, clock: Clock) -> None:
+        self._state = state
+        self._clock = clock
+
+    async def head_seq(self, run_id: RunId) -> int:
+        return len(self._state.streams.get(run_id, ()))
+
+    async def append(
+        self, run_id: RunId, expected_seq: int, events: Sequence[Event], claim: Claim | None = None
+    ) -> int:
+        committed = await self.commit((), (Append(run_id, expected_seq, events),), claim)
+        return committed.heads[0]
+
+    async def read_range(
+        self, run_id: RunId, from_seq: int, to_seq: int | None = None
+    ) -> list[EventEnvelope]:
+        return self._state.streams.get(run_id, [])[max(from_seq, 1) - 1 : to_seq]
+
+    async def read_engine_events(self, run_id: RunId, from_seq: int, limit: int) -> list[EventEnvelope]:
+        stream = self._state.streams.get(run_id, [])
+        wanted = (each for each in stream[max(from_seq, 1) - 1 :] if is_engine_event(each.event))
+        return list(islice(wanted, limit))
+
+    async def list_runs(self, after: RunId | None = None, limit: int = 100) -> list[RunId]:
+        later = (run_id for run_id in sorted(self._state.streams) if after is None or run_id > after)
+        return list(islice(later, limit))
+
+    async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        return (await self.commit((Blob(kind, data),), ())).artifact_ids[0]
+
+    async def get(self, artifact_id: ArtifactId) -> bytes:
+        if artifact_id not in self._state.blobs:
+            raise artifact_not_found(artifact_id)
+        data = self._state.blobs[artifact_id][1]
+        if artifact_id_for_bytes(data) != artifact_id:
+            raise artifact_corruption(artifact_id)
+        return data
+
+    async def exists(self, artifact_id: ArtifactId) -> bool:
+        return artifact_id in self._state.blobs
+
+    async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
+        row = self._state.claims.get(run_id, _ClaimRow(None, 0, 0))
+        if row.owner is not None and row.expires_millis > self._clock.now_millis():
+            raise run_already_active(run_id)
+        claim = Claim(run_id, owner, row.epoch + 1)
+        self._state.claims[run_id] = _ClaimRow(owner, claim.epoch, self._expiry(ttl))
+        return claim
+
+    def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
+        lost: list[Claim] = []
+        for claim in claims:
+            if self._holds(claim):
+                self._state.claims[claim.run_id].expires_millis = self._expiry(ttl)
+            else:
+                lost.append(claim)
+        return lost
+
+    async def release(self, claim: Claim) -> None:
+        if self._holds(claim):
+            self._state.claims[claim.run_id].owner = None
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: bool = False,
+    ) -> Committed:
+        if claim is not None and not self._holds(claim):
+            raise claim_lost(claim)
+        for append in appends:
+            check_head(append, await self.head_seq(append.run_id))
+        now = self._clock.now_millis()
+        for blob in artifacts:
+            self._state.blobs.setdefault(blob.id, (blob.kind, blob.data))
+        heads: list[int] = []
+        for run_id, expected_seq, events in appends:
+            stream = self._state.streams.setdefault(run_id, []) if events else []
+            for number, event in enumerate(events, expected_seq + 1):
+                stream.append(EventEnvelope(run_id, number, now, event))
+            heads.append(expected_seq + len(events))
+        if release and claim is not None:
+            await self.release(claim)
+        return Committed([blob.id for blob in artifacts], heads)
+
+    def _holds(self, claim: Claim) -> bool:
+        row = self._state.claims.get(claim.run_id)
+        return row is not None and row.owner == claim.owner and row.epoch == claim.epoch
+
+    def _expiry(self, ttl: timedelta) -> int:
+        return self._clock.now_millis() + ttl // timedelta(milliseconds=1)
+
+
+def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) -> Stores:
+    """Stores over ``state``, which several bundles may share as processes share a database."""
+    store = MemoryStore(state if state is not None else MemoryState(), clock or SystemClock())
+    return Stores(store, store, store, store)
+
+
+def open_memory(_rest: str) -> Stores:
+    """Fresh stores in memory."""
+    return memory_stores()

@@ -1,0 +1,136 @@
+"""What a store promises. Engines and wrappers rely on nothing else.
+
+Stores take any bytes and any event: canonical form, secrets and the shape of facts are the engine's to
+check, since a store must also hold what other engines, and attackers, wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from perdure.ids import ArtifactId, RunId
+from perdure.model.events import ArtifactKind, Event, EventEnvelope
+
+
+class Blob:
+    """Bytes to be kept, with the id that they must get."""
+
+    def __init__(self, kind: ArtifactKind, data: bytes) -> None:
+        self.kind = kind
+        self.data = data
+
+    @cached_property
+    def id(self) -> ArtifactId:
+        """The SHA-256 of the bytes."""
+        return ArtifactId.trusted(hashlib.sha256(self.data).hexdigest())
+
+
+class Append(NamedTuple):
+    """Events to be added to a run's stream, if its head is still ``expected_seq``."""
+
+    run_id: RunId
+    expected_seq: int
+    events: Sequence[Event]
+
+
+class Committed(NamedTuple):
+    """What a commit did: each artifact's id and each stream's new head, in the order asked for."""
+
+    artifact_ids: list[ArtifactId]
+    heads: list[int]
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to append to a run. Every owner after the first has a higher ``epoch``."""
+
+    run_id: RunId
+    owner: str
+    epoch: int
+
+
+class EventStore(Protocol):
+    """Append-only streams of events, one a run, numbered from 1 without gaps."""
+
+    async def head_seq(self, run_id: RunId) -> int:
+        """The number of the last event, 0 for an unknown run."""
+
+    async def append(
+        self, run_id: RunId, expected_seq: int, events: Sequence[Event], claim: Claim | None = None
+    ) -> int:
+        """Add ``events`` and return the new head; all of them, durably, or none.
+
+        A head other than ``expected_seq`` is a ``ConcurrencyError`` (``event_store_concurrency``); a
+        claim that another owner has taken over is one too (``claim_lost``). Both change nothing. The
+        store numbers the events and stamps ``ts_millis``.
+        """
+
+    async def read_range(
+        self, run_id: RunId, from_seq: int, to_seq: int | None = None
+    ) -> list[EventEnvelope]:
+        """The events from ``from_seq`` to ``to_seq``, both included; none for an unknown run."""
+
+    async def read_engine_events(self, run_id: RunId, from_seq: int, limit: int) -> list[EventEnvelope]:
+        """The first ``limit`` kernel and engine events from ``from_seq`` on: what recovery reads."""
+
+    async def list_runs(self, after: RunId | None = None, limit: int = 100) -> list[RunId]:
+        """Runs in the order of their ids, at most ``limit``, those after ``after`` alone."""
+
+
+class ArtifactStore(Protocol):
+    """Immutable bytes, named by their SHA-256."""
+
+    async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        """Keep ``data`` durably. Putting what is there already is fine and renews it."""
+
+    async def get(self, artifact_id: ArtifactId) -> bytes:
+        """The bytes, verified.
+
+        ``NotFoundError`` (``artifact_not_found``), or ``CorruptionError`` (``artifact_corruption``) when
+        what is stored does not have this id.
+        """
+
+    async def exists(self, artifact_id: ArtifactId) -> bool:
+        """Whether the artifact is kept here."""
+
+
+class ClaimStore(Protocol):
+    """Who may append to a run.
+
+    ``acquire`` reserves the run for this process at once, and the claim becomes durable with the first
+    commit that carries it; ``commit(…, release=True)`` gives it up in the same transaction as the last
+    events. A local owner also holds a lock of the operating system, so that a killed process's runs are
+    free at once; ``ttl`` is for owners on other machines.
+    """
+
+    async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
+        """Reserve the run. ``ConcurrencyError`` (``run_already_active``) while a live owner has it."""
+
+    def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
+        """Prolong durable claims in one commit; returns those that were lost. Blocks; for a thread."""
+
+    async def release(self, claim: Claim) -> None:
+        """Give the run up. Nothing happens if another owner has it."""
+
+
+class Committer(Protocol):
+    """Writes artifacts and events together."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: bool = False,
+    ) -> Committed:
+        """Keep all of it durably, or none of it.
+
+        ``claim`` is checked for its own run. With ``release`` the run is given up in the same
+        transaction. Errors are those of ``append`` and ``put``.
+        """

@@ -1,0 +1,48 @@
+"""The refusals that every store shares."""
+
+from __future__ import annotations
+
+from perdure.errors import ConcurrencyError, CorruptionError, NotFoundError
+from perdure.stores.ports import Append, Claim
+
+
+def check_head(append: Append, head: int) -> None:
+    """Refuse an append whose expectation is stale."""
+    if head != append.expected_seq:
+        raise ConcurrencyError.of(
+            "event_store_concurrency",
+            "the run's stream has moved on",
+            details={"run_id": append.run_id, "expected_seq": append.expected_seq, "head_seq": head},
+        )
+
+
+def artifact_not_found(artifact_id: str) -> NotFoundError:
+    """The error for an id that a store does not hold."""
+    return NotFoundError.of(
+        "artifact_not_found", "no such artifact is kept here", details={"artifact_id": str(artifact_id)}
+    )
+
+
+def artifact_corruption(artifact_id: str) -> CorruptionError:
+    """The error for stored bytes that do not have their id."""
+    return CorruptionError.of(
+        "artifact_corruption",
+        "the stored bytes are not those of this artifact",
+        details={"artifact_id": str(artifact_id)},
+    )
+
+
+def run_already_active(run_id: str) -> ConcurrencyError:
+    """The error for a run that a live owner has."""
+    return ConcurrencyError.of(
+        "run_already_active", "another owner is driving this run", details={"run_id": str(run_id)}
+    )
+
+
+def claim_lost(claim: Claim) -> ConcurrencyError:
+    """The error for a claim that another owner has taken over, or that was given up."""
+    return ConcurrencyError.of(
+        "claim_lost",
+        "this owner's claim on the run is gone",
+        details={"run_id": claim.run_id, "epoch": claim.epoch},
+    )
