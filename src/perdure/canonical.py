@@ -218,9 +218,7 @@ def _encode_slowly(value: Json) -> bytes:
             chunks.append("false")
         elif type(item) is int:
             if not INTEGER_MIN <= item <= INTEGER_MAX:
-                raise CanonicalJsonError(
-                    "integer_out_of_range", pointer, "an integer outside -2^63 … 2^64-1"
-                )
+                raise CanonicalJsonError("integer_out_of_range", pointer, "an integer outside -2^63 … 2^64-1")
             chunks.append(str(item))
         elif isinstance(item, str) and not isinstance(item, enum.Enum):
             chunks.append(_string_text(item, pointer))

@@ -39,5 +39,5 @@ class SystemClock:
         import asyncio  # heavy, and only a program that runs a loop needs it
 
         # The wall clock may be set while we sleep, so it is read again, at least once a minute.
-        while (left := due_millis - self.now_millis()) > 0:
+        while (left := due_millis - self.now_millis()) > 0:  # noqa: ASYNC110 — a clock gives no signal
             await asyncio.sleep(min(left / 1000, 60.0))

@@ -43,7 +43,7 @@ class _Id(str):
     __slots__ = ()
     pattern: ClassVar[re.Pattern[str]]
 
-    def __new__(cls, value: str) -> Self:
+    def __new__(cls, value: object) -> Self:
         if type(value) is cls:
             return value
         if not isinstance(value, str) or cls.pattern.fullmatch(value) is None:
@@ -98,7 +98,7 @@ class RunId(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str | uuid.UUID) -> Self:
+    def __new__(cls, value: object) -> Self:
         if type(value) is cls:
             return value
         if isinstance(value, uuid.UUID):

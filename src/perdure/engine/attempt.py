@@ -72,8 +72,9 @@ async def _call(
 ) -> ErrorInfo | None:
     timeout = state.meta().timeout
     begun = clock.monotonic_seconds()
+    deadline = asyncio.timeout(None if timeout is None else timeout.total_seconds())
     try:
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()) as deadline:
+        async with deadline:
             outcome = await state.handle(ctx, io, rec)
     except (FailpointStop, KeyboardInterrupt):
         raise
@@ -82,7 +83,7 @@ async def _call(
         if task is not None and task.cancelling():
             raise
         return _info_of(error)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 — no exception of a handler leaves its attempt
         if isinstance(error, TimeoutError) and deadline.expired():
             return _timed_out(timeout)
         return _info_of(error)
@@ -118,7 +119,7 @@ def _info_of(error: BaseException) -> ErrorInfo:
 def _has_text(error: BaseException) -> bool:
     try:
         return bool(str(error))
-    except Exception:
+    except Exception:  # noqa: BLE001 — an error whose text cannot be made has none
         return False
 
 

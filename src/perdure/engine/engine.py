@@ -275,7 +275,9 @@ async def read_view(stores: Stores, run_id: RunId) -> RunView:
         for envelope in page:
             if envelope.run_id != run_id:
                 raise CorruptionError.of(
-                    "run_id_mismatch", "the stream holds an event of another run", details={"seq": envelope.seq}
+                    "run_id_mismatch",
+                    "the stream holds an event of another run",
+                    details={"seq": envelope.seq},
                 )
             view.advance(envelope.event, envelope.seq)
         if len(page) < RECOVERY_PAGE_EVENTS:

@@ -93,7 +93,9 @@ class RunView(msgspec.Struct):
             self._advance_kernel(event, seq)
         self.head_seq = seq
 
-    def _advance_kernel(self, event: StateEntered | StateCompleted | StateFailed | RunCompleted, seq: int) -> None:
+    def _advance_kernel(
+        self, event: StateEntered | StateCompleted | StateFailed | RunCompleted, seq: int
+    ) -> None:
         if isinstance(event, StateEntered):
             self._enter(event, seq)
         elif isinstance(event, StateCompleted):
@@ -170,4 +172,6 @@ def fold(events: Iterable[EventEnvelope]) -> RunView:
 
 def _invalid(problem: str, seq: int, state_id: StateId | None = None) -> InvalidPlanError:
     details: dict[str, Json] = {"seq": seq} | ({} if state_id is None else {"state_id": state_id})
-    return InvalidPlanError.of("invalid_attempt_envelopes", f"the history is broken: {problem}", details=details)
+    return InvalidPlanError.of(
+        "invalid_attempt_envelopes", f"the history is broken: {problem}", details=details
+    )

@@ -153,7 +153,7 @@ async def uninterrupted(work: Awaitable[T]) -> T:
             if task.cancelled():
                 raise
             cancelled = error
-        except BaseException:
+        except BaseException:  # noqa: BLE001 — the task keeps it, and result() below raises it
             break
     if cancelled is not None:
         task.exception()

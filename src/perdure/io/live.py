@@ -228,9 +228,7 @@ class LiveIo:
     async def _reading(self, kind: str, read: Callable[[], bytes]) -> bytes:
         """The attempt's next reading of time or randomness."""
         self._scope.check()
-        key = attempt_key(
-            kind, self._scope.run_id, self._scope.state_id, self._scope.attempt, self._ordinal
-        )
+        key = attempt_key(kind, self._scope.run_id, self._scope.state_id, self._scope.attempt, self._ordinal)
         self._ordinal += 1
         bound = self._journal.facts.get(key)
         if bound is not None:
@@ -266,7 +264,7 @@ def checked_request_id(call: IoCall) -> str:
 
 
 def answer_bytes(answer: Json) -> bytes:
-    """The canonical bytes of an answer; ``IoError`` (``fact_payload_not_canonical``, ``secrets_detected``)."""
+    """An answer's canonical bytes; ``IoError`` (``fact_payload_not_canonical``, ``secrets_detected``)."""
     try:
         return canonical_json_bytes(answer)
     except CanonicalJsonError as error:

@@ -98,7 +98,8 @@ class ExponentialBackoff(msgspec.Struct, frozen=True):
         doublings = max(own_failures - 1, 0)
         # Past 64 doublings every non-zero delay is over any cap, and timedelta would overflow.
         if self.base_delay and (
-            doublings > 64 or self.base_delay // timedelta.resolution << doublings > _microseconds(self.max_delay)
+            doublings > 64
+            or self.base_delay // timedelta.resolution << doublings > _microseconds(self.max_delay)
         ):
             return self.max_delay
         return self.base_delay * 2**doublings if self.base_delay else self.base_delay

@@ -148,7 +148,7 @@ def encode_member(key: str, value: Json, policy: SecretPolicy) -> bytes:
     details give the reason's code and the JSON pointer.
     """
     try:
-        if not isinstance(key, str) or not key:
+        if not key:
             raise CanonicalJsonError("value_not_json", "", "a context key is a non-empty string")
         data = encode(value)
         refuse_secrets({key: value}, b"{%b:%b}" % (encode_string(key), data), policy)

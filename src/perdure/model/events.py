@@ -7,7 +7,7 @@ every event profile keeps them.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -207,6 +207,7 @@ class DomainEvent(msgspec.Struct, frozen=True):
 
 KernelEvent = RunStarted | StateEntered | StateCompleted | StateFailed | RunCompleted
 Event = KernelEvent | DomainEvent
+E = TypeVar("E", RunStarted, StateEntered, StateCompleted, StateFailed, RunCompleted, DomainEvent)
 
 KERNEL_EVENTS: dict[str, type[KernelEvent]] = {
     kind.__name__: kind for kind in (RunStarted, StateEntered, StateCompleted, StateFailed, RunCompleted)
@@ -275,9 +276,10 @@ def is_engine_event(event: Event) -> bool:
 
 def event_to_json(event: Event) -> Json:
     """The wire form of an event, without its envelope."""
+    body: Json
     match event:
         case RunStarted():
-            body: Json = {
+            body = {
                 "op_id": event.op_id,
                 "manifest_id": event.manifest_id,
                 "initial_snapshot_id": event.initial_snapshot_id,
@@ -318,9 +320,9 @@ def event_from_json(data: Json) -> Event:
     raise InvalidShapeError("Event", "", "expected Kernel or Domain")
 
 
-def _event_of(kind: Any, data: Json) -> Any:
+def _event_of(kind: type[E], data: Json) -> E:
     event = event_from_json(data)
-    if type(event) is not kind:
+    if not isinstance(event, kind):
         raise InvalidShapeError(kind.__name__, "", f"a {type(event).__name__}")
     return event
 

@@ -83,7 +83,7 @@ def _only(wire: _Event) -> Event:
 _ENCODER = msgspec.json.Encoder(enc_hook=str.__str__)
 _ONE = msgspec.json.Decoder(_Event, dec_hook=decode_str_subclass)
 _MANY = msgspec.json.Decoder(list[_Event], dec_hook=decode_str_subclass)
-_KERNEL_NAMES = {
+_KERNEL_NAMES: dict[type[Event], bytes] = {
     kind: kind.__name__.encode()
     for kind in (RunStarted, StateEntered, StateCompleted, StateFailed, RunCompleted)
 }
