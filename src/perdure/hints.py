@@ -2,4 +2,73 @@
 
 from __future__ import annotations
 
-HINTS: dict[str, str] = {}
+HINTS: dict[str, str] = {
+    # Values
+    "float_not_allowed": "store an integer of a smaller unit (cents, milliseconds), or a string",
+    "integer_out_of_range": "store the number as a string",
+    "value_not_json": "convert the value to None, bool, int, str, list or dict with string keys first",
+    "value_too_deep": "flatten the value, or store it as an artifact and keep its id",
+    "secrets_detected": (
+        "keep the value out of the run: name the secret and let the transport resolve it, or ask the call to "
+        "redact its answer"
+    ),
+    "invalid_id": "ids are lower-case letters, digits and underscores; states are named machine.step.state",
+    "invalid_shape": "compare the JSON with the shape in the documentation at the pointer given",
+    # Starting and resuming
+    "unsupported_execution_mode": "use Sequential()",
+    "manifest_id_mismatch": "pass the id that put_manifest returned for this very manifest",
+    "manifest_not_found": "store the manifest first: await stores.put_manifest(manifest)",
+    "run_config_mismatch": "pass manifest.run_config as run_config",
+    "manifest_op_id_mismatch": "plan the operation that the manifest names",
+    "run_already_exists": "resume the run, start one under another id, or use an invocation key",
+    "run_already_active": (
+        "wait until the other process is done or ends; if it runs on another machine that died, its claim "
+        "expires within 30 seconds"
+    ),
+    "run_not_found": "check the id and the store's address; `perdure run list` shows what is there",
+    "invocation_conflict": "use another key, or start with the same manifest and initial context as before",
+    "recovery_state_not_in_plan": "resume with the version of the operation that the run was started with",
+    "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
+    "missing_run_started": "the stream was not begun by an engine; it cannot be resumed",
+    "empty_plan": "give the plan at least one state",
+    "duplicate_state": "give each state a name of its own",
+    "missing_state": "add the state that the edge names, or remove the edge",
+    "circular_dependency": "remove one of the edges between the states named",
+    "failpoint_invalid": "write POINT[:HIT]=stop|kill",
+    # Attempts
+    "attempt_closed": "await everything that the handler starts before it returns",
+    "context_not_canonical": "write values of None, bool, int, str, list and dict only",
+    "event_name_reserved": "choose another name for the event",
+    "event_not_canonical": "emit payloads of None, bool, int, str, list and dict only",
+    "handler_raised": "read the message, mend the handler, and start the run again",
+    "state_outcome_invalid": "return StateOutcome() or nothing",
+    "state_timeout": (
+        "raise the state's timeout, or make it faster; code that blocks the event loop belongs in a thread"
+    ),
+    "recovery_limit_exceeded": (
+        "the state ends its process again and again (out of memory, a crash in C code): mend it, start anew"
+    ),
+    # IO
+    "missing_fact_key": "give the call a fact_key, so that its answer is recorded",
+    "missing_fact": "the code asks for what the recorded run never asked; replay it with the code of then",
+    "fact_request_mismatch": "use one fact key for one request; put what varies into the key",
+    "fact_payload_conflict": "record each value under a key of its own",
+    "fact_payload_not_canonical": "have the transport answer with JSON data, without floats",
+    "fact_not_recorded": "the store refused a write; the state is tried again",
+    "fact_recorded_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "fact_recorded_conflict": "the stream was changed outside the engine; restore the store from a backup",
+    "io_unimplemented": "give the engine transports: Engine(resolver, transports=…)",
+    "io_unknown_namespace": "add the factory that serves the call's namespace, or mend the namespace",
+    # Stores
+    "event_store_concurrency": "somebody else wrote to the run; read its head and decide anew",
+    "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",
+    "artifact_not_found": "check the id; an artifact of another store must be copied here first",
+    "artifact_corruption": "the stored bytes were damaged; restore the store from a backup",
+    "artifact_content_address_mismatch": "the stored bytes were damaged; restore the store from a backup",
+    "artifact_json_decode_failed": "the artifact was not written as JSON; restore it from a backup",
+    "artifact_not_canonical": "the artifact was not written by an engine; restore it from a backup",
+    "artifact_float_not_allowed": "the artifact was not written by an engine; restore it from a backup",
+    "artifact_put_id_mismatch": "the store is broken: it names artifacts by other than their content",
+    "manifest_deserialize_failed": "the manifest is another program's, or newer; update perdure",
+    "event_malformed": "the stored event was damaged; restore the store from a backup",
+}
