@@ -14,9 +14,9 @@ So ``Reset your password: see the guide`` is prose, and so is anything in which 
 followed by the sign. Types and empties (``password: str``, ``password=None``), variables (``${NAME}``),
 masks (``****``) and markers are no values; nor is a URL after ``:``.
 
-It errs towards finding in ``password: required by policy`` cut to ``password: refused``, and in source code that assigns a
-variable (``password=password``), for a variable cannot be told from a word. It misses a passphrase of
-several plain words without quotes, and a value on the line below.
+It errs towards finding in ``password: required by policy`` cut to ``password: refused``, and in source
+code that assigns a variable (``password=password``), for a variable cannot be told from a word. It misses
+a passphrase of several plain words without quotes, and a value on the line below.
 """
 
 from __future__ import annotations
@@ -52,9 +52,67 @@ def _names() -> tuple[tuple[bytes, re.Pattern[bytes], re.Pattern[bytes] | None],
     compiled = []
     for last, firsts in before.items():
         word = f"{last}{NOT_AFTER_NO[:-1]}{last})" if last in GLUED_NAMES else last
-        if "" in firsts:
-            leading = None
-        else:
-            leading = re.compile(f"(?:{'|'.join(firsts)})[ _.-]?\\Z".encode())
+        leading = None if "" in firsts else re.compile(f"(?:{'|'.join(firsts)})[ _.-]?\\Z".encode())
         compiled.append((last.encode(), re.compile(word.encode() + _SIGN), leading))
     return tuple(compiled)
+
+
+@functools.cache
+def _value() -> re.Pattern[bytes]:
+    return re.compile(
+        rb"\\?\"([^\"\n]{1,400}?)\\?\"|'([^'\n]{1,400})'|(?:(?:basic|digest|token)[ \t]+)?([^\s\"'<>,;)\]}]+)",
+        re.I,
+    )
+
+
+@functools.cache
+def _alone_after() -> re.Pattern[bytes]:
+    # The line, the text or a bracket ends, or the next assignment begins.
+    return re.compile(rb"[\"'.,;)\]}]{0,3}[ \t]*(?:\Z|[\r\n]|[A-Za-z0-9_.-]{1,40}[ \t]?[:=])")
+
+
+@functools.cache
+def _no_value() -> re.Pattern[bytes]:
+    return re.compile(rb"\$?\{.*|\$[A-Za-z_(].*|%.*%|[^A-Za-z0-9\x80-\xff]*|\[redacted:.*")
+
+
+@functools.cache
+def _prose_compound() -> re.Pattern[bytes]:
+    return re.compile(rb"[0-9]{1,4}-[a-z]+\.?|(?:sha|md|aes|rsa|hs|rs|es)-?[0-9]{1,4}[.,]?", re.I)
+
+
+def assignments(raw: bytes, low: bytes) -> Iterator[Match]:
+    """The values that a text assigns to key names; ``low`` is ``raw`` in lower case."""
+    for word, pattern, leading in _names():
+        if word not in low:
+            continue
+        for found in pattern.finditer(low):
+            if leading and not leading.search(low, max(0, found.start() - _NAME_LENGTH_MAX), found.start()):
+                continue
+            span = _assigned(raw, low, found.end(), colon=found[1] == b":", phrase=word == b"phrase")
+            if span is not None:
+                yield Match(*span, DETECTOR)
+
+
+def _assigned(raw: bytes, low: bytes, at: int, *, colon: bool, phrase: bool) -> tuple[int, int] | None:
+    if (phrase or colon) and (line := raw[at : at + _LINE_LOOK_AHEAD].split(b"\n", 1)[0]):
+        words = line.split()
+        for count in phrases.WORD_COUNTS:
+            if len(words) >= count and phrases.are_phrase([each.lower() for each in words[:count]]):
+                return at, at + len(line)
+    value = _value().match(raw, at)
+    if value is None:
+        return None
+    group = value.lastindex or 3
+    start, end = value.span(group)
+    text = low[start:end]
+    if text in _NOT_VALUES or _no_value().fullmatch(raw[start:end]):
+        return None
+    if not colon or group != 3 or start != at:
+        return start, end
+    if b"://" in text:
+        return None
+    if _alone_after().match(raw, end):
+        return start, end
+    has_both = any(48 <= byte <= 57 for byte in text) and any(97 <= byte <= 122 for byte in text)
+    return (start, end) if has_both and not _prose_compound().fullmatch(text) else None

@@ -1,14 +1,15 @@
 """The names of places where secrets live.
 
 A key counts by its last words: ``db_password``, ``dbPassword``, ``DB-PASSWORD`` and ``user[password]``
-do, ``password_policy`` and ``authorization_status`` do not. Words end at a change of case, at a digit, and at any
-printable ASCII character that is neither letter nor digit (``"`` and ``\\`` apart: JSON escapes these, and
-the prefilter relies on names that are never escaped). Numbers at the end are ignored (``password2``).
+do, ``password_policy`` and ``authorization_status`` do not. Words end at a change of case, at a digit, and
+at any printable ASCII character that is neither letter nor digit (``"`` and ``\\`` apart: JSON escapes
+these, and the prefilter relies on names that are never escaped). Numbers at the end are ignored
+(``password2``).
 
 Left out on purpose:
 
-- bare ``token`` (``next_token``, ``page_token``, ``max_token``) and bare ``secret``: a reference to a secret by
-  its name is the right thing to write, and ``secret`` is the key under which it is written;
+- bare ``token`` (``next_token``, ``page_token``, ``max_token``) and bare ``secret``: a reference to a
+  secret by its name is the right thing to write, and ``secret`` is the key under which it is written;
 - ``pwd`` (the working directory), ``seed`` (of random numbers), ``cookie``, ``pin``;
 - plurals, which mostly hold counts, names or lists of names.
 """
