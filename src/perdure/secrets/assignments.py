@@ -60,7 +60,8 @@ def _names() -> tuple[tuple[bytes, re.Pattern[bytes], re.Pattern[bytes] | None],
 @functools.cache
 def _value() -> re.Pattern[bytes]:
     return re.compile(
-        rb"\\?\"([^\"\n]{1,400}?)\\?\"|'([^'\n]{1,400})'|(?:(?:basic|digest|token)[ \t]+)?([^\s\"'<>,;)\]}]+)",
+        rb"\\?\"([^\"\n]{1,400}?)\\?\"|'([^'\n]{1,400})'"
+        rb"|(?:(?:basic|digest|token)[ \t]+)?([^\s\"'<>,;)\]}]+)",
         re.I,
     )
 

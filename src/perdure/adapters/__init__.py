@@ -1,0 +1,1 @@
+"""What touches drivers and programs. Only ``perdure.wiring`` imports from here."""

@@ -1,0 +1,361 @@
+"""The ports over SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from perdure.adapters.sqlite.database import open_database, open_for_reading, translate
+from perdure.adapters.sqlite.files import ArtifactFiles
+from perdure.adapters.sqlite.liveness import OwnerLock
+from perdure.adapters.sqlite.worker import Job, Worker
+from perdure.canonical import artifact_id_for_bytes
+from perdure.clock import Clock, SystemClock
+from perdure.errors import CorruptionError, PerdureError
+from perdure.ids import ArtifactId, RunId
+from perdure.model.events import ArtifactKind, Event, EventEnvelope, is_engine_event
+from perdure.model.wire import decode_events, encode_event
+from perdure.stores.ports import Append, Blob, Claim, Committed
+from perdure.stores.refusals import (
+    artifact_corruption,
+    artifact_not_found,
+    check_head,
+    claim_lost,
+    run_already_active,
+)
+
+FILE_THRESHOLD_BYTES = 1 << 20
+_RENEWAL_MILLIS = 60_000
+_SELECT_EVENTS = """
+    SELECT event.seq, event.ts_millis, event.crc, event.body
+    FROM event JOIN run ON run.key = event.run
+    WHERE run.run_id = ? AND event.seq >= ?"""
+
+
+class SqliteStore:
+    """All four ports over one file; any number of processes may open it.
+
+    ``commits`` counts the transactions that this handle has committed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Clock | None = None,
+        file_threshold_bytes: int = FILE_THRESHOLD_BYTES,
+        after_artifact_file: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path = Path(path)
+        self.commits = 0
+        self._clock = clock or SystemClock()
+        self._file_threshold_bytes = file_threshold_bytes
+        self._after_artifact_file = after_artifact_file
+        self._connection = open_database(self.path)
+        self._reading = open_for_reading(self.path)
+        self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
+        self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
+        self._claimed: set[RunId] = set()
+        self._writer = Worker("perdure-sqlite-writer", self._write_batch)
+        self._reader = Worker("perdure-sqlite-reader", self._read_batch)
+        self._closed = False
+
+    # Events
+
+    async def head_seq(self, run_id: RunId) -> int:
+        return await self._reader.run(lambda connection: _head(connection, run_id))
+
+    async def append(
+        self, run_id: RunId, expected_seq: int, events: Sequence[Event], claim: Claim | None = None
+    ) -> int:
+        committed = await self.commit((), (Append(run_id, expected_seq, events),), claim)
+        return committed.heads[0]
+
+    async def read_range(
+        self, run_id: RunId, from_seq: int, to_seq: int | None = None
+    ) -> list[EventEnvelope]:
+        condition, bindings = ("", ()) if to_seq is None else (" AND event.seq <= ?", (to_seq,))
+        rows = await self._select_events(run_id, from_seq, condition, bindings)
+        for expected, row in enumerate(rows, max(from_seq, 1)):
+            if row[0] != expected:
+                raise CorruptionError.of(
+                    "event_sequence_gap",
+                    "an event of the stream is missing",
+                    details={"run_id": str(run_id), "seq": expected},
+                )
+        return _envelopes(run_id, rows)
+
+    async def read_engine_events(self, run_id: RunId, from_seq: int, limit: int) -> list[EventEnvelope]:
+        rows = await self._select_events(run_id, from_seq, " AND event.engine = 1", (), limit)
+        return _envelopes(run_id, rows)
+
+    async def list_runs(self, after: RunId | None = None, limit: int = 100) -> list[RunId]:
+        query = """
+            SELECT run_id FROM run
+            WHERE run_id > ? AND EXISTS (SELECT 1 FROM event WHERE event.run = run.key)
+            ORDER BY run_id LIMIT ?"""
+        rows: list[Any] = await self._reader.run(
+            lambda connection: connection.execute(query, (str(after or ""), limit)).fetchall()
+        )
+        return [RunId.trusted(row[0]) for row in rows]
+
+    # Artifacts
+
+    async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        return (await self.commit((Blob(kind, data),), ())).artifact_ids[0]
+
+    async def get(self, artifact_id: ArtifactId) -> bytes:
+        def read(connection: apsw.Connection) -> bytes:
+            query = "SELECT data FROM artifact WHERE id = ?"
+            rows: list[Any] = connection.execute(query, (_key(artifact_id),)).fetchall()
+            if not rows:
+                raise artifact_not_found(artifact_id)
+            data: bytes | None = self._files.read(artifact_id) if rows[0][0] is None else rows[0][0]
+            if data is None or artifact_id_for_bytes(data) != artifact_id:
+                raise artifact_corruption(artifact_id)
+            return data
+
+        return await self._reader.run(read)
+
+    async def exists(self, artifact_id: ArtifactId) -> bool:
+        query = "SELECT 1 FROM artifact WHERE id = ?"
+        return await self._reader.run(
+            lambda connection: bool(connection.execute(query, (_key(artifact_id),)).fetchall())
+        )
+
+    # Claims
+
+    async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
+        if run_id in self._claimed:
+            raise run_already_active(run_id)
+        # Taken before the file is asked, so that a second caller in this process sees it at once.
+        self._claimed.add(run_id)
+        try:
+            _, row_owner, epoch, expires = await self._reader.run(
+                lambda connection: _run_row(connection, run_id)
+            )
+            if not self._is_free(row_owner, expires):
+                raise run_already_active(run_id)
+        except BaseException:
+            self._claimed.discard(run_id)
+            raise
+        return Claim(run_id, self._lock.name, epoch + 1)
+
+    def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
+        def write(connection: apsw.Connection) -> list[Claim]:
+            lost: list[Claim] = []
+            for claim in claims:
+                connection.execute(
+                    "UPDATE run SET expires_millis = ? WHERE run_id = ? AND owner = ? AND epoch = ?",
+                    (self._expiry(ttl), str(claim.run_id), claim.owner, claim.epoch),
+                )
+                if not connection.changes():
+                    lost.append(claim)
+            return lost
+
+        return self._writer.run_blocking(write)
+
+    async def release(self, claim: Claim) -> None:
+        if claim.run_id not in self._claimed:
+            return
+        self._claimed.discard(claim.run_id)
+        _, owner, epoch, _ = await self._reader.run(lambda connection: _run_row(connection, claim.run_id))
+        if (owner, epoch) == (claim.owner, claim.epoch):
+            await self._writer.run(lambda connection: _give_up(connection, claim))
+
+    # Commit
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: bool = False,
+    ) -> Committed:
+        large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
+        if large:
+            await asyncio.to_thread(self._write_files, large)
+        encoded = [
+            [(is_engine_event(event), encode_event(event)) for event in append.events] for append in appends
+        ]
+
+        def write(connection: apsw.Connection) -> Committed:
+            if claim is not None:
+                self._hold(connection, claim)
+            self._insert_artifacts(connection, artifacts)
+            heads = [
+                self._insert_events(connection, append, rows)
+                for append, rows in zip(appends, encoded, strict=True)
+            ]
+            if release and claim is not None:
+                _give_up(connection, claim)
+            return Committed([blob.id for blob in artifacts], heads)
+
+        committed = await self._writer.run(write)
+        if release and claim is not None:
+            self._claimed.discard(claim.run_id)
+        return committed
+
+    async def close(self) -> None:
+        """Finish what waits, and let go of the file."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.close()
+        self._reader.close()
+        self._reading.close()
+        self._connection.close()
+        self._lock.close()
+
+    def _write_files(self, blobs: Sequence[Blob]) -> None:
+        for blob in blobs:
+            self._files.write(blob.id, blob.data)
+            self._after_artifact_file()
+
+    def _insert_artifacts(self, connection: apsw.Connection, blobs: Sequence[Blob]) -> None:
+        now = self._clock.now_millis()
+        for blob in blobs:
+            data = blob.data if len(blob.data) <= self._file_threshold_bytes else None
+            connection.execute(
+                """INSERT INTO artifact (id, kind, size, put_millis, data) VALUES (?, ?, ?, ?, ?)
+                   ON CONFLICT (id) DO UPDATE SET put_millis = excluded.put_millis
+                   WHERE put_millis < excluded.put_millis - ?""",
+                (_key(blob.id), str(blob.kind), len(blob.data), now, data, _RENEWAL_MILLIS),
+            )
+
+    def _insert_events(
+        self, connection: apsw.Connection, append: Append, rows: Sequence[tuple[bool, bytes]]
+    ) -> int:
+        check_head(append, _head(connection, append.run_id))
+        if not rows:
+            return append.expected_seq
+        run, now = _ensure_run(connection, append.run_id), self._clock.now_millis()
+        connection.executemany(
+            "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (run, seq, now, engine, _crc(append.run_id, seq, now, body), body)
+                for seq, (engine, body) in enumerate(rows, append.expected_seq + 1)
+            ],
+        )
+        return append.expected_seq + len(rows)
+
+    def _hold(self, connection: apsw.Connection, claim: Claim) -> None:
+        """Check that the claim holds; the first commit that carries it makes it durable."""
+        run, owner, epoch, expires = _run_row(connection, claim.run_id)
+        if (owner, epoch) == (claim.owner, claim.epoch):
+            return
+        if epoch != claim.epoch - 1 or not self._is_free(owner, expires):
+            raise claim_lost(claim)
+        run = run or _ensure_run(connection, claim.run_id)
+        connection.execute(
+            "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
+            (claim.owner, claim.epoch, self._expiry(CLAIM_FIRST_TTL), run),
+        )
+
+    def _is_free(self, owner: str | None, expires_millis: int) -> bool:
+        return owner is None or expires_millis <= self._clock.now_millis() or self._lock.is_dead(owner)
+
+    def _expiry(self, ttl: timedelta) -> int:
+        return self._clock.now_millis() + ttl // timedelta(milliseconds=1)
+
+    async def _select_events(
+        self, run_id: RunId, from_seq: int, condition: str, bindings: tuple[Any, ...], limit: int = -1
+    ) -> list[Any]:
+        query = f"{_SELECT_EVENTS}{condition} ORDER BY event.seq LIMIT ?"
+        return await self._reader.run(
+            lambda connection: connection.execute(query, (str(run_id), from_seq, *bindings, limit)).fetchall()
+        )
+
+    def _write_batch(self, jobs: Sequence[Job]) -> None:
+        """One transaction for all jobs; a job that is refused is undone alone."""
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._write_one(connection, job)
+            connection.execute("COMMIT")
+            self.commits += 1
+        except apsw.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for job in jobs:
+                job.error = job.error or translate(error, self.path)
+
+    def _write_one(self, connection: apsw.Connection, job: Job) -> None:
+        connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(connection)
+        except (PerdureError, apsw.ConstraintError) as error:
+            job.error = error
+            connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+
+    def _read_batch(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            try:
+                job.result = job.work(self._reading)
+            except apsw.Error as error:
+                job.error = translate(error, self.path)
+            except PerdureError as error:
+                job.error = error
+
+
+CLAIM_FIRST_TTL = timedelta(seconds=30)
+"""How long a claim holds that was never renewed; the keeper renews it well before."""
+
+
+def _head(connection: apsw.Connection, run_id: RunId) -> int:
+    query = """
+        SELECT seq FROM event WHERE run = (SELECT key FROM run WHERE run_id = ?)
+        ORDER BY seq DESC LIMIT 1"""
+    rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
+    return int(rows[0][0]) if rows else 0
+
+
+def _run_row(connection: apsw.Connection, run_id: RunId) -> tuple[int | None, str | None, int, int]:
+    """The run's key, owner, epoch and expiry; a run that nobody knows is free, in epoch 0."""
+    query = "SELECT key, owner, epoch, expires_millis FROM run WHERE run_id = ?"
+    rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
+    return rows[0] if rows else (None, None, 0, 0)
+
+
+def _ensure_run(connection: apsw.Connection, run_id: RunId) -> int:
+    key = _run_row(connection, run_id)[0]
+    if key is None:
+        connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
+        key = connection.last_insert_rowid()
+    return key
+
+
+def _give_up(connection: apsw.Connection, claim: Claim) -> None:
+    connection.execute(
+        "UPDATE run SET owner = NULL WHERE run_id = ? AND owner = ? AND epoch = ?",
+        (str(claim.run_id), claim.owner, claim.epoch),
+    )
+
+
+def _envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+    for seq, ts_millis, crc, body in rows:
+        if _crc(run_id, seq, ts_millis, body) != crc:
+            raise CorruptionError.of(
+                "event_corruption",
+                "a stored event is not what was written",
+                details={"run_id": str(run_id), "seq": seq},
+            )
+    events = decode_events([row[3] for row in rows])
+    return [EventEnvelope(run_id, row[0], row[1], event) for row, event in zip(rows, events, strict=True)]
+
+
+def _crc(run_id: str, seq: int, ts_millis: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(f"{run_id},{seq},{ts_millis},".encode()))
+
+
+def _key(artifact_id: str) -> bytes:
+    return bytes.fromhex(artifact_id)
