@@ -1,0 +1,73 @@
+"""Pipelines as values: which operations, in which order, and how a manifest names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from perdure.errors import Json, shaped
+from perdure.ids import OpId
+from perdure.model.config import BuildProvenance, RunConfig, RunManifest
+
+MAIN_STEP = "main"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One operation of a pipeline, under a name of its own there."""
+
+    step_id: str
+    op_id: str
+    op_version: str
+    op_config: Any = None
+
+    def to_json(self) -> Json:
+        """``{"step_id", "op_id", "op_version", "op_config"}``."""
+        return {
+            "step_id": self.step_id,
+            "op_id": self.op_id,
+            "op_version": self.op_version,
+            "op_config": self.op_config,
+        }
+
+
+class Pipeline(msgspec.Struct, frozen=True):
+    """An ordered list of steps. Every step sees what the steps before it export."""
+
+    machine_id: str
+    pipeline_version: str
+    steps: tuple[Step, ...]
+
+    def to_json(self) -> Json:
+        """``{"machine_id", "pipeline_version", "steps"}``."""
+        return {
+            "machine_id": self.machine_id,
+            "pipeline_version": self.pipeline_version,
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Pipeline:
+        """The pipeline of its wire form; ``InvalidShapeError`` for anything else."""
+        return shaped(data, cls)
+
+    @classmethod
+    def of_op(cls, op_id: str, op_version: str, op_config: Json = None) -> Pipeline:
+        """The pipeline that runs one operation: the machine is named like it, the step ``main``."""
+        return cls(op_id, op_version, (Step(MAIN_STEP, op_id, op_version, op_config),))
+
+
+def manifest_for(
+    pipeline: Pipeline,
+    input: Json = None,  # noqa: A002 — the term
+    run_config: RunConfig | None = None,
+    build: BuildProvenance | None = None,
+) -> RunManifest:
+    """The manifest of a run of ``pipeline``. Raises ``InvalidIdError`` for a bad machine id."""
+    return RunManifest(
+        OpId(pipeline.machine_id),
+        pipeline.pipeline_version,
+        {"pipeline": pipeline.to_json(), "input": input},
+        run_config or RunConfig(),
+        build or BuildProvenance(),
+    )
