@@ -1,4 +1,4 @@
-"""What every test may rely on: property tests that search the same examples each time, unless asked to explore."""
+"""What every test may rely on: property tests that search the same examples each time."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.errors import Json, shaped
 from perdure.ids import ArtifactId, FactKey
-from perdure.model.events import DomainEvent
+from perdure.model.events import ArtifactKind, DomainEvent
 from perdure.model.meta import StateMeta
 
 
@@ -92,10 +92,13 @@ class IoProvider(Protocol):
 
 
 class Recorder(Protocol):
-    """Takes domain events. They become durable when the attempt ends, however it ends."""
+    """Takes domain events and outputs. They become durable when the attempt ends, however it ends."""
 
     async def emit(self, event: DomainEvent) -> None:
         """Keep ``event``. Reserved names are refused (``event_name_reserved``)."""
+
+    async def artifact(self, kind: ArtifactKind, data: bytes, meta: Json = None) -> ArtifactId:
+        """Keep ``data`` as an artifact, announced by an ``artifact_written`` event with ``meta``."""
 
 
 class SnapshotPolicy(enum.Enum):

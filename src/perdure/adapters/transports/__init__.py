@@ -1,0 +1,1 @@
+"""Transports: how calls reach programs and services."""
