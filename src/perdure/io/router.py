@@ -13,7 +13,7 @@ class TransportRouter:
     """Several factories as one: a call goes to the longest group that its namespace belongs to."""
 
     def __init__(self, factories: Sequence[TransportFactory] = ()) -> None:
-        self._factories = sorted(factories, key=lambda each: len(each.namespace_group), reverse=True)
+        self.factories = sorted(factories, key=lambda each: len(each.namespace_group), reverse=True)
 
     @classmethod
     def around(cls, factory: TransportFactory) -> TransportRouter:
@@ -27,7 +27,7 @@ class TransportRouter:
 
     def make(self, env: TransportEnv) -> Transport:
         """A transport that makes each factory's own on first use."""
-        return _Routed(self._factories, env)
+        return _Routed(self.factories, env)
 
 
 class _Routed:

@@ -1,0 +1,121 @@
+"""Following a run while it is driven: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from perdure.cli.output import Output, visible
+from perdure.ids import RunId
+from perdure.model.events import (
+    FACT_RECORDED,
+    RETRY_SCHEDULED,
+    DomainEvent,
+    Event,
+    RunCompleted,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+)
+
+_REFRESHES_PER_SECOND = 8
+_ROWS_MAX = 30
+
+
+class Progress:
+    """An engine's observer that shows what happens."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._rows: dict[str, list[Any]] = {}
+        self._facts = 0
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+        self._live: Any = None
+
+    def __enter__(self) -> Progress:
+        if self._output.is_live:
+            from rich.live import Live
+
+            self._live = Live(
+                get_renderable=self._table, refresh_per_second=_REFRESHES_PER_SECOND, transient=False
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            sys.stdout.flush()
+
+    def __call__(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+        """Take in what was just made durable."""
+        with self._lock:
+            for _, event in events:
+                line = self._take(run_id, event)
+                if line and self._live is None:
+                    self._output.line(line)
+
+    def _take(self, run_id: RunId, event: Event) -> str | None:
+        match event:
+            case RunStarted():
+                return f"run {run_id} started"
+            case StateEntered():
+                self._rows[event.state_id] = ["running", event.attempt + 1, 0, time.monotonic(), None]
+                again = f" (attempt {event.attempt + 1})" if event.attempt else ""
+                return f"{event.state_id} entered{again}"
+            case StateCompleted():
+                return self._ended(event.state_id, "completed", "")
+            case StateFailed():
+                info = event.error.info
+                return self._ended(event.state_id, "failed", f": {info.code} {visible(info.message)}")
+            case RunCompleted():
+                return f"run {run_id} {event.status.value.lower()} after {self._elapsed()}"
+            case DomainEvent(name=name) if name == FACT_RECORDED:
+                self._facts += 1
+                for row in self._rows.values():
+                    row[2] += row[0] == "running"
+            case DomainEvent(name=name) if name == RETRY_SCHEDULED:
+                return f"{event.payload['state_id']} will be tried again"
+            case _:
+                pass
+        return None
+
+    def _ended(self, state_id: str, how: str, why: str) -> str:
+        row = self._rows.setdefault(state_id, [how, 1, 0, time.monotonic(), None])
+        row[0], row[4] = how, time.monotonic()
+        facts = f", {row[2]} facts" if row[2] else ""
+        return f"{state_id} {how} in {_seconds(row[4] - row[3])}{facts}{why}"
+
+    def _elapsed(self) -> str:
+        return _seconds(time.monotonic() - self._begun)
+
+    def _table(self) -> Any:
+        from rich import box
+        from rich.table import Table
+
+        with self._lock:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for column in ("state", "status", "attempt", "facts", "elapsed"):
+                table.add_column(column, justify="left" if column in ("state", "status") else "right")
+            now = time.monotonic()
+            for state_id, (status, attempt, facts, begun, ended) in list(self._rows.items())[-_ROWS_MAX:]:
+                style = {"completed": "green", "failed": "red"}.get(status, "yellow")
+                table.add_row(
+                    state_id,
+                    f"[{style}]{status}[/]",
+                    str(attempt),
+                    str(facts),
+                    _seconds((ended or now) - begun),
+                )
+            table.caption = f"{self._facts} facts, {self._elapsed()}"
+            table.caption_justify = "left"
+            return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
