@@ -426,9 +426,8 @@ def _drive(
     if output.as_json:
         output.data(result.to_json())
     else:
-        output.line(
-            f"run {result.run_id} {result.phase.value.lower()}; see it with: perdure run status {run_id[:SHOWN_ID_CHARACTERS]}"
-        )
+        shown = run_id[:SHOWN_ID_CHARACTERS]
+        output.line(f"run {shown} {result.phase.value.lower()}; see it with: perdure run status {shown}")
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
 
 
@@ -507,7 +506,8 @@ def _json(text: str | None, default: Json, what: str) -> Json:
 def _event_cells(event: Any) -> list[str]:
     if isinstance(event, DomainEvent):
         payload = event.payload if isinstance(event.payload, dict) else {"payload": event.payload}
-        return [event.name, " ".join(f"{name}={_short(value)}" for name, value in payload.items() if value)]
+        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name != "meta"]
+        return [event.name, " ".join(told)]
     body = next(iter(event.to_json()["Kernel"].values()))
     error = body.pop("error", None)
     words = [f"{name}={_short(value)}" for name, value in body.items() if value is not None]

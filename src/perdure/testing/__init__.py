@@ -1,0 +1,1 @@
+"""Tools for testing stores, transports and operations of one's own."""

@@ -1,0 +1,97 @@
+"""Every store and every composition of ports passes the whole suite; every broken store fails it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from perdure import Stores
+from perdure.adapters.sqlite.store import SqliteStore
+from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
+from perdure.testing.broken_stores import BROKEN
+from perdure.testing.clock import FakeClock
+from perdure.testing.store_conformance import StoreConformance
+
+
+class TestMemory(StoreConformance):
+    """The reference."""
+
+    @pytest.fixture(autouse=True)
+    def _places(self) -> None:
+        self.states: dict[str, MemoryState] = {}
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        return memory_stores(self.states.setdefault(name, MemoryState()), clock)
+
+
+class TestSqlite(StoreConformance):
+    """One file."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        store = SqliteStore(self.folder / f"{name}.db", clock=clock)
+        return Stores(store, store, store, store, store.close)
+
+
+class TestSqliteWithFiles(TestSqlite):
+    """One file, and every artifact in a file of its own."""
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        store = SqliteStore(self.folder / f"{name}.db", clock=clock, file_threshold_bytes=0)
+        return Stores(store, store, store, store, store.close)
+
+
+class TestComposed(StoreConformance):
+    """Two ports without a common commit: artifacts first, then events; ownership within the bundle."""
+
+    shares_claims = False
+    is_atomic = False
+
+    @pytest.fixture(autouse=True)
+    def _places(self) -> None:
+        self.states: dict[str, MemoryState] = {}
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
+        return Stores(_EventsOnly(store), store)
+
+
+class _EventsOnly:
+    """The event port alone: claims are somebody else's."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.head_seq = store.head_seq
+        self.read_range = store.read_range
+        self.read_engine_events = store.read_engine_events
+        self.list_runs = store.list_runs
+        self._append = store.append
+
+    async def append(self, run_id, expected_seq, events, claim=None):  # type: ignore[no-untyped-def]  # as the port
+        return await self._append(run_id, expected_seq, events)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
+    """At least one test fails on each."""
+
+    class Suite(StoreConformance):
+        def __init__(self) -> None:
+            self.states: dict[str, MemoryState] = {}
+
+        def open_place(self, name: str, clock: FakeClock) -> Stores:
+            store = kind(self.states.setdefault(name, MemoryState()), clock)
+            return Stores(store, store, store, store)
+
+    failed = []
+    for name in dir(Suite):
+        if name.startswith("test_"):
+            try:
+                asyncio.run(getattr(Suite(), name)())
+            except Exception as error:  # noqa: BLE001 — however it fails, it has noticed
+                failed.append(f"{name}: {type(error).__name__}")
+    assert failed

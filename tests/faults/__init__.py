@@ -1,0 +1,1 @@
+"""Real faults: killed processes, damaged files, full and locked disks."""

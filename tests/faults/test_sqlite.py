@@ -1,0 +1,308 @@
+"""What may happen to a SQLite store, and what it says then. Nothing is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from datetime import timedelta
+from pathlib import Path
+
+import apsw
+import pytest
+
+from perdure import ArtifactId, ArtifactKind, CorruptionError, RunId, StorageError, Stores
+from perdure.adapters.sqlite.database import migrate, migrations, open_database
+from perdure.adapters.sqlite.store import SqliteStore
+from perdure.stores.ports import Append, Blob
+from perdure.testing.store_conformance import OTHER, RUN, told
+
+TTL = timedelta(seconds=30)
+
+
+def opening_fails(path: Path) -> StorageError:
+    """The error with which a store cannot be opened; it is raised at once, and tells what to do."""
+    with pytest.raises(StorageError) as caught:
+        Stores.sqlite(path)
+    assert caught.value.hint
+    return caught.value
+
+
+def python(body: str, *argv: object) -> subprocess.Popen[str]:
+    """A process that runs ``body``."""
+    code = "import asyncio, os, sys, signal\nfrom perdure import *\n" + textwrap.dedent(body)
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], stdout=subprocess.PIPE, text=True)
+
+
+async def fill(path: Path, big: bytes = b"") -> None:
+    """One run of three events, and an artifact."""
+    async with Stores.sqlite(path) as stores:
+        await stores.events.append(RUN, 0, told("first", "second", "third"))
+        await stores.artifacts.put(ArtifactKind.OUTPUT, big or b"some content")
+
+
+async def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
+    """Another program's database is refused and not changed."""
+    path = tmp_path / "other.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    assert opening_fails(path).code == "store_foreign"
+    assert path.read_bytes() == before
+
+
+async def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
+    """A file of a later version is refused: this program would not understand it."""
+    path = tmp_path / "runs.db"
+    await fill(path)
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", len(migrations()) + 1)
+    connection.close()
+    assert opening_fails(path).code == "store_too_new"
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    """Garbage, and a folder."""
+    path = tmp_path / "garbage.db"
+    path.write_bytes(b"this is no database, whatever its name" * 100)
+    error = opening_fails(path)
+    assert isinstance(error, CorruptionError)
+    assert error.code == "store_corrupt"
+    assert opening_fails(tmp_path).code == "store_path_invalid"
+
+
+def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    """An ordinary user, and a folder of somebody else's."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody who may not write")
+    child = python(
+        """
+        os.setgid(65534); os.setuid(65534)
+        try:
+            Stores.sqlite(sys.argv[1])
+        except PerdureError as error:
+            print(error.code, bool(error.hint))
+        """,
+        "/proc/perdure.db",
+    )
+    assert child.communicate(timeout=60)[0].split() == ["store_read_only", "True"]
+
+
+async def test_a_flipped_byte_in_an_event_is_found(tmp_path: Path) -> None:
+    """Also where the event would still be well-formed."""
+    path = tmp_path / "runs.db"
+    await fill(path)
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE event SET body = replace(body, 'second', 'secomd') WHERE seq = 2")
+    connection.close()
+    async with Stores.sqlite(path) as stores:
+        with pytest.raises(CorruptionError) as caught:
+            await stores.events.read_range(RUN, 1)
+        assert (caught.value.code, caught.value.info.details["seq"]) == ("event_corruption", 2)
+        assert caught.value.hint
+        assert len(await stores.events.read_range(RUN, 3)) == 1
+
+
+async def test_a_missing_event_is_found(tmp_path: Path) -> None:
+    """A stream has no gaps."""
+    path = tmp_path / "runs.db"
+    await fill(path)
+    connection = apsw.Connection(str(path))
+    connection.execute("DELETE FROM event WHERE seq = 2")
+    connection.close()
+    async with Stores.sqlite(path) as stores:
+        with pytest.raises(CorruptionError) as caught:
+            await stores.events.read_range(RUN, 1)
+        assert (caught.value.code, caught.value.info.details["seq"]) == ("event_sequence_gap", 2)
+
+
+@pytest.mark.parametrize("size", [100, 2 << 20])
+async def test_a_flipped_byte_in_an_artifact_is_found(tmp_path: Path, size: int) -> None:
+    """In the database, and in a file of its own; a file that is gone is found too."""
+    path, data = tmp_path / "runs.db", bytes(size)
+    await fill(path, data)
+    artifact_id = ArtifactId(Blob(ArtifactKind.OUTPUT, data).id)
+    files = [each for each in (tmp_path / "runs.db.artifacts").rglob("*") if each.is_file()]
+    assert len(files) == (size > 1 << 20)
+    if files:
+        files[0].write_bytes(b"\x01" + data[1:])
+    else:
+        connection = apsw.Connection(str(path))
+        connection.execute("UPDATE artifact SET data = ?", (b"\x01" + data[1:],))
+        connection.close()
+    async with Stores.sqlite(path) as stores:
+        with pytest.raises(CorruptionError, match="artifact_corruption"):
+            await stores.artifacts.get(artifact_id)
+        for file in files:
+            file.unlink()
+            with pytest.raises(CorruptionError, match="artifact_corruption"):
+                await stores.artifacts.get(artifact_id)
+        # Putting the right bytes mends the file.
+        if files:
+            await stores.artifacts.put(ArtifactKind.OUTPUT, data)
+            assert await stores.artifacts.get(artifact_id) == data
+
+
+async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """A commit that finds no room is refused as a whole, and the next that fits goes on."""
+    store = SqliteStore(tmp_path / "runs.db")
+    stores = Stores(store, store, store, store, store.close)
+    async with stores:
+        await stores.events.append(RUN, 0, told("a"))
+        pages = store._connection.pragma("page_count")
+        store._connection.pragma("max_page_count", pages)
+        with pytest.raises(StorageError) as caught:
+            await stores.commit([Blob(ArtifactKind.OUTPUT, bytes(500_000))], [Append(RUN, 1, told("b"))])
+        assert caught.value.code == "store_full"
+        assert caught.value.hint
+        assert await stores.events.head_seq(RUN) == 1
+        store._connection.pragma("max_page_count", pages + 1000)
+        assert await stores.events.append(RUN, 1, told("c")) == 2
+
+
+async def test_a_locked_store_says_so(tmp_path: Path) -> None:
+    """Another process that keeps the file locked for too long: nothing is written, and it may be tried again."""
+    path = tmp_path / "runs.db"
+    store = SqliteStore(path)
+    async with Stores(store, store, store, store, store.close) as stores:
+        store._connection.set_busy_timeout(1)
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError) as caught:
+            await stores.events.append(RUN, 0, told("a"))
+        assert caught.value.code == "store_locked"
+        assert caught.value.hint
+        other.execute("ROLLBACK")
+        other.close()
+        assert await stores.events.append(RUN, 0, told("a")) == 1
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    """Closing twice is fine; using it afterwards is not."""
+    stores = Stores.sqlite(tmp_path / "runs.db")
+    await stores.close()
+    await stores.close()
+    with pytest.raises(StorageError, match="store_closed"):
+        await stores.events.head_seq(RUN)
+
+
+async def test_two_processes_write_without_losing_or_doubling(tmp_path: Path) -> None:
+    """Each adds two hundred events to one run, whatever the other does; somebody reads meanwhile."""
+    path = tmp_path / "runs.db"
+    body = """
+        async def main():
+            async with Stores.sqlite(sys.argv[1]) as stores:
+                run, left = RunId(sys.argv[2]), 200
+                while left:
+                    head = await stores.events.head_seq(run)
+                    try:
+                        await stores.events.append(run, head, [DomainEvent(sys.argv[3], {"n": left})])
+                        left -= 1
+                    except ConcurrencyError:
+                        pass
+        asyncio.run(main())
+        """
+    async with Stores.sqlite(path) as stores:
+        writers = [python(body, path, RUN, name) for name in ("one", "two")]
+        seen = 0
+        while any(writer.poll() is None for writer in writers):
+            stream = await stores.events.read_range(RUN, 1)
+            assert len(stream) >= seen
+            seen = len(stream)
+        assert [writer.communicate()[0] for writer in writers] == ["", ""]
+        assert [writer.returncode for writer in writers] == [0, 0]
+        stream = await stores.events.read_range(RUN, 1)
+        names = [(each.event.name, each.event.payload["n"]) for each in stream if hasattr(each.event, "name")]
+        assert [each.seq for each in stream] == list(range(1, 401))
+        for name in ("one", "two"):
+            assert [number for by, number in names if by == name] == list(range(200, 0, -1))
+
+
+async def test_a_killed_owner_frees_its_run_at_once(tmp_path: Path) -> None:
+    """The system takes the lock back when the process dies; nobody waits for the time to live."""
+    path = tmp_path / "runs.db"
+    owner = python(
+        """
+        from datetime import timedelta
+        from perdure.stores.ports import Append
+        async def main():
+            stores, run = Stores.sqlite(sys.argv[1]), RunId(sys.argv[2])
+            claim = await stores.claims.acquire(run, "owner", timedelta(hours=1))
+            await stores.commit([], [Append(run, 0, [DomainEvent("a")])], claim)
+            print("mine", flush=True)
+            signal.pause()
+        asyncio.run(main())
+        """,
+        path,
+        RUN,
+    )
+    assert owner.stdout is not None
+    assert await asyncio.to_thread(owner.stdout.readline) == "mine\n"
+    async with Stores.sqlite(path) as stores:
+        with pytest.raises(StorageError, match="run_already_active"):
+            await stores.claims.acquire(RUN, "other", TTL)
+        owner.send_signal(signal.SIGKILL)
+        owner.communicate()
+        claim = await stores.claims.acquire(RUN, "other", TTL)
+        assert claim.epoch == 2
+        assert (await stores.commit([], [Append(RUN, 1, told("b"))], claim)).heads == [2]
+
+
+def test_a_death_between_file_and_commit_leaves_no_half_artifact(tmp_path: Path) -> None:
+    """The file is whole, nobody names it, and putting the artifact again works."""
+    path = tmp_path / "runs.db"
+    child = python(
+        """
+        from perdure.adapters.sqlite.store import SqliteStore
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        store = SqliteStore(sys.argv[1], after_artifact_file=die)
+        asyncio.run(store.put(ArtifactKind.OUTPUT, bytes(2 << 20)))
+        """,
+        path,
+    )
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL
+    artifact_id = ArtifactId(Blob(ArtifactKind.OUTPUT, bytes(2 << 20)).id)
+
+    async def look() -> None:
+        async with Stores.sqlite(path) as stores:
+            assert not await stores.artifacts.exists(artifact_id)
+            assert await stores.artifacts.put(ArtifactKind.OUTPUT, bytes(2 << 20)) == artifact_id
+            assert await stores.artifacts.get(artifact_id) == bytes(2 << 20)
+
+    asyncio.run(look())
+
+
+def test_a_migrated_schema_equals_a_fresh_one(tmp_path: Path) -> None:
+    """Whatever version a file begins with, it ends with the same schema; a failing step changes nothing."""
+    steps = [*migrations(), "CREATE TABLE later (x) STRICT; INSERT INTO later VALUES (1)"]
+
+    def schema(connection: apsw.Connection) -> list[object]:
+        return connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+    fresh = open_database(tmp_path / "fresh.db", steps)
+    old = open_database(tmp_path / "old.db")
+    before = schema(old)
+    with pytest.raises(apsw.SQLError):
+        migrate(old, tmp_path / "old.db", [*steps, "CREATE TABLE broken ("])
+    assert schema(old) == before
+    migrate(old, tmp_path / "old.db", steps)
+    assert schema(old) == schema(fresh) != before
+    assert old.pragma("user_version") == len(steps)
+    fresh.close()
+    old.close()
+
+
+async def test_reading_pages_over_domain_events(tmp_path: Path) -> None:
+    """Ten thousand domain events between two facts are passed over, not decoded."""
+    async with Stores.sqlite(tmp_path / "runs.db") as stores:
+        from perdure import DomainEvent
+
+        fact = DomainEvent("fact_recorded", {"key": "k", "payload_id": "0" * 64, "meta": {}})
+        await stores.events.append(OTHER, 0, [fact, *told(*["x"] * 10_000), fact])
+        found = await stores.events.read_engine_events(RunId(OTHER), 1, 10)
+        assert [each.seq for each in found] == [1, 10_002]
