@@ -1,0 +1,222 @@
+"""``python -m bench [--json]``: every figure with its bar, as ratios in one run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from bench.machines import Fixed, chain, open_store, run_chain
+from perdure import Engine, Failpoints, RunId
+from perdure.engine.writer import Observer
+from perdure.model.events import Event, StateCompleted, StateEntered
+from perdure.model.wire import encode_event
+
+ROUNDS = 7
+
+
+class Figure(NamedTuple):
+    """A measured value, the bar that it should not pass, and what it is."""
+
+    name: str
+    value: float
+    bar: float
+    unit: str
+
+
+def main() -> int:
+    """Measure, print, and exit with 1 when a bar is passed."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    for measure in (commits_and_syncs, time_per_state, growth, resuming, starting):
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            shown = len(figures)
+            figures += measure(Path(folder))
+        if not options.json:
+            for each in figures[shown:]:
+                verdict = "ok  " if each.value <= each.bar else "OVER"
+                print(
+                    f"{verdict} {each.name:62} {each.value:9.3f} {each.unit:4} (bar {each.bar:g})", flush=True
+                )
+    if options.json:
+        print(json.dumps([each._asdict() for each in figures]))
+    return int(any(each.value > each.bar for each in figures))
+
+
+def commits_and_syncs(folder: Path) -> list[Figure]:
+    """Counted after opening, claims included, by a file system layer that counts synchronisations."""
+    syncs = 0
+
+    class CountingFile(apsw.VFSFile):
+        def xSync(self, flags: int) -> None:  # noqa: N802 — SQLite's name
+            nonlocal syncs
+            syncs += 1
+            super().xSync(flags)
+
+    class CountingVfs(apsw.VFS):
+        def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+            return CountingFile(base, name, flags)
+
+    base = apsw.vfs_names()[0]
+    vfs = CountingVfs("counting", base, makedefault=True)
+
+    async def body() -> tuple[int, int]:
+        store, stores = open_store(folder / "runs.db")
+        await stores.events.head_seq(RunId.random())
+        commits_before, syncs_before = store.commits, syncs
+        await run_chain(stores, 100)
+        counted = store.commits - commits_before, syncs - syncs_before
+        await stores.close()
+        return counted
+
+    commits, counted_syncs = asyncio.run(body())
+    vfs.unregister()
+    return [
+        Figure("commits in a 100-state run, claims and manifest included", commits, 104, ""),
+        Figure("synchronisations in it", counted_syncs, 112, ""),
+    ]
+
+
+def time_per_state(folder: Path) -> list[Figure]:
+    """A sequential state against a bare commit of the same bytes, taken in turns."""
+    length, ratios = 300, []
+    for number in range(ROUNDS):
+        bare = _bare_commits(folder / f"bare{number}.db", length)
+        ratios.append(asyncio.run(_timed_chain(folder / f"runs{number}.db", length)) / bare)
+    return [Figure("time per state against a bare commit of the same bytes", _median(ratios), 5, "x")]
+
+
+async def _timed_chain(path: Path, length: int, observer: Observer | None = None) -> float:
+    _, stores = open_store(path)
+    async with stores:
+        begun = time.perf_counter()
+        await run_chain(stores, length, observer=observer)
+        return time.perf_counter() - begun
+
+
+def _bare_commits(path: Path, count: int) -> float:
+    state, snapshot = chain(1).graph.states[0].id, "0" * 64
+    events: list[Event] = [
+        StateCompleted.from_json(
+            {"Kernel": {"StateCompleted": {"state_id": state, "context_snapshot_id": snapshot}}}
+        ),
+        StateEntered.from_json(
+            {"Kernel": {"StateEntered": {"state_id": state, "attempt": 0, "base_snapshot_id": snapshot}}}
+        ),
+    ]
+    rows = [encode_event(event) for event in events]
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, body BLOB)")
+    connection.execute("CREATE TABLE artifact (id BLOB PRIMARY KEY, data BLOB)")
+    begun = time.perf_counter()
+    for number in range(count):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO event (body) VALUES (?)", [(row,) for row in rows])
+        connection.execute("INSERT INTO artifact VALUES (?, ?)", (number.to_bytes(32, "little"), b"x" * 230))
+        connection.execute("COMMIT")
+    took = time.perf_counter() - begun
+    connection.close()
+    return took
+
+
+def growth(folder: Path) -> list[Figure]:
+    """States 900 to 1,000 against states 0 to 100 of one run."""
+    ratios = []
+    for number in range(ROUNDS):
+        moments: list[float] = []
+
+        def observe(run_id: RunId, events: Sequence[tuple[int, Event]], into: list[float] = moments) -> None:
+            into.append(time.perf_counter())
+
+        asyncio.run(_timed_chain(folder / f"runs{number}.db", 1000, observe))
+        steps = [after - before for before, after in pairwise(moments)]
+        ratios.append(_median(steps[895:995]) / _median(steps[50:150]))
+    return [Figure("time per state at state 1,000 against state 100", _median(ratios), 1.2, "x")]
+
+
+def resuming(folder: Path) -> list[Figure]:
+    """A run of 10,000 states that stops in its last one, against resuming it."""
+    _, stores = open_store(folder / "runs.db")
+    length = 10_000
+
+    async def body() -> float:
+        begun = time.perf_counter()
+        stopped = await run_chain(stores, length, Failpoints.parse([f"handler.after:{length}=stop"]))
+        running = time.perf_counter() - begun
+        engine = Engine(Fixed(chain(length)))
+        begun = time.perf_counter()
+        result = await engine.resume(stores, stopped.run_id)
+        took = time.perf_counter() - begun
+        assert result.phase.value == "Completed"
+        await stores.close()
+        return took / running
+
+    return [
+        Figure(
+            "resuming a 10,000-state run killed at its end, against running it",
+            asyncio.run(body()),
+            0.05,
+            "x",
+        )
+    ]
+
+
+def starting(folder: Path) -> list[Figure]:
+    """What a fresh process pays."""
+    imports = [
+        _python(
+            "import time; t = time.perf_counter(); import perdure; took = time.perf_counter() - t\n"
+            "import sys; assert not any(m.startswith('perdure.adapters') for m in sys.modules)\n"
+            "print(took * 1000)"
+        )
+        for _ in range(ROUNDS)
+    ]
+    program = (
+        "import asyncio, resource, sys\n"
+        "from pathlib import Path\n"
+        "from perdure import Stores\n"
+        "from bench.machines import run_chain\n"
+        "async def main():\n"
+        "    async with Stores.sqlite(sys.argv[1]) as stores:\n"
+        "        await run_chain(stores, 1)\n"
+        "asyncio.run(main())\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    walls, peaks = [], []
+    for number in range(ROUNDS):
+        begun = time.perf_counter()
+        peaks.append(_python(program, str(folder / f"{number}.db")))
+        walls.append((time.perf_counter() - begun) * 1000)
+    return [
+        Figure("import perdure", _median(imports), 100, "ms"),
+        Figure("fresh process, one-state run on a new store", _median(walls), 250, "ms"),
+        Figure("its peak memory", _median(peaks), 45, "MB"),
+    ]
+
+
+def _python(program: str, *argv: str) -> float:
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The work that is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perdure import (
+    Context,
+    DependencyEdge,
+    Engine,
+    ExecutionPlan,
+    Failpoints,
+    IoProvider,
+    JsonContext,
+    OpId,
+    Recorder,
+    RunConfig,
+    RunManifest,
+    RunResult,
+    StartRun,
+    StateGraph,
+    StateId,
+    StateMeta,
+    StateNode,
+    Stores,
+)
+from perdure.adapters.sqlite.store import SqliteStore
+from perdure.engine.writer import Observer
+
+
+class CountUp:
+    """A pure state: one number grows, the context's size stays."""
+
+    def meta(self) -> StateMeta:
+        return StateMeta()
+
+    async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        ctx.write("n", ctx.read("n") + 1)
+
+
+def chain(length: int) -> ExecutionPlan:
+    """A plan of ``length`` states, one after the other."""
+    ids = [StateId(f"bench.main.s{number}") for number in range(length)]
+    edges = [DependencyEdge(ids[index], ids[index + 1]) for index in range(length - 1)]
+    return ExecutionPlan(OpId("bench"), StateGraph([StateNode(each, CountUp()) for each in ids], edges))
+
+
+class Fixed:
+    """Resolves to one plan."""
+
+    def __init__(self, plan: ExecutionPlan) -> None:
+        self._plan = plan
+
+    def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+        return self._plan
+
+
+def open_store(path: Path) -> tuple[SqliteStore, Stores]:
+    """A store, and the bundle around it."""
+    store = SqliteStore(path)
+    return store, Stores(store, store, store, store, store.close)
+
+
+async def run_chain(
+    stores: Stores,
+    length: int,
+    failpoints: Failpoints | None = None,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Start a run of ``length`` states and drive it to its end, or to a failpoint."""
+    plan, config = chain(length), RunConfig()
+    manifest = RunManifest(plan.op_id, "1", {}, config)
+    manifest_id = await stores.put_manifest(manifest)
+    engine = Engine(Fixed(plan), failpoints=failpoints, observer=observer)
+    context = JsonContext({"n": 0, "pad": "x" * 200})
+    return await engine.start(stores, StartRun(manifest, manifest_id, plan, config, context))
