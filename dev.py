@@ -37,6 +37,7 @@ STAMP = "perdure-ready.json"
 # What a person's shell may hold that would make a run here differ from a run elsewhere.
 UNWANTED = (
     "PERDURE_STORE",
+    "PYTHONDONTWRITEBYTECODE",
     "PIP_PREFIX",
     "PIP_TARGET",
     "PIP_USER",
@@ -303,6 +304,8 @@ class Environment:
             ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock_file(lock))],
         )
         self.pip("installing perdure", ["install", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+        # Compiled once, so that the first run is as quick as the second.
+        self.watched("compiling", [self.python, "-m", "compileall", "-q", str(ROOT / "src")])
         self.write_stamp(content)
         say(f"  {self.folder.name} is ready ({elapsed(time.monotonic() - started)})")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
 import apsw
@@ -20,8 +19,7 @@ Migration = Callable[[apsw.Connection], object]
 
 def migrations() -> list[str]:
     """The schema's steps: script n brings a file from version n to version n + 1."""
-    folder = resources.files("perdure.adapters.sqlite").joinpath("migrations")
-    return [step.read_text() for step in sorted(folder.iterdir(), key=lambda each: each.name)]
+    return [step.read_text() for step in sorted(Path(__file__).with_name("migrations").glob("*.sql"))]
 
 
 def open_database(path: Path, steps: Sequence[str] | None = None) -> apsw.Connection:

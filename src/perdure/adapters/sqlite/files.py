@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from perdure.errors import StorageError
@@ -23,15 +22,15 @@ class ArtifactFiles:
                 return
             new_folders = [each for each in (target.parent, self._folder) if not each.exists()]
             target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
+            temporary = target.with_name(f".part-{os.urandom(8).hex()}")
             try:
-                with os.fdopen(descriptor, "wb") as file:
+                with temporary.open("xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, target)
             except BaseException:
-                os.unlink(temporary)
+                temporary.unlink(missing_ok=True)
                 raise
             for folder in (target.parent, *(each.parent for each in new_folders)):
                 _sync_folder(folder)

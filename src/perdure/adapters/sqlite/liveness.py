@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
-import socket
 import struct
 from pathlib import Path
 
@@ -27,7 +25,7 @@ class OwnerLock:
             raise StorageError.of(
                 "store_read_only", "the store's lock file cannot be written", details={"path": str(path)}
             ) from error
-        self._offset = secrets.randbits(62)
+        self._offset = int.from_bytes(os.urandom(8), "big") >> 2
         self._call("F_OFD_SETLK", fcntl.F_WRLCK, self._offset)
         self.name = f"{_host()}/{self._offset}"
 
@@ -52,4 +50,4 @@ class OwnerLock:
 
 
 def _host() -> str:
-    return socket.gethostname()
+    return os.uname().nodename

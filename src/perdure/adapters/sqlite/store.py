@@ -237,10 +237,11 @@ class SqliteStore:
         if not rows:
             return append.expected_seq
         run, now = _ensure_run(connection, append.run_id), self._clock.now_millis()
+        run_crc = zlib.crc32(append.run_id.encode())
         connection.executemany(
             "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (run, seq, now, engine, _crc(append.run_id, seq, now, body), body)
+                (run, seq, now, engine, _crc(run_crc, seq, now, body), body)
                 for seq, (engine, body) in enumerate(rows, append.expected_seq + 1)
             ],
         )
@@ -342,8 +343,9 @@ def _give_up(connection: apsw.Connection, claim: Claim) -> None:
 
 
 def _envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+    run_crc = zlib.crc32(run_id.encode())
     for seq, ts_millis, crc, body in rows:
-        if _crc(run_id, seq, ts_millis, body) != crc:
+        if _crc(run_crc, seq, ts_millis, body) != crc:
             raise CorruptionError.of(
                 "event_corruption",
                 "a stored event is not what was written",
@@ -353,8 +355,8 @@ def _envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
     return [EventEnvelope(run_id, row[0], row[1], event) for row, event in zip(rows, events, strict=True)]
 
 
-def _crc(run_id: str, seq: int, ts_millis: int, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(f"{run_id},{seq},{ts_millis},".encode()))
+def _crc(run_crc: int, seq: int, ts_millis: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(b",%d,%d," % (seq, ts_millis), run_crc))
 
 
 def _key(artifact_id: str) -> bytes:
