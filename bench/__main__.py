@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
     figures: list[Figure] = []
-    for measure in (commits_and_syncs, time_per_state, growth, resuming, starting):
+    for measure in (time_per_state, growth, resuming, starting, commits_and_syncs):
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             shown = len(figures)
             figures += measure(Path(folder))

@@ -79,3 +79,4 @@ from perdure.stores.ports import ArtifactStore as ArtifactStore
 from perdure.stores.ports import EventStore as EventStore
 
 __version__: str
+__all__: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -65,5 +66,5 @@ class _StateMetaWire(msgspec.Struct):
     tags: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     side_effects: SideEffectKind = SideEffectKind.PURE
-    idempotency: object = None
+    idempotency: Any = None
     depends_on_strategy: DependencyStrategy = DependencyStrategy.LATEST
