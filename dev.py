@@ -20,6 +20,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ SUPPORTED = ((3, 11), (3, 12), (3, 13))
 UV = "uv==0.13.8"  # resolves the locks; nothing else needs it
 CHECKED = ("src", "tests", "examples", "bench", "dev.py")
 STAMP = "perdure-ready.json"
+STEPS = ("format", "lint", "types", "layers", "tests", "coverage")
 
 # What a person's shell may hold that would make a run here differ from a run elsewhere.
 UNWANTED = (
@@ -125,8 +127,8 @@ def call(command: Sequence[str], **extra: str) -> int:
 
 def end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """Waits a little for a child that got the same Ctrl-C, then makes it stop."""
-    for stop in (lambda: None, child.terminate, child.kill):
-        stop()
+    for signal_number in (0, signal.SIGTERM, signal.SIGKILL):
+        child.send_signal(signal_number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(3)
             return
@@ -172,7 +174,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 # ---------------------------------------------------------------------------------------- interpreters
 
-PROBE = "import ensurepip, platform, sys, venv; print(sys.executable, platform.python_version(), sys.base_prefix, sep='\\n')"
+PROBE = (
+    "import ensurepip, platform, sys, venv;"
+    "print(sys.executable, platform.python_version(), sys.base_prefix, sep='\\n')"
+)
 
 
 def probe(python: str) -> Interpreter | None:
@@ -186,6 +191,7 @@ def probe(python: str) -> Interpreter | None:
             capture_output=True,
             text=True,
             timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -201,12 +207,12 @@ def candidates(minor: str, environ: Mapping[str, str]) -> Iterator[str]:
             yield str(python)
     root = Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     releases = [
-        folder
-        for folder in root.glob(f"versions/{minor}.*")
-        if re.fullmatch(re.escape(minor) + r"\.\d+", folder.name)
+        release
+        for release in root.glob(f"versions/{minor}.*")
+        if re.fullmatch(re.escape(minor) + r"\.\d+", release.name)
     ]
-    for folder in sorted(releases, key=lambda one: int(one.name.rpartition(".")[2]), reverse=True):
-        yield str(folder / "bin" / "python")
+    for release in sorted(releases, key=lambda one: int(one.name.rpartition(".")[2]), reverse=True):
+        yield str(release / "bin" / "python")
 
 
 def find_python(minor: str, environ: Mapping[str, str]) -> Interpreter | None:
@@ -601,7 +607,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="STEP",
-        choices=["format", "lint", "types", "layers", "tests", "coverage", *(f"{a}.{b}" for a, b in SUPPORTED)],
+        choices=[*STEPS, *(f"{a}.{b}" for a, b in SUPPORTED)],
         help="only this step, may be repeated: %(choices)s",
     )
     testing.add_argument("--seed", type=int, metavar="N", help="repeat the order of an earlier run")

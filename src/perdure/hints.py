@@ -16,6 +16,7 @@ HINTS: dict[str, str] = {
     "invalid_shape": "compare the JSON with the shape in the documentation at the pointer given",
     # Starting and resuming
     "unsupported_execution_mode": "use Sequential()",
+    "manifest_not_canonical": "write the manifest's input without floats and other types that JSON lacks",
     "manifest_id_mismatch": "pass the id that put_manifest returned for this very manifest",
     "manifest_not_found": "store the manifest first: await stores.put_manifest(manifest)",
     "run_config_mismatch": "pass manifest.run_config as run_config",

@@ -141,7 +141,8 @@ def test_events_are_checked_when_decoded() -> None:
     assert caught.value.pointer == "/attempt"
     with pytest.raises(InvalidIdError):
         event_from_json({"Kernel": {"StateCompleted": {"state_id": "A", "context_snapshot_id": "0" * 64}}})
-    for bad in ("Kernel", {"Kernel": {"Nothing": {}}}, {"Other": 1}, 3):
+    malformed: list[Any] = ["Kernel", {"Kernel": {"Nothing": {}}}, {"Other": 1}, 3]
+    for bad in malformed:
         with pytest.raises(InvalidShapeError):
             event_from_json(bad)
     with pytest.raises(PerdureError, match="event_malformed"):

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from perdure.errors import Json, shaped
-from perdure.ids import ArtifactId, FactKey
+from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind, DomainEvent
 from perdure.model.meta import StateMeta
 
@@ -23,7 +23,7 @@ class IoCall(msgspec.Struct, frozen=True):
 
     namespace: str
     request: Any
-    fact_key: FactKey | str | None = None
+    fact_key: str | None = None
     redact: bool = False
 
     def to_json(self) -> Json:
