@@ -36,6 +36,9 @@ HINTS: dict[str, str] = {
     "missing_state": "add the state that the edge names, or remove the edge",
     "circular_dependency": "remove one of the edges between the states named",
     "failpoint_invalid": "write POINT[:HIT]=stop|kill",
+    "usage": "`perdure --help`, and `--help` after any command, show what there is",
+    "input_malformed": "give JSON, @FILE, or - for standard input",
+    "op_not_found": "`perdure op list` shows the operations of the app",
     # Attempts
     "attempt_closed": "await everything that the handler starts before it returns",
     "context_not_canonical": "write values of None, bool, int, str, list and dict only",

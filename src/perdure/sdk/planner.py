@@ -183,10 +183,7 @@ def _outline(graph: StateGraph) -> Json:
 
 
 def _is_state_of(op_path: OpPath, state_id: str) -> bool:
-    try:
-        return StateId(state_id).startswith(f"{op_path}.")
-    except InvalidIdError:
-        return False
+    return StateId.pattern.fullmatch(state_id) is not None and state_id.startswith(f"{op_path}.")
 
 
 def _tag_edges(nodes: Sequence[StateNode]) -> list[DependencyEdge]:

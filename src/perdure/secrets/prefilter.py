@@ -13,6 +13,7 @@ from perdure.secrets.phrases import LENGTH_MIN, WORD_COUNTS, is_phrase
 from perdure.secrets.shapes import TOKEN_RUN
 
 _LOOK_BACK = 48
+_LETTERS_MAX = 16
 _SPACES_OF_PHRASE = WORD_COUNTS[0] - 1
 _ESCAPED_SPACE = re.compile(rb"\\(?:[nrtbf]|u00[01][0-9a-f])")
 _NOT_LETTERS = bytes(byte for byte in range(256) if not 97 <= byte <= 122)
@@ -56,7 +57,8 @@ def _only_without(low: bytes, last: bytes, firsts: tuple[bytes, ...]) -> bool:
     while at != -1:
         window = low[max(0, at - _LOOK_BACK) : at]
         before = window.rstrip(_NOT_LETTERS)
-        if before.endswith(firsts) or (not before and len(window) == _LOOK_BACK):
+        # What the window may have cut off is looked at closely.
+        if before.endswith(firsts) or (len(before) < _LETTERS_MAX and len(window) == _LOOK_BACK):
             return False
         at = low.find(last, at + 1)
     return True
