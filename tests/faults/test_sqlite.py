@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from datetime import timedelta
@@ -76,25 +77,25 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     assert opening_fails(tmp_path).code == "store_path_invalid"
 
 
-def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_said() -> None:
     """An ordinary user, and a folder of somebody else's."""
     if os.getuid() != 0:
         pytest.skip("only root can become somebody who may not write")
-    tmp_path.chmod(0o555)
-    if not all(folder.stat().st_mode & 1 for folder in tmp_path.parents):
-        pytest.skip("the folder for temporary files is closed to others")
-    child = python(
-        """
-        import perdure.wiring
-        os.setgid(65534); os.setuid(65534)
-        try:
-            Stores.sqlite(sys.argv[1])
-        except PerdureError as error:
-            print(error.code, bool(error.hint))
-        """,
-        tmp_path / "runs.db",
-    )
-    assert child.communicate(timeout=60)[0].split() == ["store_read_only", "True"]
+    # Not the test's own folder: its parents are closed to others.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        child = python(
+            """
+            import perdure.wiring
+            os.setgid(65534); os.setuid(65534)
+            try:
+                Stores.sqlite(sys.argv[1])
+            except PerdureError as error:
+                print(error.code, bool(error.hint))
+            """,
+            Path(folder) / "runs.db",
+        )
+        assert child.communicate(timeout=60)[0].split() == ["store_read_only", "True"]
 
 
 async def test_a_flipped_byte_in_an_event_is_found(tmp_path: Path) -> None:
