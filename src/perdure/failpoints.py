@@ -23,6 +23,7 @@ POINTS: dict[str, str] = {
     "handler.after": "after a state's handler has returned, before its attempt is closed",
     "transport.before": "before a call goes out",
     "transport.after": "after a call was answered, before its fact is recorded",
+    "artifact_file.after": "after a large artifact became a file, before the commit that names it",
 }
 
 _SPEC = re.compile(r"(?P<point>[a-z._]+)(?::(?P<hit>[1-9][0-9]*))?=(?P<action>stop|kill)")

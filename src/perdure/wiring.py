@@ -7,13 +7,14 @@ from pathlib import Path
 
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.adapters.transports.exec import LIMIT_BYTES, ExecTransportFactory
+from perdure.failpoints import Failpoints
 from perdure.io.port import TransportFactory
 from perdure.stores.bundle import Stores
 
 
-def open_sqlite(rest: str) -> Stores:
+def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of a SQLite file; what follows ``sqlite:`` is its path."""
-    store = SqliteStore(Path(rest))
+    store = SqliteStore(Path(rest), failpoints=failpoints)
     return Stores(store, store, store, store, store.close)
 
 

@@ -269,10 +269,8 @@ def test_a_death_between_file_and_commit_leaves_no_half_artifact(tmp_path: Path)
     path = tmp_path / "runs.db"
     child = python(
         """
-        from perdure.adapters.sqlite.store import SqliteStore
-        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        store = SqliteStore(sys.argv[1], after_artifact_file=die)
-        asyncio.run(store.put(ArtifactKind.OUTPUT, bytes(2 << 20)))
+        stores = Stores.open(sys.argv[1], Failpoints.parse(["artifact_file.after=kill"]))
+        asyncio.run(stores.artifacts.put(ArtifactKind.OUTPUT, bytes(2 << 20)))
         """,
         path,
     )

@@ -400,10 +400,11 @@ def _drive(
 ) -> int:
     """Drive a run while showing its progress; an interruption leaves it resumable and says how."""
     progress = Progress(output)
+    armed = Failpoints.parse(failpoints)
     engine = Engine(
         app.resolver,
         transports=app.transports,
-        failpoints=Failpoints.parse(failpoints),
+        failpoints=armed,
         observer=None if output.as_json else progress,
     )
 
@@ -411,7 +412,7 @@ def _drive(
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        async with _open(common) as stores:
+        async with _open(common, armed) as stores:
             return await go(stores, engine)
 
     try:
@@ -446,8 +447,8 @@ def _reading(common: Common, read: Callable[[Stores], Awaitable[Any]]) -> Any:
     return asyncio.run(body())
 
 
-def _open(common: Common) -> Stores:
-    return Stores.open(common.store if common.store else str(default_store_path()))
+def _open(common: Common, failpoints: Failpoints | None = None) -> Stores:
+    return Stores.open(common.store if common.store else str(default_store_path()), failpoints)
 
 
 def default_store_path() -> Path:

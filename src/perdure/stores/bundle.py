@@ -11,6 +11,7 @@ from typing import Self
 
 from perdure.canonical import canonical_json_bytes
 from perdure.errors import CorruptionError
+from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
@@ -60,12 +61,12 @@ class Stores:
         return locations.open_location(f"sqlite:{path}")
 
     @classmethod
-    def open(cls, url: str) -> Stores:
+    def open(cls, url: str, failpoints: Failpoints | None = None) -> Stores:
         """The stores of ``url``: ``memory:``, ``sqlite:PATH``, or a plain path to a SQLite file.
 
         Raises ``StorageError`` (``store_scheme_unknown``) for a scheme that nobody registered.
         """
-        return locations.open_location(url)
+        return locations.open_location(url, failpoints)
 
     async def put_manifest(self, manifest: RunManifest) -> ArtifactId:
         """Keep a manifest and return its id; raises ``CanonicalJsonError`` for one that may not be kept."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from perdure.errors import StorageError
 
 if TYPE_CHECKING:
+    from perdure.failpoints import Failpoints
     from perdure.stores.bundle import Stores
 
 FACTORIES: dict[str, str] = {
@@ -23,7 +24,7 @@ FACTORIES: dict[str, str] = {
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
 
 
-def open_location(url: str) -> Stores:
+def open_location(url: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of ``url``; a text without a scheme is the path of a SQLite file."""
     match = _SCHEME.fullmatch(url)
     scheme, rest = match.groups() if match else ("sqlite", url)
@@ -34,4 +35,4 @@ def open_location(url: str) -> Stores:
             "store_scheme_unknown", f"no store serves {scheme}: addresses", hint=f"use one of: {known}"
         )
     module, _, name = factory.partition(":")
-    return cast("Stores", getattr(importlib.import_module(module), name)(rest))
+    return cast("Stores", getattr(importlib.import_module(module), name)(rest, failpoints))

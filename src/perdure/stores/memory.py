@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.canonical import artifact_id_for_bytes
 from perdure.clock import Clock, SystemClock
+from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, is_engine_event
 from perdure.stores.bundle import Stores
@@ -142,6 +143,6 @@ def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) 
     return Stores(store, store, store, store)
 
 
-def open_memory(_rest: str) -> Stores:
+def open_memory(_rest: str, _failpoints: Failpoints | None = None) -> Stores:
     """Fresh stores in memory."""
     return memory_stores()

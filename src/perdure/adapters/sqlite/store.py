@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.canonical import artifact_id_for_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, PerdureError
+from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, is_engine_event
 from perdure.model.wire import decode_events, encode_event
@@ -50,13 +51,13 @@ class SqliteStore:
         *,
         clock: Clock | None = None,
         file_threshold_bytes: int = FILE_THRESHOLD_BYTES,
-        after_artifact_file: Callable[[], None] = lambda: None,
+        failpoints: Failpoints | None = None,
     ) -> None:
         self.path = Path(path)
         self.commits = 0
         self._clock = clock or SystemClock()
         self._file_threshold_bytes = file_threshold_bytes
-        self._after_artifact_file = after_artifact_file
+        self._failpoints = failpoints or Failpoints()
         self._connection = open_database(self.path)
         self._reading = open_for_reading(self.path)
         self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
@@ -217,7 +218,7 @@ class SqliteStore:
     def _write_files(self, blobs: Sequence[Blob]) -> None:
         for blob in blobs:
             self._files.write(blob.id, blob.data)
-            self._after_artifact_file()
+            self._failpoints.hit("artifact_file.after")
 
     def _insert_artifacts(self, connection: apsw.Connection, blobs: Sequence[Blob]) -> None:
         now = self._clock.now_millis()
