@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure import ConcurrencyError, RunId, StorageError
-from perdure.engine.ownership import ClaimKeeper, HeldClaim
+from perdure.engine.ownership import ClaimKeeper, HeldClaim, renew_together
 from perdure.stores.ports import Claim
 from perdure.testing.clock import FakeClock
 
@@ -24,9 +24,11 @@ class Claims:
     def __init__(self, *answers: Any) -> None:
         self._answers = list(answers)
         self.renewed = threading.Event()
+        self.asked: list[list[Claim]] = []
 
     def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
         self.renewed.set()
+        self.asked.append(list(claims))
         answer = self._answers.pop(0) if self._answers else []
         if isinstance(answer, Exception):
             raise answer
@@ -45,9 +47,9 @@ def test_a_claim_holds_until_its_deadline_and_renewing_moves_it() -> None:
     held = HeldClaim(CLAIM, Claims([], StorageError.of("store_locked", "busy")), clock, TTL)
     clock.advance(29_000)
     held.check()
-    held.renew()
+    renew_together([held], TTL)
     clock.advance(29_000)
-    held.renew()
+    renew_together([held], TTL)
     held.check()
     clock.advance(1_000)
     with pytest.raises(ConcurrencyError, match="claim_lost"):
@@ -56,12 +58,23 @@ def test_a_claim_holds_until_its_deadline_and_renewing_moves_it() -> None:
 
 def test_a_claim_that_was_taken_over_is_lost_for_good() -> None:
     """Whatever the clock says."""
-    for answer in ([CLAIM], ConcurrencyError.of("claim_lost", "gone")):
-        held = HeldClaim(CLAIM, Claims(answer), FakeClock(), TTL)
-        held.renew()
-        held.renew()
-        with pytest.raises(ConcurrencyError, match="claim_lost"):
-            held.check()
+    held = HeldClaim(CLAIM, Claims([CLAIM]), FakeClock(), TTL)
+    renew_together([held], TTL)
+    renew_together([held], TTL)
+    with pytest.raises(ConcurrencyError, match="claim_lost"):
+        held.check()
+
+
+def test_claims_of_one_store_are_renewed_in_one_commit() -> None:
+    """The lost one is told apart."""
+    other = Claim(RunId("00000000-0000-0000-0000-0000000000ef"), "me", 1)
+    claims = Claims([other])
+    kept, lost = HeldClaim(CLAIM, claims, FakeClock(), TTL), HeldClaim(other, claims, FakeClock(), TTL)
+    renew_together([kept, lost], TTL)
+    assert claims.asked == [[CLAIM, other]]
+    kept.check()
+    with pytest.raises(ConcurrencyError, match="claim_lost"):
+        lost.check()
 
 
 def test_the_keeper_renews_durable_claims_from_a_thread() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 from perdure.clock import Clock
-from perdure.errors import ConcurrencyError, StorageError
+from perdure.errors import StorageError
 from perdure.stores.ports import Claim, ClaimStore
 from perdure.stores.refusals import claim_lost
 
@@ -31,19 +32,33 @@ class HeldClaim:
         if self._lost or self._clock.monotonic_seconds() >= self._deadline:
             raise claim_lost(self.claim)
 
-    def renew(self) -> None:
-        """Prolong the claim; a claim that another owner took over is lost for good."""
-        begun = self._clock.monotonic_seconds()
+    def renewed(self, begun_seconds: float) -> None:
+        """Take note of a renewal that was begun at this moment of the monotonic clock."""
+        self._deadline = begun_seconds + self._ttl.total_seconds()
+
+    def lost(self) -> None:
+        """Take note that another owner has the run, for good."""
+        self._lost = True
+
+    def now_seconds(self) -> float:
+        """The monotonic clock that the deadline is measured by."""
+        return self._clock.monotonic_seconds()
+
+
+def renew_together(held: Sequence[HeldClaim], ttl: timedelta) -> None:
+    """Prolong claims, those of one store in one commit; a claim that another owner took over is lost."""
+    for store in {id(each.store): each.store for each in held}.values():
+        group = [each for each in held if each.store is store]
+        begun = [each.now_seconds() for each in group]
         try:
-            lost = self.store.renew([self.claim], self._ttl)
-        except ConcurrencyError:
-            lost = [self.claim]
+            lost = store.renew([each.claim for each in group], ttl)
         except StorageError:
-            return  # the store may answer next time; until then the deadline decides
-        if lost:
-            self._lost = True
-        else:
-            self._deadline = begun + self._ttl.total_seconds()
+            continue  # the store may answer next time; until then the deadlines decide
+        for each, begun_seconds in zip(group, begun, strict=True):
+            if each.claim in lost:
+                each.lost()
+            else:
+                each.renewed(begun_seconds)
 
 
 class ClaimKeeper:
@@ -78,8 +93,7 @@ class ClaimKeeper:
                 else:
                     self._thread = None
                     return
-            for held in due:
-                held.renew()
+            renew_together(due, self.ttl)
 
 
 KEEPER = ClaimKeeper()
