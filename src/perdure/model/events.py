@@ -96,7 +96,7 @@ class StateErrorInfo(msgspec.Struct, frozen=True):
         return shaped(data, cls)
 
 
-class RunStarted(msgspec.Struct, frozen=True):
+class RunStarted(msgspec.Struct, frozen=True, gc=False):
     """A run began, from a manifest and a first snapshot of its context."""
 
     op_id: OpId
@@ -113,7 +113,7 @@ class RunStarted(msgspec.Struct, frozen=True):
         return _event_of(cls, data)
 
 
-class StateEntered(msgspec.Struct, frozen=True):
+class StateEntered(msgspec.Struct, frozen=True, gc=False):
     """An attempt at a state began; attempts of a state are numbered from 0."""
 
     state_id: StateId
@@ -130,7 +130,7 @@ class StateEntered(msgspec.Struct, frozen=True):
         return _event_of(cls, data)
 
 
-class StateCompleted(msgspec.Struct, frozen=True):
+class StateCompleted(msgspec.Struct, frozen=True, gc=False):
     """The open attempt at a state succeeded; its snapshot is the run's checkpoint."""
 
     state_id: StateId
@@ -214,7 +214,7 @@ KERNEL_EVENTS: dict[str, type[KernelEvent]] = {
 }
 
 
-class EventEnvelope(msgspec.Struct, frozen=True):
+class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
     """An event with its place in a stream. ``seq`` counts from 1 without gaps."""
 
     run_id: RunId

@@ -18,7 +18,7 @@ from perdure.model.events import (
 )
 
 
-class _Kernel(msgspec.Struct, rename="pascal"):
+class _Kernel(msgspec.Struct, rename="pascal", gc=False):
     run_started: RunStarted | None = None
     state_entered: StateEntered | None = None
     state_completed: StateCompleted | None = None
@@ -26,7 +26,7 @@ class _Kernel(msgspec.Struct, rename="pascal"):
     run_completed: RunCompleted | None = None
 
 
-class _Event(msgspec.Struct, rename="pascal"):
+class _Event(msgspec.Struct, rename="pascal", gc=False):
     kernel: _Kernel | None = None
     domain: DomainEvent | None = None
 
