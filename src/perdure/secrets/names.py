@@ -61,9 +61,6 @@ KEY_NAMES: tuple[str, ...] = (
 GLUED_NAMES = frozenset({"password", "passwd", "passphrase"})
 """Names that count at the end of a longer word too: ``PGPASSWORD``, ``dbpassword``."""
 
-# The sudoers tag NOPASSWD says that there is no password.
-NOT_AFTER_NO = "(?<!no)"
-
 
 @functools.cache
 def _words() -> re.Pattern[str]:
@@ -72,9 +69,10 @@ def _words() -> re.Pattern[str]:
 
 @functools.cache
 def _last_words() -> re.Pattern[str]:
+    # The sudoers tag NOPASSWD says that there is no password.
     glued = "|".join(sorted(GLUED_NAMES))
     others = "|".join(name.replace("_", "_?") for name in KEY_NAMES if name not in GLUED_NAMES)
-    return re.compile(f"(?:{NOT_AFTER_NO}(?:{glued})|(?:^|_)(?:{others}))\\Z")
+    return re.compile(f"(?:(?<!no)(?:{glued})|(?:^|_)(?:{others}))\\Z")
 
 
 @functools.cache
@@ -86,7 +84,7 @@ def is_key_name(key: str) -> bool:
     """Whether the last words of ``key`` are one of :data:`KEY_NAMES`."""
     if "[redacted:" in key:
         # A marker is one opaque word: its own words never make a name with what stands next to it.
-        key = MARKER.sub("\0", key)
+        key = re.sub(MARKER, "\0", key)
     words = _words().findall(key)
     while words and words[-1].isdigit():
         words.pop()

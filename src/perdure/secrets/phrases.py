@@ -9,10 +9,8 @@ from __future__ import annotations
 import functools
 
 WORD_COUNTS = (12, 15, 18, 21, 24)
-LETTERS_MIN = 3
-LETTERS_MAX = 8
-LENGTH_MIN = WORD_COUNTS[0] * (LETTERS_MIN + 1) - 1
-"""The length of the shortest phrase, in bytes."""
+LENGTH_MIN = WORD_COUNTS[0] * 3 + WORD_COUNTS[0] - 1
+"""The length of the shortest phrase, whose words have three letters each."""
 
 
 @functools.cache
@@ -25,12 +23,16 @@ def word_list() -> dict[bytes, int]:
 
 
 def is_phrase(text: bytes) -> bool:
-    """Whether ``text`` as a whole is a valid phrase; ASCII case and the kind of white space do not matter."""
-    if len(text) < LENGTH_MIN:
+    """Whether ``text`` as a whole is a valid phrase, in any ASCII case.
+
+    White space does not matter, but for the vertical tab: JSON escapes it with digits, and the prefilter
+    counts on a phrase to hold none.
+    """
+    if len(text) < LENGTH_MIN or b"\v" in text:
         return False
     # One more than the longest phrase is enough to see that a long text is none.
     words = text.split(None, WORD_COUNTS[-1])
-    if len(words) not in WORD_COUNTS or max(map(len, words)) > LETTERS_MAX:
+    if len(words) not in WORD_COUNTS or words[0].lower() not in word_list():
         return False
     return are_phrase([word.lower() for word in words])
 

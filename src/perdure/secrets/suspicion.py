@@ -1,0 +1,107 @@
+"""The second look at a document that the prefilter did not pass: could it hold a secret at all?
+
+Each function may say yes to a clean document, which then is walked, but never no to one with a secret. All
+look at undecoded canonical JSON, where a line's end is ``\\n`` in two characters.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from perdure.secrets.assignments import ESCAPES_BEFORE_SIGN_MAX
+from perdure.secrets.names import KEY_NAMES
+from perdure.secrets.phrases import LENGTH_MIN, is_phrase
+from perdure.secrets.prefilter import DIGITS, LETTERS, consonants, mapping
+from perdure.secrets.shapes import TOKEN_RUN, TOKENS, encodes_password, token_pattern
+
+# Nothing but signs, digits and escapes up to a colon or an equals sign, such as the end of an object's key.
+_SIGN = rf"[^a-z:=\\]*(?:\\.[^a-z:=\\]*){{0,{ESCAPES_BEFORE_SIGN_MAX}}}[:=]"
+
+
+@functools.cache
+def _pattern(name: str) -> re.Pattern[bytes]:
+    return re.compile((name.replace("_", r"[^a-z0-9\"\\]*") + _SIGN).encode())
+
+
+# By the last word of the names. Many documents hold the word, few assign to it, and fewer yet to the name.
+_NAMES = tuple(
+    (
+        consonants(last.encode()),
+        last,
+        tuple((consonants(name.encode()), name) for name in KEY_NAMES if name.endswith(last)),
+    )
+    for last in sorted({name.rpartition("_")[2] for name in KEY_NAMES})
+)
+_BEARER = re.compile(rb"bearer(?: |\\t){1,8}[a-z0-9._~+/=-]{16}")
+_BASIC = re.compile(rb"Basic(?: |\\t){1,8}([A-Za-z0-9+/]{6,}={0,2})")
+_URL = re.compile(rb"://[^\s/?#\"'<>`@:]*:[^\s/?#\"'<>`]+@")
+_ESCAPE = re.compile(rb"\\.")
+
+# Hashes, UUIDs, numbers and punctuation are left out, and so from what is searched for.
+_NOT_OF_PREFIX = bytes(
+    byte for byte in range(256) if not (chr(byte) in "ghijklmnopqrstuvwxyz_" or 65 <= byte <= 90)
+)
+_TOKENS = tuple(
+    (token.prefix.encode().translate(None, _NOT_OF_PREFIX), token.signs.encode(), token) for token in TOKENS
+)
+_TOKEN_MEMBERS = mapping(LETTERS + DIGITS + b"_-")
+_PHRASE_LETTERS = LETTERS + b" \\"
+_PHRASE_MEMBERS = mapping(_PHRASE_LETTERS)
+_GLANCE = 256
+
+
+def may_hold_name(canonical: bytes, skeleton: str) -> bool:
+    """Whether a key name may stand as a key or be assigned to, or a PEM block, Bearer or Basic may stand.
+
+    ``skeleton`` is the consonants of the document.
+    """
+    low = canonical.lower()
+    for stem, last, names in _NAMES:
+        if stem in skeleton and _pattern(last).search(low):
+            for needle, name in names:
+                if needle in skeleton and _pattern(name).search(low):
+                    return True
+    if b"PRIVATE KEY" in canonical or (b"bearer" in low and _BEARER.search(low)):
+        return True
+    if b"Basic" not in canonical:
+        return False
+    return any(encodes_password(found[1]) for found in _BASIC.finditer(canonical))
+
+
+def may_hold_url_password(canonical: bytes) -> bool:
+    """Whether a URL with a password may stand in the document."""
+    return _URL.search(canonical) is not None
+
+
+def may_hold_token_or_phrase(canonical: bytes) -> bool:
+    """Whether a token or a BIP-39 phrase may stand in the document."""
+    return _may_hold_token(canonical) or _may_hold_phrase(canonical)
+
+
+def _may_hold_token(canonical: bytes) -> bool:
+    if b"a" * TOKEN_RUN not in canonical.translate(_TOKEN_MEMBERS):
+        return False
+    prefixes = canonical.translate(None, _NOT_OF_PREFIX)
+    for needle, signs, token in _TOKENS:
+        # One byte is found far quicker than two, so the signs come first.
+        if (
+            all(sign in canonical for sign in signs)
+            and needle in prefixes
+            and token.prefix.encode() in canonical
+            and token_pattern(token, escaped=True).search(canonical)
+        ):
+            return True
+    return False
+
+
+def _may_hold_phrase(canonical: bytes) -> bool:
+    if b"a" * LENGTH_MIN not in canonical.translate(_PHRASE_MEMBERS):
+        return False
+    for text in canonical.split(b'"'):
+        # What is no phrase mostly shows it soon, by a sign or a digit.
+        if len(text) < LENGTH_MIN or text[:_GLANCE].translate(None, _PHRASE_LETTERS):
+            continue
+        if is_phrase(_ESCAPE.sub(b" ", text) if b"\\" in text else text):
+            return True
+    return False

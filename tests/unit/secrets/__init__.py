@@ -1,0 +1,1 @@
+"""Secrets: what is one, what is none, and that the quick look agrees with the exact walk."""
