@@ -18,7 +18,14 @@ import msgspec
 
 from perdure.errors import ErrorCategory, ErrorInfo, Json, PerdureError
 from perdure.ids import ArtifactId
-from perdure.secrets import DEFAULT_POLICY, SecretPolicy, find_secret, surely_clean
+from perdure.secrets import (
+    DEFAULT_POLICY,
+    RESOLVED,
+    RESOLVED_SECRET,
+    SecretPolicy,
+    find_secret,
+    surely_clean,
+)
 
 NESTING_LEVELS_MAX = 512
 INTEGER_MIN = -(2**63)
@@ -63,7 +70,7 @@ def canonical_json_bytes(value: Json, *, secrets: SecretPolicy | None = DEFAULT_
     """
     data = encode(value)
     if secrets is not None:
-        refuse_secrets(value, data, secrets)
+        refuse_to_write(value, data, secrets)
     return data
 
 
@@ -82,18 +89,28 @@ def encode(value: Json) -> bytes:
     return _encode_fast(value) or _encode_slowly(value)
 
 
+def refuse_to_write(value: Json, data: bytes, policy: SecretPolicy) -> None:
+    """As :func:`refuse_secrets`, and for every value that this process has resolved.
+
+    Only writing asks for the latter: an artifact is not corrupt because a value in it became a secret.
+    """
+    refuse_secrets(value, data, policy)
+    if RESOLVED.occurs_in(data):
+        raise _secrets_detected(RESOLVED.pointer_in(value), RESOLVED_SECRET)
+
+
 def refuse_secrets(value: Json, data: bytes, policy: SecretPolicy) -> None:
     """Raise ``secrets_detected`` if ``value``, whose canonical bytes are ``data``, holds a secret."""
     if not policy.strict and surely_clean(data):
         return
     finding = find_secret(value, policy)
     if finding is not None:
-        raise CanonicalJsonError(
-            "secrets_detected",
-            finding.pointer,
-            "the value holds what looks like a secret, which is never written",
-            {"detector": finding.detector},
-        )
+        raise _secrets_detected(finding.pointer, finding.detector)
+
+
+def _secrets_detected(pointer: str, detector: str) -> CanonicalJsonError:
+    message = "the value holds what looks like a secret, which is never written"
+    return CanonicalJsonError("secrets_detected", pointer, message, {"detector": detector})
 
 
 def decode(data: bytes) -> Json:

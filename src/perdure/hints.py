@@ -63,6 +63,9 @@ HINTS: dict[str, str] = {
     "fact_recorded_conflict": "the stream was changed outside the engine; restore the store from a backup",
     "io_unimplemented": "give the engine transports: Engine(resolver, transports=…)",
     "io_unknown_namespace": "add the factory that serves the call's namespace, or mend the namespace",
+    "secret_name_invalid": "name secrets as environment variables are named",
+    "secret_not_found": "set an environment variable of this name, or give the app a source that has it",
+    "secret_too_short": "use a longer credential: a short one cannot be told from ordinary text",
     # Stores
     "event_store_concurrency": "somebody else wrote to the run; read its head and decide anew",
     "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.clock import Clock
 from perdure.engine.recorder import AttemptRecorder
-from perdure.errors import ErrorCategory, ErrorInfo, PerdureError
+from perdure.errors import ErrorCategory, ErrorInfo, IoError, PerdureError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.io.live import AttemptScope, LiveIo
 from perdure.io.replay import ReplayIo
@@ -21,6 +21,7 @@ from perdure.secrets import text_may_hold_secret
 REDACTED_MESSAGE = "error details redacted"
 _CODE = re.compile("[a-z][a-z0-9_]{0,127}")
 _MESSAGE_CHARACTERS_MAX = 1000
+RETRY_AFTER_MS_MAX = 24 * 60 * 60 * 1000
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -34,6 +35,8 @@ class Failed(msgspec.Struct, frozen=True):
 
     info: ErrorInfo
     snapshot: Snapshot | None
+    retry_after: timedelta
+    """How long the world asked to wait before the next try."""
 
 
 async def execute(
@@ -52,7 +55,7 @@ async def execute(
     """
     failpoints.hit("handler.before")
     base = ctx.snapshot()
-    failure: ErrorInfo | None = None
+    failure: BaseException | ErrorInfo | None = None
     try:
         failure = await _call(state, ctx, io, rec, clock)
     finally:
@@ -64,12 +67,13 @@ async def execute(
     failpoints.hit("handler.after")
     if failure is None:
         return Completed(staged)
-    return Failed(failure, None if staged is base else staged)
+    info = failure if isinstance(failure, ErrorInfo) else _info_of(failure)
+    return Failed(info, None if staged is base else staged, _retry_after(failure))
 
 
 async def _call(
     state: State, ctx: StagedContext, io: LiveIo | ReplayIo, rec: AttemptRecorder, clock: Clock
-) -> ErrorInfo | None:
+) -> BaseException | ErrorInfo | None:
     timeout = state.meta().timeout
     begun = clock.monotonic_seconds()
     deadline = asyncio.timeout(None if timeout is None else timeout.total_seconds())
@@ -82,11 +86,11 @@ async def _call(
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        return _info_of(error)
+        return error
     except BaseException as error:  # noqa: BLE001 — no exception of a handler leaves its attempt
         if isinstance(error, TimeoutError) and deadline.expired():
             return _timed_out(timeout)
-        return _info_of(error)
+        return error
     if timeout is not None and clock.monotonic_seconds() - begun > timeout.total_seconds():
         # A handler that blocks the event loop keeps the deadline from striking while it runs.
         return _timed_out(timeout)
@@ -114,6 +118,15 @@ def _info_of(error: BaseException) -> ErrorInfo:
         return ErrorInfo(code, info.category, bool(info.retryable), presentable(str(info.message)))
     text = f"{type(error).__name__}: {error}" if _has_text(error) else type(error).__name__
     return ErrorInfo("handler_raised", ErrorCategory.UNKNOWN, False, presentable(text))
+
+
+def _retry_after(failure: BaseException | ErrorInfo) -> timedelta:
+    """The delay that an ``IoError`` carries in its details as ``retry_after_ms``."""
+    details = failure.info.details if isinstance(failure, IoError) else None
+    asked = details.get("retry_after_ms") if isinstance(details, dict) else None
+    if type(asked) is not int or asked <= 0:
+        return timedelta()
+    return timedelta(milliseconds=min(asked, RETRY_AFTER_MS_MAX))
 
 
 def _has_text(error: BaseException) -> bool:

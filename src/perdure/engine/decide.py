@@ -16,7 +16,7 @@ import msgspec
 from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, OpenAttempt, RunView
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, StateId
-from perdure.model.config import RECOVERY_LIMIT_DEFAULT, RunConfig
+from perdure.model.config import RECOVERY_LIMIT_DEFAULT, RetryPolicy, RunConfig
 from perdure.model.events import (
     RETRY_SCHEDULED,
     DomainEvent,
@@ -38,6 +38,7 @@ class PlannedRun(msgspec.Struct, frozen=True):
     nodes: Mapping[StateId, StateNode]
     skipped: frozenset[StateId]
     """States that carry a tag which the configuration skips."""
+    retry_policies: Mapping[StateId, RetryPolicy]
 
     @classmethod
     def of(cls, plan: ExecutionPlan, config: RunConfig) -> PlannedRun:
@@ -49,7 +50,8 @@ class PlannedRun(msgspec.Struct, frozen=True):
             if skip_tags
             else frozenset[StateId]()
         )
-        return cls(order, {node.id: node for node in order}, skipped)
+        policies = {node.id: node.state.meta().retry_policy or config.retry_policy for node in order}
+        return cls(order, {node.id: node for node in order}, skipped, policies)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -105,7 +107,7 @@ def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, 
     progress = view.states.get(state_id)
     if progress is None:
         attempt, base = 0, _checkpoint(view)
-    elif not may_retry(view, state_id, config):
+    elif not may_retry(view, state_id, plan.retry_policies[state_id]):
         return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
     elif progress.retry_due_millis is not None and now_millis < progress.retry_due_millis:
         return Step((), Sleep(progress.retry_due_millis), place)
@@ -142,15 +144,19 @@ def fail(
     attempt: OpenAttempt,
     info: ErrorInfo,
     failure_snapshot_id: ArtifactId | None,
-    config: RunConfig,
+    policy: RetryPolicy,
     now_millis: int,
+    delay_min: timedelta = timedelta(),
 ) -> tuple[Event, ...]:
-    """The events that close ``attempt`` as failed: with a delay before its retry, the due time too."""
+    """The events that close ``attempt`` as failed: with a delay before its retry, the due time too.
+
+    ``delay_min`` is what the world asked for: the retry waits for it if the policy's delay is shorter.
+    """
     failed = StateFailed(attempt.state_id, StateErrorInfo(attempt.state_id, info), failure_snapshot_id)
     own_failures = view.states[attempt.state_id].own_failures + 1
-    if not (info.retryable and own_failures < config.retry_policy.max_attempts):
+    if not (info.retryable and own_failures < policy.max_attempts):
         return (failed,)
-    delay = config.retry_policy.backoff.before_retry(own_failures)
+    delay = max(policy.backoff.before_retry(own_failures), delay_min)
     if not delay:
         return (failed,)
     # Rounded up: a retry is never early.
@@ -159,11 +165,11 @@ def fail(
     return (failed, DomainEvent(RETRY_SCHEDULED, payload))
 
 
-def may_retry(view: RunView, state_id: StateId, config: RunConfig) -> bool:
+def may_retry(view: RunView, state_id: StateId, policy: RetryPolicy) -> bool:
     """Whether a state whose last attempt failed is to be tried again."""
     progress = view.states[state_id]
     error = progress.last_error
-    return error is None or (error.retryable and progress.own_failures < config.retry_policy.max_attempts)
+    return error is None or (error.retryable and progress.own_failures < policy.max_attempts)
 
 
 def _checkpoint(view: RunView) -> ArtifactId:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,6 +33,7 @@ from perdure.model.context import Snapshot
 from perdure.model.events import RunPhase, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
+from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
 
@@ -83,7 +85,8 @@ class Engine:
     """Drives runs. One engine serves any number of runs and stores at once.
 
     ``transports`` is a router or a single factory; without one, live calls are ``io_unimplemented``.
-    ``observer`` is called after every durable write with the run's new events.
+    ``observer`` is called after every durable write with the run's new events. ``secrets`` are the sources of
+    named secrets, asked in order; the environment unless given.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Engine:
         clock: Clock | None = None,
         observer: Observer | None = None,
         claim_keeper: ClaimKeeper | None = None,
+        secrets: Sequence[SecretSource] | None = None,
     ) -> None:
         self._resolver = resolver
         self._transports = transports
@@ -101,6 +105,7 @@ class Engine:
         self._clock = clock or SystemClock()
         self._observer = observer
         self._keeper = claim_keeper or KEEPER
+        self._secrets = SecretResolver((EnvironmentSecrets(),) if secrets is None else secrets)
         self._owner = f"engine-{uuid.uuid4()}"
 
     async def start(self, stores: Stores, run: StartRun) -> RunResult:
@@ -221,7 +226,16 @@ class Engine:
         writer = RunWriter(stores, run_id, view, held, self._failpoints, self._observer)
         source = await self._replay_source(stores, run_id, view, config)
         stint = Stint(
-            stores, run_id, writer, plan, config, self._transports, self._clock, self._failpoints, source
+            stores,
+            run_id,
+            writer,
+            plan,
+            config,
+            self._transports,
+            self._secrets,
+            self._clock,
+            self._failpoints,
+            source,
         )
         try:
             await stint.drive(beginning)

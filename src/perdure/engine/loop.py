@@ -20,12 +20,13 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.io.facts import FactBinding, recorded_attempts
 from perdure.io.live import AttemptScope, LiveIo
-from perdure.io.port import Transport, TransportEnv, TransportFactory
+from perdure.io.port import TransportFactory
 from perdure.io.replay import ReplayIo
 from perdure.io.router import TransportRouter
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, RunStarted, StateCompleted
+from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob
 from perdure.stores.reading import read_json
@@ -63,6 +64,7 @@ class Stint:
         plan: PlannedRun,
         config: RunConfig,
         transports: TransportFactory | None,
+        secrets: SecretResolver,
         clock: Clock,
         failpoints: Failpoints,
         replay: ReplaySource | None,
@@ -74,6 +76,7 @@ class Stint:
         self._plan = plan
         self._config = config
         self._transports = transports if transports is not None else TransportRouter()
+        self._secrets = secrets
         self._clock = clock
         self._failpoints = failpoints
         self._replay = replay
@@ -132,7 +135,8 @@ class Stint:
         else:
             failure_id = None if snapshot is None else snapshot.id
             now = self._clock.now_millis()
-            events = fail(self._view, attempt, outcome.info, failure_id, self._config, now)
+            policy = self._plan.retry_policies[attempt.state_id]
+            events = fail(self._view, attempt, outcome.info, failure_id, policy, now, outcome.retry_after)
             self._writer.stage(events, blobs)
 
     async def _interrupt(self) -> None:
@@ -143,7 +147,8 @@ class Stint:
                 ATTEMPT_INTERRUPTED, ErrorCategory.UNKNOWN, True, "the run's owner was asked to stop"
             )
             now = self._clock.now_millis()
-            self._writer.stage(fail(self._view, attempt, info, None, self._config, now)[:1])
+            policy = self._plan.retry_policies[attempt.state_id]
+            self._writer.stage(fail(self._view, attempt, info, None, policy, now)[:1])
         await self._writer.flush(release=True)
 
     def _stage_emitted(self) -> None:
@@ -165,11 +170,15 @@ class Stint:
                 self._config.replay_missing_fact_retryable,
             )
 
-        def make_transport() -> Transport:
-            env = TransportEnv(self._stores, self._run_id, scope.state_id, scope.attempt)
-            return TransportRouter.around(self._transports).make(env)
-
-        return LiveIo(scope, self._stores, self._writer, make_transport, self._clock, self._failpoints)
+        return LiveIo(
+            scope,
+            self._stores,
+            self._writer,
+            TransportRouter.around(self._transports).make,
+            self._secrets,
+            self._clock,
+            self._failpoints,
+        )
 
     async def _base(self, snapshot_id: ArtifactId) -> Snapshot:
         if self._snapshot is None or self._snapshot.id != snapshot_id:

@@ -9,7 +9,7 @@ from perdure.errors import ErrorCategory, Json, StateError
 from perdure.ids import ArtifactId
 from perdure.model.config import EventProfile
 from perdure.model.events import ARTIFACT_WRITTEN, ENGINE_EVENT_NAMES, ArtifactKind, DomainEvent, Event
-from perdure.secrets import find_secret
+from perdure.secrets import secret_in_bytes
 from perdure.stores.ports import Blob
 
 
@@ -39,12 +39,12 @@ class AttemptRecorder:
         ``StateError`` (``secrets_detected``) if the bytes, read as text, hold a secret.
         """
         self._check()
-        finding = find_secret(data.decode("utf-8", "replace"))
-        if finding is not None:
+        detector = secret_in_bytes(data)
+        if detector is not None:
             raise StateError.of(
                 "secrets_detected",
                 "the artifact holds what looks like a secret, which is never written",
-                details={"detector": finding.detector},
+                details={"detector": detector},
             )
         blob = Blob(kind, data)
         self._keep(

@@ -48,6 +48,7 @@ class RunWriter:
         self._staged: list[Event] = []
         self._staged_blobs: list[Blob] = []
         self._riding: list[tuple[Event, Blob]] = []
+        self._kept: list[Blob] = []
         self._lock = asyncio.Lock()
 
     @property
@@ -65,11 +66,16 @@ class RunWriter:
     def stage_riding(self) -> None:
         """Stage what rides along; called when the attempt ends, before its closing event."""
         riding, self._riding = self._riding, []
-        self.stage([event for event, _ in riding], [blob for _, blob in riding])
+        self.stage([event for event, _ in riding], [*self._kept, *(blob for _, blob in riding)])
+        self._kept = []
 
     def ride(self, key: FactKey, payload: Blob) -> None:
         """Bind ``key`` with the next durable write."""
         self._riding.append((fact_event(key, payload.id), payload))
+
+    def keep(self, blob: Blob) -> None:
+        """Keep ``blob`` with the next durable write."""
+        self._kept.append(blob)
 
     async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
         """Bind ``key`` durably, with everything that rides along.
@@ -78,12 +84,13 @@ class RunWriter:
         code means that the stint is over.
         """
         async with self._lock:
-            carried = len(self._riding)
+            carried, kept = len(self._riding), len(self._kept)
             new = [*self._riding, (fact_event(key, payload.id, request_id), payload)]
             events = [event for event, _ in new]
             head = self.view.head_seq
             try:
-                await self._commit(head, events, [blob for _, blob in new], release=False)
+                blobs = [*self._kept, *(blob for _, blob in new)]
+                await self._commit(head, events, blobs, release=False)
             except ConcurrencyError:
                 raise
             except StorageError as error:
@@ -94,7 +101,7 @@ class RunWriter:
                     details={"key": str(key)},
                     hint=error.hint,
                 ) from error
-            del self._riding[:carried]
+            del self._riding[:carried], self._kept[:kept]
             for seq, event in enumerate(events, head + 1):
                 self.view.advance(event, seq)
 

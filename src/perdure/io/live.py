@@ -15,10 +15,10 @@ from perdure.errors import ErrorCategory, IoError, Json, PerdureError, StorageEr
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, FactKey, RunId, StateId
 from perdure.io.facts import FactBinding, Facts, attempt_key, request_id_of
-from perdure.io.port import Transport
+from perdure.io.port import Transport, TransportEnv
 from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall, IoResult
-from perdure.secrets import redact
+from perdure.secrets import SecretResolver, redact, secret_in_bytes
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob
 from perdure.stores.reading import read_bytes, read_json
@@ -38,6 +38,9 @@ class FactJournal(Protocol):
 
     def ride(self, key: FactKey, payload: Blob) -> None:
         """Bind ``key`` with the next durable write that must happen anyway."""
+
+    def keep(self, blob: Blob) -> None:
+        """Keep ``blob`` with the next durable write."""
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the owner may no longer act for the run."""
@@ -78,7 +81,8 @@ class LiveIo:
         scope: AttemptScope,
         stores: Stores,
         journal: FactJournal,
-        make_transport: Callable[[], Transport],
+        make_transport: Callable[[TransportEnv], Transport],
+        secrets: SecretResolver,
         clock: Clock,
         failpoints: Failpoints,
     ) -> None:
@@ -88,7 +92,9 @@ class LiveIo:
         self._make_transport = make_transport
         self._clock = clock
         self._failpoints = failpoints
+        self._secrets = secrets
         self._transport: Transport | None = None
+        self._kept: dict[ArtifactId, bytes] = {}
         self._in_flight: dict[str, tuple[str | None, asyncio.Task[IoResult]]] = {}
         self._ordinal = 0
 
@@ -146,6 +152,11 @@ class LiveIo:
 
         return str(msgspec.json.decode(await self._reading("uuid4", draw)))
 
+    async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
+        self._scope.check()
+        kept = self._kept.get(artifact_id)
+        return kept or await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
+
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
         tasks = [task for _, task in self._in_flight.values() if not task.done()]
@@ -184,7 +195,7 @@ class LiveIo:
             self._scope.fatal = error
             raise
         if self._transport is None:
-            self._transport = self._make_transport()
+            self._transport = self._make_transport(self._env())
         self._failpoints.hit("transport.before")
         try:
             answer = await self._transport.call(call)
@@ -198,6 +209,35 @@ class LiveIo:
             ) from error
         self._failpoints.hit("transport.after")
         return answer
+
+    def _env(self) -> TransportEnv:
+        scope = self._scope
+        return TransportEnv(
+            self._stores,
+            scope.run_id,
+            scope.state_id,
+            scope.attempt,
+            self._secrets,
+            self._keep,
+            self.read_artifact,
+        )
+
+    def _keep(self, data: bytes, redacted: bool) -> ArtifactId:
+        if redacted:
+            text, findings = redact(data.decode("utf-8", "surrogateescape"))
+            if findings:
+                data = str(text).encode("utf-8", "surrogateescape")
+        detector = secret_in_bytes(data)
+        if detector is not None:
+            raise IoError.of(
+                "secrets_detected",
+                "the answer holds what looks like a secret, which is never written",
+                details={"detector": detector},
+            )
+        blob = Blob(ArtifactKind.FACT_PAYLOAD, data)
+        self._kept[blob.id] = data
+        self._journal.keep(blob)
+        return blob.id
 
     async def _ask_and_record(self, key: FactKey, call: IoCall, request_id: str | None) -> IoResult:
         answer = await self._ask(call)

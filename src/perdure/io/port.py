@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 
 from perdure.errors import Json
-from perdure.ids import RunId, StateId
+from perdure.ids import ArtifactId, RunId, StateId
 from perdure.model.handler import IoCall
+from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
 
 
 class TransportEnv(msgspec.Struct, frozen=True):
-    """For whom a transport is made: one attempt at one state of one run."""
+    """For whom a transport is made, one attempt at one state of one run, and what it may use.
+
+    ``secrets`` resolves names at the moment of a call. ``keep(data, redact)`` takes bytes that are too
+    large for an answer and gives their artifact id; they become durable with the fact that names them,
+    and ``IoError`` (``secrets_detected``) refuses them if they hold a secret, unless ``redact`` has it taken
+    out. ``read_artifact`` gives the bytes of an artifact that a request names.
+    """
 
     stores: Stores
     run_id: RunId
     state_id: StateId
     attempt: int
+    secrets: SecretResolver
+    keep: Callable[[bytes, bool], ArtifactId]
+    read_artifact: Callable[[ArtifactId], Awaitable[bytes]]
 
 
 class Transport(Protocol):

@@ -80,6 +80,10 @@ class ReplayIo:
     async def uuid4(self) -> str:
         return str(msgspec.json.decode(await self._reading("uuid4")))
 
+    async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
+        self._scope.check()
+        return await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
+
     async def close(self) -> None:
         """Nothing runs behind a replayed handler."""
 

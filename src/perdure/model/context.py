@@ -14,7 +14,7 @@ from perdure.canonical import (
     encode_string,
     join_object,
     pointer_token,
-    refuse_secrets,
+    refuse_to_write,
     split_object,
 )
 from perdure.errors import ContextSerializationError, Json
@@ -151,7 +151,7 @@ def encode_member(key: str, value: Json, policy: SecretPolicy) -> bytes:
         if not key:
             raise CanonicalJsonError("value_not_json", "", "a context key is a non-empty string")
         data = encode(value)
-        refuse_secrets({key: value}, b"{%b:%b}" % (encode_string(key), data), policy)
+        refuse_to_write({key: value}, b"{%b:%b}" % (encode_string(key), data), policy)
         return data
     except CanonicalJsonError as error:
         if error.code == "secrets_detected":

@@ -90,6 +90,9 @@ class IoProvider(Protocol):
     async def uuid4(self) -> str:
         """A random UUID, as a fact."""
 
+    async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
+        """The bytes of an artifact that an answer, the context or the input names."""
+
 
 class Recorder(Protocol):
     """Takes domain events and outputs. They become durable when the attempt ends, however it ends."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.errors import InvalidShapeError, Json, shaped
+from perdure.model.config import RetryPolicy
 
 
 class SideEffectKind(enum.Enum):
@@ -29,7 +30,8 @@ class DependencyStrategy(enum.Enum):
 class StateMeta(msgspec.Struct, frozen=True):
     """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
 
-    ``timeout`` ends an attempt with ``state_timeout``; None is no limit.
+    ``timeout`` ends an attempt with ``state_timeout``; None is no limit. ``retry_policy`` takes the
+    place of the run's for this state. Both belong to the code, not to the wire.
     """
 
     tags: tuple[str, ...] = ()
@@ -38,6 +40,7 @@ class StateMeta(msgspec.Struct, frozen=True):
     idempotency: str | None = None
     depends_on_strategy: DependencyStrategy = DependencyStrategy.LATEST
     timeout: timedelta | None = None
+    retry_policy: RetryPolicy | None = None
 
     def to_json(self) -> Json:
         """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``."""

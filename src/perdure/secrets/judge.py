@@ -10,6 +10,7 @@ from perdure.secrets.detectors import is_too_short, matches
 from perdure.secrets.markers import is_marker, marker
 from perdure.secrets.names import is_key_name, mentions_key_name
 from perdure.secrets.policy import SecretPolicy
+from perdure.secrets.resolved import RESOLVED, RESOLVED_SECRET
 from perdure.secrets.shapes import Match
 
 KEY_NAME = "key_name"
@@ -63,6 +64,13 @@ class Judge:
 
     def redact(self, text: str, under: Under) -> Redacted:
         """``text`` with a marker in the place of each secret, so that :meth:`text` finds no more."""
+        unresolved = RESOLVED.redact(text)
+        if unresolved != text:
+            redacted = self._redact_detected(unresolved, under)
+            return Redacted(redacted.text, (RESOLVED_SECRET, *redacted.detectors))
+        return self._redact_detected(text, under)
+
+    def _redact_detected(self, text: str, under: Under) -> Redacted:
         if under is not Under.NOTHING and _counts_under_name(text, under):
             return Redacted(marker(KEY_NAME), (KEY_NAME,))
         redacted = Redacted(text, ()) if is_too_short(text) else self._redact_matches(text)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from perdure.secrets.names import mentions_key_name_in_words
 from perdure.secrets.policy import DEFAULT_POLICY, SecretFinding, SecretPolicy
+from perdure.secrets.resolved import RESOLVED, RESOLVED_SECRET
 
 
 def find_secret(value: object, policy: SecretPolicy = DEFAULT_POLICY) -> SecretFinding | None:
@@ -62,9 +63,21 @@ def find_secret(value: object, policy: SecretPolicy = DEFAULT_POLICY) -> SecretF
     return None
 
 
+def secret_in_bytes(data: bytes) -> str | None:
+    """The detector that finds a secret in bytes that are about to be written, read as UTF-8 text."""
+    if RESOLVED.occurs_in(data):
+        return RESOLVED_SECRET
+    finding = find_secret(data.decode("utf-8", "replace"))
+    return None if finding is None else finding.detector
+
+
 def text_may_hold_secret(text: str) -> bool:
-    """Whether a message should rather be lost: it holds a secret, or so much as a key name.
+    """Whether a message should rather be lost: it holds a secret, a resolved one too, or a key name.
 
     The name may stand anywhere, in any case, with a space, ``_``, ``-`` or nothing between its words.
     """
-    return mentions_key_name_in_words(text) or find_secret(text) is not None
+    return (
+        mentions_key_name_in_words(text)
+        or find_secret(text) is not None
+        or RESOLVED.occurs_in(text.encode("utf-8", "surrogatepass"))
+    )
