@@ -13,7 +13,8 @@ def redact(value: object, policy: SecretPolicy = DEFAULT_POLICY) -> tuple[object
     gives a key twice, the later ones get a number (``[redacted:github_token] 2``). The findings are in
     document order, with the pointers of the result.
 
-    :func:`find_secret` finds nothing in the result. ``value`` itself is not changed. Values that this process resolved are
+    :func:`find_secret` finds nothing in the result. ``value`` itself is not changed. Values that this process
+    resolved are
     taken out too. An allowed place is
     left as it is, but for one below a key that had to be replaced, since it has another pointer then.
     """
