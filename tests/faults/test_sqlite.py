@@ -12,13 +12,26 @@ import textwrap
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import apsw
 import pytest
 
-from perdure import ArtifactId, ArtifactKind, CorruptionError, DomainEvent, RunId, StorageError, Stores
+from perdure import (
+    ArtifactId,
+    ArtifactKind,
+    CorruptionError,
+    DomainEvent,
+    RunCompleted,
+    RunId,
+    RunStatus,
+    StorageError,
+    Stores,
+)
 from perdure.adapters.sqlite.database import migrate, migrations, open_database
 from perdure.adapters.sqlite.store import SqliteStore
+from perdure.model.events import Event
+from perdure.model.wire import encode_event
 from perdure.stores.ports import Append, Blob
 from perdure.testing.store_conformance import OTHER, RUN, told
 
@@ -305,6 +318,23 @@ def test_a_migrated_schema_equals_a_fresh_one(tmp_path: Path) -> None:
     assert old.pragma("user_version") == len(steps)
     fresh.close()
     old.close()
+
+
+async def test_a_file_of_the_first_version_knows_which_runs_have_ended(tmp_path: Path) -> None:
+    """Before the second version nothing said so; the migration reads it from the events, once."""
+    path = tmp_path / "old.db"
+    old = open_database(path, migrations()[:1])
+    histories: list[list[Event]] = [[RunCompleted(RunStatus.COMPLETED, None)], [DomainEvent("a")]]
+    for key, events in enumerate(histories, 1):
+        old.execute("INSERT INTO run (key, run_id) VALUES (?, ?)", (key, str(RunId(UUID(int=key)))))
+        old.executemany(
+            "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, 0, 1, 0, ?)",
+            [(key, seq, encode_event(event)) for seq, event in enumerate(events, 1)],
+        )
+    old.close()
+    async with Stores.sqlite(path) as stores:
+        assert await stores.events.list_runs(unfinished=True) == [RunId(UUID(int=2))]
+        assert await stores.events.list_runs() == [RunId(UUID(int=2)), RunId(UUID(int=1))]
 
 
 async def test_reading_pages_over_domain_events(tmp_path: Path) -> None:

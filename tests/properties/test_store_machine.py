@@ -92,6 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda stores: stores.events.read_range(run, first, last))
         self.both(lambda stores: stores.events.read_engine_events(run, first, limit))
         self.both(lambda stores: stores.events.list_runs(run, limit))
+        self.both(lambda stores: stores.events.list_runs(None, limit, unfinished=True))
 
     @rule(run=runs)
     def own_for_a_moment(self, run: RunId) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from itertools import islice
+from itertools import dropwhile, islice
 
 import msgspec
 
@@ -12,7 +12,7 @@ from perdure.canonical import artifact_id_for_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
-from perdure.model.events import ArtifactKind, Event, EventEnvelope, is_engine_event
+from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Claim, Committed
 from perdure.stores.refusals import (
@@ -31,6 +31,7 @@ class MemoryState:
         self.streams: dict[RunId, list[EventEnvelope]] = {}
         self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
         self.claims: dict[RunId, _ClaimRow] = {}
+        self.ended: set[RunId] = set()
 
 
 class _ClaimRow(msgspec.Struct):
@@ -65,9 +66,15 @@ class MemoryStore:
         wanted = (each for each in stream[max(from_seq, 1) - 1 :] if is_engine_event(each.event))
         return list(islice(wanted, limit))
 
-    async def list_runs(self, after: RunId | None = None, limit: int = 100) -> list[RunId]:
-        later = (run_id for run_id in sorted(self._state.streams) if after is None or run_id > after)
-        return list(islice(later, limit))
+    async def list_runs(
+        self, after: RunId | None = None, limit: int = 100, *, unfinished: bool = False
+    ) -> list[RunId]:
+        runs: Iterable[RunId] = reversed(self._state.streams)
+        if after is not None:
+            runs = islice(dropwhile(lambda run_id: run_id != after, runs), 1, None)
+        if unfinished:
+            runs = (run_id for run_id in runs if run_id not in self._state.ended)
+        return list(islice(runs, limit))
 
     async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         return (await self.commit((Blob(kind, data),), ())).artifact_ids[0]
@@ -124,6 +131,8 @@ class MemoryStore:
             stream = self._state.streams.setdefault(run_id, []) if events else []
             for number, event in enumerate(events, expected_seq + 1):
                 stream.append(EventEnvelope(run_id, number, now, event))
+                if isinstance(event, RunCompleted):
+                    self._state.ended.add(run_id)
             heads.append(expected_seq + len(events))
         if release and claim is not None:
             await self.release(claim)

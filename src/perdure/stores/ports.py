@@ -78,8 +78,14 @@ class EventStore(Protocol):
     async def read_engine_events(self, run_id: RunId, from_seq: int, limit: int) -> list[EventEnvelope]:
         """The first ``limit`` kernel and engine events from ``from_seq`` on: what recovery reads."""
 
-    async def list_runs(self, after: RunId | None = None, limit: int = 100) -> list[RunId]:
-        """Runs in the order of their ids, at most ``limit``, those after ``after`` alone."""
+    async def list_runs(
+        self, after: RunId | None = None, limit: int = 100, *, unfinished: bool = False
+    ) -> list[RunId]:
+        """Runs, the one begun last first, at most ``limit``.
+
+        ``after`` is the last run of the page before; none follow one that is not known. ``unfinished``
+        leaves out runs whose stream holds ``RunCompleted``.
+        """
 
 
 class ArtifactStore(Protocol):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import ConcurrencyError, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, RunId
-from perdure.model.events import ArtifactKind, DomainEvent, Event, RunStarted
+from perdure.model.events import ArtifactKind, DomainEvent, Event, RunCompleted, RunStarted, RunStatus
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Claim
 
@@ -133,14 +133,27 @@ class StoreConformance:
             assert [each.event for each in await stores.events.read_range(RUN, 1)] == events
 
     async def test_runs_are_listed_in_order(self) -> None:
-        """By id, page by page; a run without events is none."""
+        """The newest first, page by page; a run without events is none."""
         async with self.place() as (_, (stores,)):
             assert await stores.events.list_runs() == []
-            runs = sorted(RunId(f"{number:08x}-0000-0000-0000-000000000000") for number in range(7))
+            runs = [RunId(f"{number:08x}-0000-0000-0000-000000000000") for number in (3, 1, 6, 0, 5, 2, 4)]
             for run_id in reversed(runs):
                 await stores.events.append(run_id, 0, told("a"))
+            await stores.events.append(runs[4], 1, told("again"))
             assert await stores.events.list_runs(None, 3) == runs[:3]
             assert await stores.events.list_runs(runs[2], 100) == runs[3:]
+            assert await stores.events.list_runs(RUN, 100) == []
+
+    async def test_unfinished_runs_are_listed_apart(self) -> None:
+        """A run is unfinished until its stream holds ``RunCompleted``."""
+        async with self.place() as (_, (stores,)):
+            ended = RunCompleted(RunStatus.FAILED, None)
+            await stores.events.append(RUN, 0, told("a"))
+            await stores.events.append(OTHER, 0, told("a"))
+            assert await stores.events.list_runs(unfinished=True) == [OTHER, RUN]
+            await stores.events.append(OTHER, 1, [ended, *told("after the end")])
+            assert await stores.events.list_runs(unfinished=True) == [RUN]
+            assert await stores.events.list_runs() == [OTHER, RUN]
 
     async def test_of_racing_appends_one_wins(self) -> None:
         """Twenty writers with one expectation: one event lands, nineteen are told."""

@@ -20,7 +20,7 @@ from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
-from perdure.model.events import ArtifactKind, Event, EventEnvelope, is_engine_event
+from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.model.wire import decode_events, encode_event
 from perdure.stores.ports import Append, Blob, Claim, Committed
 from perdure.stores.refusals import (
@@ -96,13 +96,18 @@ class SqliteStore:
         rows = await self._select_events(run_id, from_seq, " AND event.engine = 1", (), limit)
         return _envelopes(run_id, rows)
 
-    async def list_runs(self, after: RunId | None = None, limit: int = 100) -> list[RunId]:
-        query = """
-            SELECT run_id FROM run
-            WHERE run_id > ? AND EXISTS (SELECT 1 FROM event WHERE event.run = run.key)
-            ORDER BY run_id LIMIT ?"""
+    async def list_runs(
+        self, after: RunId | None = None, limit: int = 100, *, unfinished: bool = False
+    ) -> list[RunId]:
+        # Keys are given out in the order in which runs are begun.
+        begun = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
+        conditions = [begun]
+        conditions += ["ended = 0"] if unfinished else []
+        conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {begun})"] if after else []
+        query = f"SELECT run_id FROM run WHERE {' AND '.join(conditions)} ORDER BY key DESC LIMIT :limit"
+        bindings = {"after": after and str(after), "limit": limit}
         rows: list[Any] = await self._reader.run(
-            lambda connection: connection.execute(query, (str(after or ""), limit)).fetchall()
+            lambda connection: connection.execute(query, bindings).fetchall()
         )
         return [RunId.trusted(row[0]) for row in rows]
 
@@ -246,6 +251,8 @@ class SqliteStore:
                 for seq, (engine, body) in enumerate(rows, append.expected_seq + 1)
             ],
         )
+        if any(isinstance(event, RunCompleted) for event in append.events):
+            connection.execute("UPDATE run SET ended = 1 WHERE key = ?", (run,))
         return append.expected_seq + len(rows)
 
     def _hold(self, connection: apsw.Connection, claim: Claim) -> None:
