@@ -11,8 +11,8 @@ from pathlib import Path
 
 from perdure import ArtifactId, RunId, Stores
 from perdure.cli import main as perdure
-from perdure.cli.commands import default_store_path
-from perdure.cli.reading import status_of
+from perdure.cli.common import default_store_path
+from perdure.sdk.reading import status_of
 
 APP = "examples.repo_audit:app"
 

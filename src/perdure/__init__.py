@@ -32,13 +32,24 @@ _MODULES = {
     "model.handler": "Context IoCall IoProvider IoResult Recorder SnapshotPolicy State StateOutcome",
     "model.meta": "SideEffectKind StateMeta",
     "model.plan": "DependencyEdge ExecutionPlan StateGraph StateNode",
+    "sdk.app": "App",
+    "sdk.blocking": "BlockingClient BlockingRun",
+    "sdk.blocking_io": "BlockingIo BlockingRecorder",
+    "sdk.client": "Client Run open",
+    "sdk.ops": "Op op",
+    "sdk.pipelines": "pipeline step",
+    "sdk.reading": "RunSummary",
+    "sdk.states": "state",
+    "secrets.references": "EnvironmentSecrets FileSecrets SecretSource secret",
     "stores.bundle": "Stores",
     "stores.ports": "ArtifactStore EventStore",
+    "wiring": "exec_transport files_transport http_transport",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __version__ = "0.1.0"
-__all__ = list(_HOME)
+# `open` is for `perdure.open`: `from perdure import *` must not hide the built-in one.
+__all__ = [name for name in _HOME if name != "open"]
 
 
 def __getattr__(name: str) -> object:

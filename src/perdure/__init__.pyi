@@ -74,9 +74,30 @@ from perdure.model.plan import DependencyEdge as DependencyEdge
 from perdure.model.plan import ExecutionPlan as ExecutionPlan
 from perdure.model.plan import StateGraph as StateGraph
 from perdure.model.plan import StateNode as StateNode
+from perdure.sdk.app import App as App
+from perdure.sdk.blocking import BlockingClient as BlockingClient
+from perdure.sdk.blocking import BlockingRun as BlockingRun
+from perdure.sdk.blocking_io import BlockingIo as BlockingIo
+from perdure.sdk.blocking_io import BlockingRecorder as BlockingRecorder
+from perdure.sdk.client import Client as Client
+from perdure.sdk.client import Run as Run
+from perdure.sdk.client import open as open  # noqa: A004 — read as perdure.open
+from perdure.sdk.ops import Op as Op
+from perdure.sdk.ops import op as op
+from perdure.sdk.pipelines import pipeline as pipeline
+from perdure.sdk.pipelines import step as step
+from perdure.sdk.reading import RunSummary as RunSummary
+from perdure.sdk.states import state as state
+from perdure.secrets.references import EnvironmentSecrets as EnvironmentSecrets
+from perdure.secrets.references import FileSecrets as FileSecrets
+from perdure.secrets.references import SecretSource as SecretSource
+from perdure.secrets.references import secret as secret
 from perdure.stores.bundle import Stores as Stores
 from perdure.stores.ports import ArtifactStore as ArtifactStore
 from perdure.stores.ports import EventStore as EventStore
+from perdure.wiring import exec_transport as exec_transport
+from perdure.wiring import files_transport as files_transport
+from perdure.wiring import http_transport as http_transport
 
 __version__: str
 __all__: list[str]

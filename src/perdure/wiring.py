@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from perdure.adapters.sqlite.store import SqliteStore
+from perdure.adapters.transports import files, http
+from perdure.adapters.transports.bodies import INLINE_BYTES
 from perdure.adapters.transports.exec import LIMIT_BYTES, ExecTransportFactory
 from perdure.failpoints import Failpoints
 from perdure.io.port import TransportFactory
@@ -23,3 +26,32 @@ def exec_transport(
 ) -> TransportFactory:
     """The ``exec`` transport for the programs on this list; see ``perdure.adapters.transports.exec``."""
     return ExecTransportFactory(allowed_programs, limit_bytes=limit_bytes)
+
+
+def http_transport(
+    allowed_hosts: Iterable[str] | None = None,
+    *,
+    limit_bytes: int = http.LIMIT_BYTES,
+    inline_bytes: int = INLINE_BYTES,
+    client_options: Mapping[str, Any] | None = None,
+) -> http.HttpTransportFactory:
+    """The ``http`` transport, for these hosts or for all; see ``perdure.adapters.transports.http``.
+
+    ``await factory.aclose()`` closes the connections that it keeps open for the running event loop.
+    """
+    return http.HttpTransportFactory(
+        allowed_hosts, limit_bytes=limit_bytes, inline_bytes=inline_bytes, client_options=client_options
+    )
+
+
+def files_transport(
+    roots: Mapping[str, str | Path],
+    *,
+    writable: Iterable[str] = (),
+    limit_bytes: int = files.LIMIT_BYTES,
+    inline_bytes: int = INLINE_BYTES,
+) -> TransportFactory:
+    """The ``files`` transport for these folders by name; see ``perdure.adapters.transports.files``."""
+    return files.FilesTransportFactory(
+        roots, writable=writable, limit_bytes=limit_bytes, inline_bytes=inline_bytes
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from perdure import Context, IoProvider, Recorder, StateMeta, Stores
 from perdure.cli import main
-from perdure.cli.commands import default_store_path
+from perdure.cli.common import default_store_path
 from perdure.errors import Json
 from perdure.ids import OpId, OpPath, StateId
 from perdure.model.events import ArtifactKind, DomainEvent
@@ -158,7 +158,7 @@ def test_input_comes_from_a_file_or_as_it_is(terminal: Terminal, tmp_path: Path)
         (["frobnicate"], "usage"),
         (["run", "status"], "usage"),
         (["run", "list", "--phase", "odd"], "usage"),
-        (["run", "status", "abc"], "usage"),
+        (["run", "status", "abc"], "run_ambiguous"),
         (["run", "status", "abcd"], "run_not_found"),
         (["run", "status", "0" * 35 + "\n"], "invalid_id"),
         (["run", "events", RUN], "run_not_found"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from perdure.errors import InvalidShapeError, Json, PerdureError
@@ -22,6 +23,14 @@ _USAGE_CODES = frozenset(
         "run_ambiguous",
         "run_not_found",
         "artifact_not_found",
+        "app_import_failed",
+        "context_key_unknown",
+        "fact_unknown",
+        "input_invalid",
+        "op_expand_failed",
+        "op_invalid",
+        "snapshot_not_found",
+        "store_not_found",
         "store_scheme_unknown",
         "usage",
     }
@@ -58,13 +67,23 @@ class Output:
         if not self.as_json:
             print(text, flush=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    def heading(self, text: str) -> None:
+        """A line that begins a part."""
+        from rich.text import Text
+
+        self._console().print(Text(text, style="bold"))
+
+    def json(self, value: Json) -> None:
+        """A JSON value for a person."""
+        print(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for a person, as wide as the terminal at most."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
             table.add_column(column, overflow="fold", no_wrap=column in ("run", "#"))
         for row in rows:
@@ -88,6 +107,13 @@ class Output:
         from rich.console import Console
 
         return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def when(millis: int | None) -> str:
+    """A moment for a person, in UTC."""
+    if millis is None:
+        return "—"
+    return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def visible(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.cli.output import Output, visible
+from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.ids import RunId
 from perdure.model.events import (
     FACT_RECORDED,
@@ -24,6 +25,7 @@ from perdure.model.events import (
 
 _REFRESHES_PER_SECOND = 8
 _ROWS_MAX = 30
+_NOT_ITS_FAULT = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED})
 
 
 class Progress:
@@ -33,7 +35,8 @@ class Progress:
         self._output = output
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
-        self._begun = time.monotonic()
+        self._begun: float | None = None
+        self._ended_seconds: float | None = None
         self._lock = threading.Lock()
         self._live: Any = None
 
@@ -53,28 +56,37 @@ class Progress:
             sys.stdout.flush()
 
     def __call__(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
-        """Take in what was just made durable."""
-        with self._lock:
-            for _, event in events:
-                line = self._take(run_id, event)
-                if line and self._live is None:
-                    self._output.line(line)
+        """Take in what was just made durable; the engine calls it."""
+        for _, event in events:
+            self.take(run_id, event, time.time())
 
-    def _take(self, run_id: RunId, event: Event) -> str | None:
+    def take(self, run_id: RunId, event: Event, seconds: float) -> None:
+        """Take in an event that was written at this moment, in seconds since 1970."""
+        with self._lock:
+            if self._begun is None:
+                self._begun = seconds
+            line = self._take(run_id, event, seconds)
+            if line and self._live is None:
+                self._output.line(line)
+
+    def _take(self, run_id: RunId, event: Event, now: float) -> str | None:
         match event:
             case RunStarted():
                 return f"run {run_id} started"
             case StateEntered():
-                self._rows[event.state_id] = ["running", event.attempt + 1, 0, time.monotonic(), None]
+                self._rows[event.state_id] = ["running", event.attempt + 1, 0, now, None]
                 again = f" (attempt {event.attempt + 1})" if event.attempt else ""
                 return f"{event.state_id} entered{again}"
             case StateCompleted():
-                return self._ended(event.state_id, "completed", "")
+                return self._ended(event.state_id, "completed", "", now)
             case StateFailed():
                 info = event.error.info
-                return self._ended(event.state_id, "failed", f": {info.code} {visible(info.message)}")
+                if info.code in _NOT_ITS_FAULT:
+                    return self._ended(event.state_id, "interrupted", f": {info.message}", now)
+                return self._ended(event.state_id, "failed", f": {info.code} {visible(info.message)}", now)
             case RunCompleted():
-                return f"run {run_id} {event.status.value.lower()} after {self._elapsed()}"
+                self._ended_seconds = now
+                return f"run {run_id} {event.status.value.lower()} after {self._elapsed(now)}"
             case DomainEvent(name=name) if name == FACT_RECORDED:
                 self._facts += 1
                 for row in self._rows.values():
@@ -85,14 +97,14 @@ class Progress:
                 pass
         return None
 
-    def _ended(self, state_id: str, how: str, why: str) -> str:
-        row = self._rows.setdefault(state_id, [how, 1, 0, time.monotonic(), None])
-        row[0], row[4] = how, time.monotonic()
-        facts = f", {row[2]} facts" if row[2] else ""
+    def _ended(self, state_id: str, how: str, why: str, now: float) -> str:
+        row = self._rows.setdefault(state_id, [how, 1, 0, now, None])
+        row[0], row[4] = how, now
+        facts = f", {row[2]} fact{'s' if row[2] > 1 else ''}" if row[2] else ""
         return f"{state_id} {how} in {_seconds(row[4] - row[3])}{facts}{why}"
 
-    def _elapsed(self) -> str:
-        return _seconds(time.monotonic() - self._begun)
+    def _elapsed(self, now: float) -> str:
+        return _seconds(now - (now if self._begun is None else self._begun))
 
     def _table(self) -> Any:
         from rich import box
@@ -102,7 +114,7 @@ class Progress:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
             for column in ("state", "status", "attempt", "facts", "elapsed"):
                 table.add_column(column, justify="left" if column in ("state", "status") else "right")
-            now = time.monotonic()
+            now = self._ended_seconds or time.time()
             for state_id, (status, attempt, facts, begun, ended) in list(self._rows.items())[-_ROWS_MAX:]:
                 style = {"completed": "green", "failed": "red"}.get(status, "yellow")
                 table.add_row(
@@ -112,10 +124,11 @@ class Progress:
                     str(facts),
                     _seconds((ended or now) - begun),
                 )
-            table.caption = f"{self._facts} facts, {self._elapsed()}"
+            table.caption = f"{self._facts} facts, {self._elapsed(now)}"
             table.caption_justify = "left"
             return table
 
 
 def _seconds(seconds: float) -> str:
+    seconds = max(seconds, 0.0)
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -30,7 +30,7 @@ from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.io.port import TransportFactory
 from perdure.model.config import IoMode, RunConfig, RunManifest, Sequential
 from perdure.model.context import Snapshot
-from perdure.model.events import RunPhase, RunStarted
+from perdure.model.events import Event, RunPhase, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
@@ -108,11 +108,21 @@ class Engine:
         self._secrets = SecretResolver((EnvironmentSecrets(),) if secrets is None else secrets)
         self._owner = f"engine-{uuid.uuid4()}"
 
-    async def start(self, stores: Stores, run: StartRun) -> RunResult:
+    async def start(
+        self,
+        stores: Stores,
+        run: StartRun,
+        *,
+        drive: bool = True,
+        on_begun: Callable[[], None] = lambda: None,
+    ) -> RunResult:
         """Start a run and drive it until it ends or is parked.
 
         Nothing is written before everything was checked. Raises ``InvalidPlanError``, ``StorageError``
         and ``ContextError``; a failing handler is no error here but a run that ``Failed``.
+
+        Without ``drive`` the run is only begun, for whoever resumes it. ``on_begun`` is called when the run
+        is durably there, perhaps more than once.
         """
         refuse_fan_out(run.run_config)
         manifest_bytes = _checked_manifest(run)
@@ -137,9 +147,22 @@ class Engine:
                 raise ConcurrencyError.of(
                     "run_already_exists", "a run of this id exists", details={"run_id": run_id}
                 )
-            return await self._attach(stores, run_id, run.manifest_id, initial.id)
+            await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
+            on_begun()
+            return await self._attach(stores, run_id, drive=drive)
 
-        return await self._start_fresh(stores, run_id, run, plan, initial)
+        held = await self._claim(stores, run_id)
+        try:
+            started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
+            view = RunView()
+            stint = await self._stint(stores, run_id, held, view, plan, run.run_config, on_begun)
+            stint.begin(started, initial)
+            if drive:
+                return await _drive(stint, run_id, view)
+            await stint.leave()
+            return _result_of(run_id, view)
+        finally:
+            await self._let_go(held)
 
     async def resume(self, stores: Stores, run_id: RunId) -> RunResult:
         """Drive a run on from its recorded history until it ends or is parked.
@@ -156,27 +179,16 @@ class Engine:
             view = await read_view(stores, run_id)
             manifest, plan = await self._checked_plan(stores, view)
             if view.ended is not None:
-                return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
-            return await self._drive(stores, run_id, held, view, plan, manifest.run_config)
+                return _result_of(run_id, view)
+            stint = await self._stint(stores, run_id, held, view, plan, manifest.run_config)
+            return await _drive(stint, run_id, view)
         finally:
             await self._let_go(held)
 
-    async def _start_fresh(
-        self, stores: Stores, run_id: RunId, run: StartRun, plan: PlannedRun, initial: Snapshot
-    ) -> RunResult:
-        held = await self._claim(stores, run_id)
-        try:
-            started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
-            return await self._drive(
-                stores, run_id, held, RunView(), plan, run.run_config, (started, initial)
-            )
-        finally:
-            await self._let_go(held)
-
-    async def _attach(
+    async def _check_invocation(
         self, stores: Stores, run_id: RunId, manifest_id: ArtifactId, snapshot_id: ArtifactId
-    ) -> RunResult:
-        """The run that an invocation key already names, driven on if nobody drives it."""
+    ) -> None:
+        """Refuse to take the run of an invocation key for another one (``invocation_conflict``)."""
         first = await stores.events.read_range(run_id, 1, 1)
         started = first[0].event
         if (
@@ -189,13 +201,16 @@ class Engine:
                 "the invocation key belongs to a run with another manifest or initial context",
                 details={"run_id": run_id},
             )
-        try:
-            return await self.resume(stores, run_id)
-        except ConcurrencyError as error:
-            if error.code != "run_already_active":
-                raise
-            view = await read_view(stores, run_id)
-            return RunResult(run_id, view.phase, view.checkpoint)
+
+    async def _attach(self, stores: Stores, run_id: RunId, *, drive: bool) -> RunResult:
+        """The run that an invocation key already names, driven on if nobody drives it."""
+        if drive:
+            try:
+                return await self.resume(stores, run_id)
+            except ConcurrencyError as error:
+                if error.code != "run_already_active":
+                    raise
+        return _result_of(run_id, await read_view(stores, run_id))
 
     async def _claim(self, stores: Stores, run_id: RunId) -> HeldClaim:
         claim = await stores.claims.acquire(run_id, self._owner, self._keeper.ttl)
@@ -213,7 +228,7 @@ class Engine:
                 "run %s could not be released; it is free when its claim expires", held.claim.run_id
             )
 
-    async def _drive(
+    async def _stint(
         self,
         stores: Stores,
         run_id: RunId,
@@ -221,28 +236,25 @@ class Engine:
         view: RunView,
         plan: PlannedRun,
         config: RunConfig,
-        beginning: tuple[RunStarted, Snapshot] | None = None,
-    ) -> RunResult:
-        writer = RunWriter(stores, run_id, view, held, self._failpoints, self._observer)
-        source = await self._replay_source(stores, run_id, view, config)
-        stint = Stint(
+        on_begun: Callable[[], None] = lambda: None,
+    ) -> Stint:
+        def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+            on_begun()
+            if self._observer is not None:
+                self._observer(run_id, events)
+
+        return Stint(
             stores,
             run_id,
-            writer,
+            RunWriter(stores, run_id, view, held, self._failpoints, observe),
             plan,
             config,
             self._transports,
             self._secrets,
             self._clock,
             self._failpoints,
-            source,
+            await self._replay_source(stores, run_id, view, config),
         )
-        try:
-            await stint.drive(beginning)
-        except FailpointStop:
-            return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
-        final = view.checkpoint if view.ended is None else view.ended.final_snapshot_id
-        return RunResult(run_id, view.phase, final)
 
     async def _replay_source(
         self, stores: Stores, run_id: RunId, view: RunView, config: RunConfig
@@ -279,6 +291,20 @@ class Engine:
                 details={"states": gone},
             )
         return manifest, planned
+
+
+async def _drive(stint: Stint, run_id: RunId, view: RunView) -> RunResult:
+    try:
+        await stint.drive()
+    except FailpointStop:
+        # What is staged is in the view, but was not written.
+        return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
+    return _result_of(run_id, view)
+
+
+def _result_of(run_id: RunId, view: RunView) -> RunResult:
+    final = view.checkpoint if view.ended is None else view.ended.final_snapshot_id
+    return RunResult(run_id, view.phase, final)
 
 
 async def read_view(stores: Stores, run_id: RunId) -> RunView:

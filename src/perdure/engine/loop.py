@@ -83,12 +83,17 @@ class Stint:
         self._snapshot: Snapshot | None = None
         self._recorder: AttemptRecorder | None = None
 
-    async def drive(self, beginning: tuple[RunStarted, Snapshot] | None = None) -> None:
-        """Take steps until the run ends. ``beginning`` is the first event of a new run and its context."""
-        if beginning is not None:
-            started, snapshot = beginning
-            self._writer.stage((started,), (Blob(ArtifactKind.CONTEXT_SNAPSHOT, snapshot.data),))
-            self._snapshot = snapshot.without_data()
+    def begin(self, started: RunStarted, initial: Snapshot) -> None:
+        """Stage the first event of a new run, and its context."""
+        self._writer.stage((started,), (Blob(ArtifactKind.CONTEXT_SNAPSHOT, initial.data),))
+        self._snapshot = initial.without_data()
+
+    async def leave(self) -> None:
+        """Write what is staged and give the run up to whoever resumes it."""
+        await self._writer.flush(release=True)
+
+    async def drive(self) -> None:
+        """Take steps until the run ends."""
         try:
             await self._take_steps()
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -149,7 +154,7 @@ class Stint:
             now = self._clock.now_millis()
             policy = self._plan.retry_policies[attempt.state_id]
             self._writer.stage(fail(self._view, attempt, info, None, policy, now)[:1])
-        await self._writer.flush(release=True)
+        await self.leave()
 
     def _stage_emitted(self) -> None:
         """Stage what the attempt has to say besides how it ended: its readings, events and artifacts."""

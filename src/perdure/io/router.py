@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from perdure.errors import ErrorCategory, IoError, Json
 from perdure.io.port import Transport, TransportEnv, TransportFactory
@@ -10,9 +10,17 @@ from perdure.model.handler import IoCall
 
 
 class TransportRouter:
-    """Several factories as one: a call goes to the longest group that its namespace belongs to."""
+    """Several factories as one: a call goes to the longest group that its namespace belongs to.
 
-    def __init__(self, factories: Sequence[TransportFactory] = ()) -> None:
+    ``find`` is asked for a factory when none serves a namespace.
+    """
+
+    def __init__(
+        self,
+        factories: Sequence[TransportFactory] = (),
+        find: Callable[[str], TransportFactory | None] = lambda _: None,
+    ) -> None:
+        self._find = find
         self.factories = sorted(factories, key=lambda each: len(each.namespace_group), reverse=True)
 
     @classmethod
@@ -27,29 +35,46 @@ class TransportRouter:
 
     def make(self, env: TransportEnv) -> Transport:
         """A transport that makes each factory's own on first use."""
-        return _Routed(self.factories, env)
+        return _Routed(self, env)
 
-
-class _Routed:
-    def __init__(self, factories: Sequence[TransportFactory], env: TransportEnv) -> None:
-        self._factories = factories
-        self._env = env
-        self._made: dict[int, Transport] = {}
-
-    async def call(self, call: IoCall) -> Json:
-        for index, factory in enumerate(self._factories):
-            if serves(factory.namespace_group, call.namespace):
-                if index not in self._made:
-                    self._made[index] = factory.make(self._env)
-                return await self._made[index].call(call)
-        if not self._factories:
+    def factory_for(self, namespace: str) -> TransportFactory:
+        """The factory of a namespace; ``IoError``: ``io_unknown_namespace``, ``io_unimplemented``."""
+        for factory in self.factories:
+            if serves(factory.namespace_group, namespace):
+                return factory
+        found = self._find(namespace)
+        if found is not None and serves(found.namespace_group, namespace):
+            # Kept, since a factory may hold what its transports share.
+            self.factories.append(found)
+            return found
+        if not self.factories:
             raise IoError.of("io_unimplemented", "no transport is configured")
         raise IoError.of(
             "io_unknown_namespace",
             "no transport serves this namespace",
             category=ErrorCategory.PARSING_INPUT,
-            details={"groups": sorted(each.namespace_group for each in self._factories)},
+            details={"groups": sorted(each.namespace_group for each in self.factories)},
         )
+
+    async def aclose(self) -> None:
+        """Let go of what factories keep between attempts: those that have an ``aclose`` of their own."""
+        for factory in self.factories:
+            aclose: Callable[[], Awaitable[None]] | None = getattr(factory, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+
+class _Routed:
+    def __init__(self, router: TransportRouter, env: TransportEnv) -> None:
+        self._router = router
+        self._env = env
+        self._made: dict[int, Transport] = {}
+
+    async def call(self, call: IoCall) -> Json:
+        factory = self._router.factory_for(call.namespace)
+        if id(factory) not in self._made:
+            self._made[id(factory)] = factory.make(self._env)
+        return await self._made[id(factory)].call(call)
 
 
 def serves(group: str, namespace: str) -> bool:

@@ -1,67 +1,186 @@
-"""An app: the operations and transports that belong together."""
+"""An app: the operations, transports and secrets that belong together."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from perdure.errors import ErrorCategory, InvalidPlanError
+from perdure.errors import ErrorCategory, InvalidPlanError, Json
 from perdure.io.port import TransportFactory
 from perdure.io.router import TransportRouter
+from perdure.sdk.manifests import Pipeline
 from perdure.sdk.operation import Operation
+from perdure.sdk.ops import Op
+from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import PipelineResolver
+from perdure.secrets import EnvironmentSecrets, SecretSource
+
+TRANSPORTS_GROUP = "perdure.transports"
+
+
+Definition = Operation | PipelineDefinition[Any, Any]
+"""What an app is made of."""
+
+
+class Startable(Protocol):
+    """What runs are started from: an operation or a pipeline, typed or not."""
+
+    @property
+    def op_id(self) -> str: ...
+
+    @property
+    def op_version(self) -> str: ...
+
+    def pipeline_of(self, config: Any = None) -> Pipeline:
+        """The pipeline that a manifest names."""
+
+    def input_json(self, given: Any) -> Json:
+        """The input as a manifest keeps it."""
+
+    def result_of(self, exports: Mapping[str, Json]) -> Any:
+        """The result of a run's exports."""
 
 
 class App:
-    """Operations and the transports that their states call through."""
+    """Operations and pipelines, the transports that their states call through, and where secrets come from.
 
-    def __init__(self, ops: Sequence[Operation] = (), transports: Sequence[TransportFactory] = ()) -> None:
-        self.ops = tuple(ops)
-        self.transports = TransportRouter(transports)
+    Operations of pipelines need not be named again. A transport that an installed package offers (entry
+    point group ``perdure.transports``) serves the namespaces that none of ``transports`` does; ``http`` comes
+    with this package. ``secrets`` are asked in order; without any, the environment is.
+    """
+
+    def __init__(
+        self,
+        ops: Sequence[Definition] = (),
+        transports: Sequence[TransportFactory] = (),
+        secrets: Sequence[SecretSource] | None = None,
+    ) -> None:
+        self.pipelines = tuple(each for each in ops if isinstance(each, PipelineDefinition))
+        steps = [step.op for each in self.pipelines for step in each.steps]
+        self.ops: tuple[Operation, ...] = tuple(
+            dict.fromkeys([*(each for each in ops if not isinstance(each, PipelineDefinition)), *steps])
+        )
+        self.transports = TransportRouter(transports, installed_transport)
+        self.secrets: tuple[SecretSource, ...] = (
+            (EnvironmentSecrets(),) if secrets is None else tuple(secrets)
+        )
         self.resolver = PipelineResolver(self.ops)
+
+    @property
+    def definitions(self) -> list[Definition]:
+        """All operations, then all pipelines."""
+        return [*self.ops, *self.pipelines]
 
     def op(self, op_id: str, op_version: str | None = None) -> Operation:
         """The operation of this name, in its newest registered version unless one is given.
 
         Raises ``InvalidPlanError`` (``op_not_found``).
         """
-        found = [op for op in self.ops if op.op_id == op_id and op_version in (None, op.op_version)]
-        if not found:
-            raise InvalidPlanError.of(
-                "op_not_found",
-                f"no operation {op_id}" + (f" in version {op_version}" if op_version else ""),
-                category=ErrorCategory.PARSING_INPUT,
-                details={"known": sorted({str(op.op_id) for op in self.ops})},
-            )
-        return found[-1]
+        found: Operation = _newest(self.ops, op_id, op_version)
+        return found
+
+    def startable(self, op_id: str, op_version: str | None = None) -> Startable:
+        """The pipeline or operation of this name; raises as :meth:`op` does."""
+        found: Any = _newest((*self.ops, *self.pipelines), op_id, op_version)
+        return found if isinstance(found, (Op, PipelineDefinition)) else UntypedOperation(found)
+
+
+class UntypedOperation:
+    """An ``Operation`` that was made by hand, as something to start: JSON in, JSON out."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self.op_id, self.op_version = operation.op_id, operation.op_version
+
+    def pipeline_of(self, config: Any = None) -> Pipeline:
+        return Pipeline.of_op(self.op_id, self.op_version, config)
+
+    def input_json(self, given: Any) -> Json:
+        return given
+
+    def result_of(self, exports: Mapping[str, Json]) -> Any:
+        return dict(exports)
+
+
+def installed_transport(namespace: str) -> TransportFactory | None:
+    """The transport of an installed package whose entry point is named like the namespace's first word."""
+    from importlib.metadata import entry_points
+
+    group = namespace.partition(".")[0]
+    for entry in entry_points(group=TRANSPORTS_GROUP, name=group):
+        factory: TransportFactory = entry.load()()
+        return factory
+    return None
+
+
+def _newest(choices: Sequence[Any], op_id: str, op_version: str | None) -> Any:
+    found = [each for each in choices if each.op_id == op_id and op_version in (None, each.op_version)]
+    if not found:
+        raise InvalidPlanError.of(
+            "op_not_found",
+            f"no operation {op_id}" + (f" in version {op_version}" if op_version else ""),
+            category=ErrorCategory.PARSING_INPUT,
+            details={"known": sorted({str(each.op_id) for each in choices})},
+        )
+    return found[-1]
 
 
 def load_app(reference: str) -> App:
-    """The app that ``module:attribute`` names: an :class:`App`, or a function that gives one.
+    """The app that ``module:attribute`` names: an :class:`App`, an operation, a pipeline, or a function that
+    gives one of these.
 
     Modules of the current folder are found. Raises ``InvalidPlanError``: ``app_not_found``,
-    ``app_invalid``.
+    ``app_import_failed``, ``app_invalid``.
     """
     module_name, _, attribute = reference.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidPlanError.of(
-            "app_not_found",
-            f"{reference!r} cannot be imported: {error}",
-            category=ErrorCategory.PARSING_INPUT,
-            hint="write module:attribute, importable from the current folder",
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        if isinstance(error, ValueError) or (
+            isinstance(error, ModuleNotFoundError) and module_name.startswith(str(error.name))
+        ):
+            raise _app_error("app_not_found", f"there is no module {module_name!r}", _HOW_TO_NAME) from error
+        raise _app_error(
+            "app_import_failed",
+            f"importing {module_name} raised {type(error).__name__}: {error}, at {_raised_at(error)}",
+            "mend the module; python -c 'import MODULE' shows the whole traceback",
         ) from error
-    app = found() if callable(found) else found
+    try:
+        found = getattr(module, attribute)
+    except AttributeError as error:
+        raise _app_error(
+            "app_not_found", f"{module_name} has no attribute {attribute!r}", _HOW_TO_NAME
+        ) from error
+    app = found() if callable(found) and not isinstance(found, App) else found
+    if isinstance(app, (Op, PipelineDefinition)):
+        return App([app])
     if not isinstance(app, App):
-        raise InvalidPlanError.of(
+        raise _app_error(
             "app_invalid",
             f"{reference!r} is a {type(app).__name__}, not an App",
-            category=ErrorCategory.PARSING_INPUT,
-            hint="make it an App(ops=[…], transports=[…]), or a function that returns one",
+            "make it an App([op, …]), an operation, or a function that returns one",
         )
     return app
+
+
+_HOW_TO_NAME = "write module:attribute, importable from the current folder"
+
+
+def _app_error(code: str, message: str, hint: str) -> InvalidPlanError:
+    return InvalidPlanError.of(code, message, category=ErrorCategory.PARSING_INPUT, hint=hint)
+
+
+def _raised_at(error: BaseException) -> str:
+    """The innermost line of a traceback that is not the import system's."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}"

@@ -27,13 +27,14 @@ class StepContext:
         source = self._imports[key]
         if source is not None:
             return self._ctx.read(source)
-        if key not in self._ctx.dump():
+        value = self._ctx.read(key)
+        if value is None and key not in self._ctx.dump():
             raise ContextError.of(
                 "unsatisfied_import",
                 f"no step exports {key!r}, and the initial context does not hold it",
                 details={"key": key, "op_path": self._prefix[:-1]},
             )
-        return self._ctx.read(key)
+        return value
 
     def write(self, key: str, value: Json) -> None:
         self._ctx.write(self._prefix + key, value)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from perdure.canonical import canonical_json_bytes
-from perdure.errors import CorruptionError
+from perdure.errors import CorruptionError, Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunManifest
@@ -43,12 +43,14 @@ class Stores:
         claims: ClaimStore | None = None,
         committer: Committer | None = None,
         close: Callable[[], Awaitable[None]] | None = None,
+        describe: Callable[[], Awaitable[Json]] | None = None,
     ) -> None:
         self.events = events
         self.artifacts = artifacts
         self.claims: ClaimStore = claims if claims is not None else LocalClaims()
         self._committer = committer
         self._close = close
+        self._describe = describe
 
     @classmethod
     def in_memory(cls) -> Stores:
@@ -110,6 +112,15 @@ class Stores:
         if release and claim is not None:
             await self.claims.release(claim)
         return Committed(ids, heads)
+
+    async def describe(self) -> dict[str, Json]:
+        """What is kept here and how much room it takes, as far as the stores can tell.
+
+        ``{"location", "kind", "schema_version", "schema_version_before", "runs", "runs_unfinished", "events",
+        "artifacts", "artifact_bytes", "stored_bytes"}``; sizes are in bytes, and ``schema_version_before`` is
+        the version that opening found.
+        """
+        return {} if self._describe is None else dict(await self._describe())
 
     async def close(self) -> None:
         """Finish what was begun and let go of files and threads."""

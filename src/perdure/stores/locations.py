@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from perdure.errors import StorageError
@@ -22,6 +23,13 @@ FACTORIES: dict[str, str] = {
 }
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
+
+
+def file_of(url: str) -> Path | None:
+    """The file that ``url`` names; None for stores that are no file."""
+    match = _SCHEME.fullmatch(url)
+    scheme, rest = match.groups() if match else ("sqlite", url)
+    return Path(rest) if scheme == "sqlite" else None
 
 
 def open_location(url: str, failpoints: Failpoints | None = None) -> Stores:

@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.canonical import artifact_id_for_bytes
 from perdure.clock import Clock, SystemClock
+from perdure.errors import Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
@@ -138,6 +139,22 @@ class MemoryStore:
             await self.release(claim)
         return Committed([blob.id for blob in artifacts], heads)
 
+    async def describe(self) -> Json:
+        """As ``Stores.describe``."""
+        sizes = [len(data) for _, data in self._state.blobs.values()]
+        return {
+            "location": "memory:",
+            "kind": "memory",
+            "schema_version": 0,
+            "schema_version_before": 0,
+            "runs": len(self._state.streams),
+            "runs_unfinished": len(self._state.streams) - len(self._state.ended),
+            "events": sum(map(len, self._state.streams.values())),
+            "artifacts": len(sizes),
+            "artifact_bytes": sum(sizes),
+            "stored_bytes": sum(sizes),
+        }
+
     def _holds(self, claim: Claim) -> bool:
         row = self._state.claims.get(claim.run_id)
         return row is not None and row.owner == claim.owner and row.epoch == claim.epoch
@@ -149,7 +166,7 @@ class MemoryStore:
 def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) -> Stores:
     """Stores over ``state``, which several bundles may share as processes share a database."""
     store = MemoryStore(state if state is not None else MemoryState(), clock or SystemClock())
-    return Stores(store, store, store, store)
+    return Stores(store, store, store, store, describe=store.describe)
 
 
 def open_memory(_rest: str, _failpoints: Failpoints | None = None) -> Stores:

@@ -22,6 +22,20 @@ def migrations() -> list[str]:
     return [step.read_text() for step in sorted(Path(__file__).with_name("migrations").glob("*.sql"))]
 
 
+def schema_version(path: Path) -> int:
+    """The schema version of the file as it is; 0 where there is none yet."""
+    if not path.is_file() or not path.stat().st_size:
+        return 0
+    with translated(path):
+        connection = apsw.Connection(str(path))
+        try:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MILLIS)
+            version: int = connection.pragma("user_version")
+            return version
+        finally:
+            connection.close()
+
+
 def open_database(path: Path, steps: Sequence[str] | None = None) -> apsw.Connection:
     """A connection for writing, to a file with the current schema; the file is made if it is missing.
 

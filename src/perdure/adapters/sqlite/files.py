@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from perdure.errors import StorageError
@@ -13,6 +14,10 @@ class ArtifactFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def all(self) -> Iterator[Path]:
+        """The files of all artifacts that are kept here."""
+        return self._folder.glob("??/*")
 
     def write(self, artifact_id: str, data: bytes) -> None:
         """Keep ``data`` durably: written apart, synchronised, and only then given its name."""

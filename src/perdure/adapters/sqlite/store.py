@@ -11,13 +11,13 @@ from typing import Any
 
 import apsw
 
-from perdure.adapters.sqlite.database import open_database, open_for_reading, translate
+from perdure.adapters.sqlite.database import open_database, open_for_reading, schema_version, translate
 from perdure.adapters.sqlite.files import ArtifactFiles
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.canonical import artifact_id_for_bytes
 from perdure.clock import Clock, SystemClock
-from perdure.errors import CorruptionError, PerdureError
+from perdure.errors import CorruptionError, Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
@@ -37,6 +37,12 @@ _SELECT_EVENTS = """
     SELECT event.seq, event.ts_millis, event.crc, event.body
     FROM event JOIN run ON run.key = event.run
     WHERE run.run_id = ? AND event.seq >= ?"""
+
+_COUNTS = """
+    SELECT (SELECT user_version FROM pragma_user_version),
+           (SELECT count(*) FROM run), (SELECT count(*) FROM run WHERE ended = 0),
+           (SELECT count(*) FROM event), (SELECT count(*) FROM artifact),
+           (SELECT coalesce(sum(size), 0) FROM artifact)"""
 
 
 class SqliteStore:
@@ -58,6 +64,7 @@ class SqliteStore:
         self._clock = clock or SystemClock()
         self._file_threshold_bytes = file_threshold_bytes
         self._failpoints = failpoints or Failpoints()
+        self._version_before = schema_version(self.path)
         self._connection = open_database(self.path)
         self._reading = open_for_reading(self.path)
         self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
@@ -208,6 +215,24 @@ class SqliteStore:
         if release and claim is not None:
             self._claimed.discard(claim.run_id)
         return committed
+
+    async def describe(self) -> Json:
+        """As ``Stores.describe``."""
+        counts: list[Any] = await self._reader.run(lambda connection: connection.execute(_COUNTS).fetchall())
+        version, runs, unfinished, events, artifacts, artifact_bytes = counts[0]
+        beside = [self.path, self.path.with_name(self.path.name + "-wal"), *self._files.all()]
+        return {
+            "location": str(self.path),
+            "kind": "sqlite",
+            "schema_version": version,
+            "schema_version_before": self._version_before,
+            "runs": runs,
+            "runs_unfinished": unfinished,
+            "events": events,
+            "artifacts": artifacts,
+            "artifact_bytes": artifact_bytes,
+            "stored_bytes": sum(each.stat().st_size for each in beside if each.exists()),
+        }
 
     async def close(self) -> None:
         """Finish what waits, and let go of the file."""

@@ -1,10 +1,11 @@
 """The ``exec`` transport: runs an allowed program, and answers with what it prints.
 
 A request is ``{"kind": "run_program_v1", "program_path", "argv", "stdin_json", "timeout_ms", "env",
-"output"}``. The program sees exactly the request's environment, and ``stdin_json`` as canonical JSON. It
-runs in a session of its own, which is killed as a whole when the deadline passes, the caller is cancelled,
-or it prints too much. With ``"output": "text"`` the answer is a string; bytes that are not UTF-8 stand in
-it as ``\\xNN``. No error tells anything of what was sent or printed.
+"output"}``. The program sees exactly the request's environment, in which a value may be a reference of
+``perdure.secrets.secret``, and ``stdin_json`` as canonical JSON. It runs in a session of its own, which is
+killed as a whole when the deadline passes, the caller is cancelled, or it prints too much. With
+``"output": "text"`` the answer is a string; bytes that are not UTF-8 stand in it as ``\\xNN``. No error
+tells anything of what was sent or printed.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.port import Transport, TransportEnv
 from perdure.model.handler import IoCall
+from perdure.secrets import SecretResolver, is_reference
 
 LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
+_CANNOT_BE_PASSED = "an argument or a variable cannot be passed to a program"
+_NO_SECRETS = SecretResolver()
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +40,7 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
     argv: list[str] = []
     stdin_json: Any = None
     timeout_ms: int = 300_000
-    env: dict[str, str] = {}
+    env: dict[str, str | dict[str, str]] = {}
     output: Literal["json", "text"] = "json"
 
 
@@ -56,23 +60,27 @@ class ExecTransportFactory:
 
     def make(self, env: TransportEnv) -> Transport:
         """A transport; it keeps nothing between calls."""
-        return ExecTransport(self._allowed, self._limit_bytes)
+        return ExecTransport(self._allowed, self._limit_bytes, env.secrets)
 
 
 class ExecTransport:
     """Runs programs. Raises ``IoError`` and ``TransportError`` with the codes ``exec_…``."""
 
-    def __init__(self, allowed: frozenset[str], limit_bytes: int) -> None:
+    def __init__(
+        self, allowed: frozenset[str], limit_bytes: int, secrets: SecretResolver = _NO_SECRETS
+    ) -> None:
         self._allowed = allowed
         self._limit_bytes = limit_bytes
+        self._secrets = secrets
 
     async def call(self, call: IoCall) -> Json:
         request = _decode(call.request)
         program = self._checked_program(request.program_path)
         stdin = self._stdin(request)
+        environment = self._environment(request)
         try:
             async with asyncio.timeout(request.timeout_ms / 1000):
-                output = await self._run(program, request, stdin)
+                output = await self._run(program, request, stdin, environment)
         except TimeoutError:
             raise TransportError.of(
                 "exec_timeout",
@@ -125,7 +133,14 @@ class ExecTransport:
             )
         return data
 
-    async def _run(self, program: str, request: _Request, stdin: bytes | None) -> bytes:
+    def _environment(self, request: _Request) -> dict[str, str]:
+        environment = {name: self._secrets.fill(value) for name, value in request.env.items()}
+        _check_texts(environment.values())
+        return environment
+
+    async def _run(
+        self, program: str, request: _Request, stdin: bytes | None, environment: dict[str, str]
+    ) -> bytes:
         try:
             process = await asyncio.create_subprocess_exec(
                 program,
@@ -133,7 +148,7 @@ class ExecTransport:
                 stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=request.env,
+                env=environment,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -175,12 +190,19 @@ def _decode(data: Json) -> _Request:
         request = msgspec.convert(data, _Request)
     except msgspec.ValidationError as error:
         _invalid(str(error))
-    texts = [request.program_path, *request.argv, *request.env, *request.env.values()]
-    if any("\0" in text for text in texts) or any("=" in name or not name for name in request.env):
-        _invalid("an argument or a variable cannot be passed to a program")
+    _check_texts([request.program_path, *request.argv, *request.env])
+    if any("=" in name or not name for name in request.env):
+        _invalid(_CANNOT_BE_PASSED)
+    if any(isinstance(value, dict) and not is_reference(value) for value in request.env.values()):
+        _invalid("a variable is neither a string nor a reference to a secret")
     if request.timeout_ms <= 0:
         _invalid("timeout_ms is not positive")
     return request
+
+
+def _check_texts(texts: Iterable[str]) -> None:
+    if any("\0" in text for text in texts):
+        _invalid(_CANNOT_BE_PASSED)
 
 
 def _parse(output: bytes) -> Json:

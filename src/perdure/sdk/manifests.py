@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -62,12 +63,23 @@ def manifest_for(
     input: Json = None,  # noqa: A002 — the term
     run_config: RunConfig | None = None,
     build: BuildProvenance | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> RunManifest:
-    """The manifest of a run of ``pipeline``. Raises ``InvalidIdError`` for a bad machine id."""
+    """The manifest of a run of ``pipeline``. Raises ``InvalidIdError`` for a bad machine id.
+
+    ``labels`` are a person's own words for finding the run again.
+    """
     return RunManifest(
         OpId(pipeline.machine_id),
         pipeline.pipeline_version,
-        {"pipeline": pipeline.to_json(), "input": input},
+        {"pipeline": pipeline.to_json(), "input": input} | ({"labels": dict(labels)} if labels else {}),
         run_config or RunConfig(),
         build or BuildProvenance(),
     )
+
+
+def labels_of(manifest: RunManifest) -> dict[str, str]:
+    """The labels that a run was started with."""
+    params = manifest.input_params
+    labels = params.get("labels") if isinstance(params, dict) else None
+    return labels if isinstance(labels, dict) else {}

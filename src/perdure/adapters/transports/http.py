@@ -1,0 +1,326 @@
+"""The ``http`` transport: one request, and what the server answers.
+
+A request is ``{"kind": "http_request_v1", "method", "url", "query", "headers", "timeout_ms",
+"redirects_max", "accept_status"}`` with at most one of ``json``, ``text``, ``base64`` and ``artifact_id``
+as its body. A header's value may be a reference of ``perdure.secrets.secret``. The answer is ``{"status",
+"headers"}`` with exactly one of ``json``, ``text``, ``base64`` and ``artifact_id`` (then with ``bytes``, its
+size). Headers that carry credentials are left out.
+
+429 and 5xx are errors, never answers: they say that there is none yet. Redirects are followed for GET and
+HEAD, unless ``redirects_max`` is 0; to another origin nothing goes along that came from a secret. With
+``accept_status`` every other status is an error. No error tells anything of what was sent or came back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
+from urllib.parse import urlencode
+
+import msgspec
+
+from perdure.adapters.transports.bodies import INLINE_BYTES, BodyFields, shown
+from perdure.adapters.transports.http_answers import (
+    Gunzip,
+    content_type,
+    is_no_answer,
+    refuse_no_answer,
+    tells_credentials,
+)
+from perdure.adapters.transports.http_clients import Clients
+from perdure.adapters.transports.http_hosts import AllowedHosts
+from perdure.errors import ErrorCategory, IoError, Json, TransportError
+from perdure.io.port import TransportEnv
+from perdure.model.handler import IoCall
+from perdure.secrets import is_reference
+
+if TYPE_CHECKING:
+    import httpx
+
+LIMIT_BYTES = 10 << 20
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
+# Told by the URL and the body; a request that says otherwise could pass by the allow-list.
+_OWN_HEADERS = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
+_CREDENTIAL_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_CONTENT_TYPES = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "base64": "application/octet-stream",
+    "artifact_id": "application/octet-stream",
+}
+
+_Parameter = str | int | bool
+
+
+class _Request(BodyFields, forbid_unknown_fields=True, kw_only=True):
+    kind: Literal["http_request_v1"]
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    url: str
+    query: dict[str, _Parameter | list[_Parameter]] = msgspec.field(default_factory=dict)
+    headers: dict[str, str | dict[str, str]] = msgspec.field(default_factory=dict)
+    timeout_ms: int = 30_000
+    redirects_max: int = 10
+    accept_status: list[int] | None = None
+
+
+class _Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+
+class HttpTransportFactory:
+    """Makes ``http`` transports, which share their connections.
+
+    ``allowed_hosts`` names the hosts that may be asked, whatever the port: ``example.org`` that very host,
+    ``*.example.org`` the hosts below it; None allows all. ``limit_bytes`` bounds the body of an answer,
+    decompressed; more than ``inline_bytes`` of it become an artifact. ``client_options`` go to
+    ``httpx.AsyncClient`` (``verify``, ``proxy``, ``limits``, …). Proxies and certificates that the
+    environment names are used only with ``trust_env``.
+    """
+
+    namespace_group = "http"
+
+    def __init__(
+        self,
+        allowed_hosts: Iterable[str] | None = None,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        inline_bytes: int = INLINE_BYTES,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._hosts = None if allowed_hosts is None else AllowedHosts(allowed_hosts)
+        self._limit_bytes = limit_bytes
+        self._inline_bytes = inline_bytes
+        self._clients = Clients(client_options or {})
+
+    def make(self, env: TransportEnv) -> HttpTransport:
+        """A transport; only connections are kept between calls."""
+        return HttpTransport(env, self._clients, self._hosts, self._limit_bytes, self._inline_bytes)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop. A later call opens new ones."""
+        await self._clients.aclose()
+
+
+class HttpTransport:
+    """Sends requests. Raises ``IoError``, ``TransportError`` and ``RateLimitedError`` (``http_…``)."""
+
+    def __init__(
+        self,
+        env: TransportEnv,
+        clients: Clients,
+        hosts: AllowedHosts | None,
+        limit_bytes: int,
+        inline_bytes: int,
+    ) -> None:
+        self._env = env
+        self._clients = clients
+        self._hosts = hosts
+        self._limit_bytes = limit_bytes
+        self._inline_bytes = inline_bytes
+
+    async def call(self, call: IoCall) -> Json:
+        request = _decode(call.request)
+        url = _url_of(request)
+        self._check_host(url, redirects=0)
+        try:
+            content = await request.content(self._env)
+        except ValueError as error:
+            _invalid(str(error))
+        reply = await self._within_deadline(request, url, self._headers(request), content)
+        charset, may_be_json = content_type(reply.headers)
+        body = shown(
+            reply.content, call, self._env, self._inline_bytes, may_be_json=may_be_json, charset=charset
+        )
+        if "artifact_id" in body:
+            body["bytes"] = len(reply.content)
+        return {"status": reply.status, "headers": reply.headers, **body}
+
+    def _check_host(self, url: httpx.URL, *, redirects: int) -> None:
+        if self._hosts is None or self._hosts.allow(url.raw_host.decode()):
+            return
+        raise IoError.of(
+            "http_host_not_allowed",
+            "a redirect leads to a host that is not on the allow-list"
+            if redirects
+            else "the host is not on the allow-list",
+            category=ErrorCategory.PARSING_INPUT,
+            details={"redirects": redirects},
+        )
+
+    def _headers(self, request: _Request) -> dict[str, str]:
+        """The request's headers by lower-case name, with its secrets in them."""
+        headers = {"accept": "*/*", "user-agent": "perdure"}
+        form = request.form()
+        if form is not None:
+            headers["content-type"] = _CONTENT_TYPES[form]
+        for name, value in request.headers.items():
+            headers[name.lower()] = self._env.secrets.fill(value)
+        if not all(_HEADER_VALUE.fullmatch(value) for value in headers.values()):
+            _invalid("a header's value is not printable ASCII")
+        # What a server compresses in another way is shown as it came.
+        return {"accept-encoding": "gzip", **headers}
+
+    async def _within_deadline(
+        self, request: _Request, url: httpx.URL, headers: dict[str, str], content: bytes | None
+    ) -> _Reply:
+        import httpx
+
+        try:
+            async with asyncio.timeout(request.timeout_ms / 1000):
+                return await self._exchange(request, url, headers, content)
+        except TimeoutError:
+            raise TransportError.of(
+                "http_timeout",
+                f"no complete answer came within {request.timeout_ms} ms",
+                retryable=True,
+                details={"timeout_ms": request.timeout_ms},
+            ) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise TransportError.of(
+                "http_connect_failed", "the server could not be reached", retryable=True
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL, zlib.error) as error:
+            _failed(type(error).__name__)
+
+    async def _exchange(
+        self, request: _Request, url: httpx.URL, headers: dict[str, str], content: bytes | None
+    ) -> _Reply:
+        client = self._clients.get()
+        follows = request.method in ("GET", "HEAD") and request.redirects_max > 0
+        confidential = _CREDENTIAL_HEADERS | {
+            name.lower() for name, value in request.headers.items() if is_reference(value)
+        }
+        message = client.build_request(request.method, url, headers=headers, content=content)
+        redirects = 0
+        while True:
+            response = await client.send(message, stream=True, auth=None, follow_redirects=False)
+            try:
+                refuse_no_answer(response.status_code, response.headers, time.time())
+                if not (follows and response.next_request):
+                    return await self._read(request, response)
+                redirects += 1
+                if redirects > request.redirects_max:
+                    raise TransportError.of(
+                        "http_too_many_redirects",
+                        f"the server redirects more than {request.redirects_max} times",
+                    )
+                message = _redirected(message, response.next_request, confidential)
+                self._check_host(message.url, redirects=redirects)
+            finally:
+                await response.aclose()
+
+    async def _read(self, request: _Request, response: httpx.Response) -> _Reply:
+        if request.accept_status is not None and response.status_code not in request.accept_status:
+            raise TransportError.of(
+                "http_status_unexpected",
+                f"the server answered with status {response.status_code}",
+                details={"status": response.status_code},
+            )
+        headers = {name: value for name, value in response.headers.items() if not tells_credentials(name)}
+        unpacked = Gunzip() if headers.get("content-encoding", "").lower() in ("gzip", "x-gzip") else None
+        data = bytearray()
+        async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as stream:
+            async for chunk in stream:
+                for piece in (chunk,) if unpacked is None else unpacked.pieces(chunk):
+                    data += piece
+                    if len(data) > self._limit_bytes:
+                        raise TransportError.of(
+                            "http_response_too_large",
+                            f"the answer's body is larger than {self._limit_bytes} bytes",
+                        )
+        if unpacked is not None and unpacked.begun:
+            unpacked.finish()
+            # They tell of the body before it was unpacked.
+            headers = {
+                name: headers[name] for name in headers.keys() - {"content-encoding", "content-length"}
+            }
+        return _Reply(response.status_code, headers, bytes(data))
+
+
+def _decode(data: Json) -> _Request:
+    try:
+        request = msgspec.convert(data, _Request)
+        request.form()
+    except ValueError as error:
+        _invalid(str(error))
+    for name, value in request.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+            _invalid("a header has a name that cannot be set")
+        if isinstance(value, dict) and not is_reference(value):
+            _invalid("a header's value is neither a string nor a reference to a secret")
+    if len({name.lower() for name in request.headers}) < len(request.headers):
+        _invalid("a header stands twice")
+    if request.timeout_ms <= 0 or request.redirects_max < 0:
+        _invalid("timeout_ms is not positive, or redirects_max is negative")
+    if any(is_no_answer(status) for status in request.accept_status or ()):
+        _invalid("accept_status names 429 or 5xx, which are errors")
+    return request
+
+
+def _url_of(request: _Request) -> httpx.URL:
+    import httpx
+
+    try:
+        url = httpx.URL(request.url)
+        query = _query_of(request)
+        if query:
+            url = url.copy_with(query=b"&".join(filter(None, (url.query, query))))
+    except (httpx.InvalidURL, ValueError):
+        _invalid("the URL is malformed")
+    if url.scheme not in ("http", "https") or not url.host:
+        _invalid("the URL is not an absolute one of http or https")
+    if url.userinfo:
+        _invalid("the URL holds a user or a password; use a header that refers to a secret")
+    return url
+
+
+def _query_of(request: _Request) -> bytes:
+    pairs = [
+        (name, str(each).lower() if isinstance(each, bool) else str(each))
+        for name, value in request.query.items()
+        for each in (value if isinstance(value, list) else [value])
+    ]
+    return urlencode(pairs).encode()
+
+
+def _redirected(
+    before: httpx.Request, message: httpx.Request, confidential: Collection[str]
+) -> httpx.Request:
+    """The next request, without what only the origin of the one before may know."""
+    if message.url.scheme not in ("http", "https") or not message.url.host:
+        _failed("a redirect that leads nowhere")
+    if _origin(message.url) != _origin(before.url):
+        for name in confidential:
+            message.headers.pop(name, None)
+    # A user and a password in the address would become a header of the server's making.
+    message.url = message.url.copy_with(userinfo=b"")
+    return message
+
+
+def _origin(url: httpx.URL) -> tuple[str, bytes, int]:
+    return url.scheme, url.raw_host, url.port or {"http": 80, "https": 443}[url.scheme]
+
+
+def _failed(what: str) -> NoReturn:
+    raise TransportError.of(
+        "http_failed", "the exchange with the server failed", retryable=True, details={"reason": what}
+    ) from None
+
+
+def _invalid(problem: str) -> NoReturn:
+    raise IoError.of(
+        "http_request_invalid",
+        f"not an HTTP request: {problem}",
+        category=ErrorCategory.PARSING_INPUT,
+        hint='send {"kind": "http_request_v1", "method": "GET", "url": "https://…"}; the other fields are in '
+        "the documentation of the http transport",
+    ) from None

@@ -1,0 +1,144 @@
+"""What the commands share: options, stores, apps, and how arguments become values."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from cyclopts import Parameter
+
+from perdure.cli.output import UsageError
+from perdure.errors import Json
+from perdure.failpoints import Failpoints
+from perdure.sdk import App, load_app
+from perdure.sdk.app import Definition
+from perdure.stores.bundle import Stores
+
+STORE_VARIABLE = "PERDURE_STORE"
+APP_VARIABLE = "PERDURE_APP"
+SHOWN_ID_CHARACTERS = 13
+"""How much of a run's id a table shows: enough to name the run with."""
+
+T = TypeVar("T")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    store: Annotated[str | None, Parameter(env_var=STORE_VARIABLE)] = None
+    """Where runs are kept: a path or an address such as sqlite:PATH."""
+    json: Annotated[bool, Parameter(negative=())] = False
+    """Print JSON, for programs."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Source:
+    """Where operations come from."""
+
+    app: Annotated[str | None, Parameter(env_var=APP_VARIABLE)] = None
+    """The app that knows the operations: module:attribute."""
+
+
+COMMON, SOURCE = Common(), Source()
+Hidden = Annotated[tuple[str, ...], Parameter(show=False)]
+
+
+def reading(common: Common, read: Callable[[Stores], Awaitable[T]]) -> T:
+    """What ``read`` gives for the stores that were asked for."""
+
+    async def body() -> T:
+        async with open_stores(common) as stores:
+            return await read(stores)
+
+    return asyncio.run(body())
+
+
+def open_stores(common: Common, failpoints: Failpoints | None = None) -> Stores:
+    """The stores that were asked for."""
+    return Stores.open(store_url(common), failpoints)
+
+
+def store_url(common: Common) -> str:
+    """The address of the store that was asked for."""
+    return common.store or str(default_store_path())
+
+
+def default_store_path() -> Path:
+    """``runs.db`` in the user's data folder."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "perdure" / "runs.db"
+
+
+def wanted_app(source: Source) -> App:
+    """The app that was named, or all installed ones together."""
+    if source.app is not None:
+        return load_app(source.app)
+    from importlib.metadata import entry_points
+
+    apps = [load_app(entry.value) for entry in entry_points(group="perdure.ops")]
+    if not apps:
+        raise UsageError.of(
+            "app_not_found",
+            "no app was named, and none is installed",
+            hint=f"name one with --app module:attribute, or in {APP_VARIABLE}",
+        )
+    definitions: list[Definition] = []
+    for app in apps:
+        definitions += app.definitions
+    return App(
+        ops=definitions,
+        transports=[factory for app in apps for factory in app.transports.factories],
+        secrets=[each for app in apps for each in app.secrets],
+    )
+
+
+def json_argument(text: str | None, default: Json, what: str) -> Json:
+    """The JSON of an argument: given as it is, as ``@FILE``, or ``-`` for standard input."""
+    if text is None:
+        return default
+
+    def refuse(_: str) -> NoReturn:
+        raise ValueError
+
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text()
+        return json.loads(text, parse_constant=refuse)
+    except OSError as error:
+        raise UsageError.of(
+            "input_malformed", f"--{what}: the file cannot be read: {error.strerror}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError.of(
+            "input_malformed", f"--{what} is not JSON", hint='quote it for the shell: \'{"path": "."}\''
+        ) from error
+
+
+def label_arguments(labels: tuple[str, ...]) -> dict[str, str]:
+    """Labels from ``name=value`` words."""
+    pairs = [label.partition("=") for label in labels]
+    if not all(name and sign for name, sign, _ in pairs):
+        raise UsageError.of("usage", "a label is name=value")
+    return {name: value for name, _, value in pairs}
+
+
+def shown(value: Any, characters: int = 60) -> str:
+    """A JSON value in at most so many characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -1,0 +1,124 @@
+"""Commands about what is kept: stores and artifacts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cyclopts import App as CommandApp
+
+from perdure.cli.common import COMMON, Common, reading, store_url
+from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
+from perdure.errors import Json
+from perdure.ids import ArtifactId
+from perdure.stores.locations import file_of
+
+
+def add_to(store: CommandApp, artifact: CommandApp) -> None:
+    """Add the commands to their groups."""
+    for command in (init, migrate, info):
+        store.command(command)
+    artifact.command(get)
+
+
+def init(*, common: Common = COMMON) -> int:
+    """Make an empty store. Nothing happens to one that is there already.
+
+    perdure store init --store runs.db
+    """
+    path = file_of(store_url(common))
+    was_there = path is not None and path.exists()
+    data = _described(common)
+    output = Output(as_json=common.json)
+    if common.json:
+        output.data(data | {"made": not was_there})
+    else:
+        output.line(f"{data['location']} {'was there already' if was_there else 'is ready'}")
+    return EXIT_COMPLETED
+
+
+def migrate(*, common: Common = COMMON) -> int:
+    """Bring a store to this version's schema, which opening it does as well.
+
+    perdure store migrate --store runs.db
+    """
+    _must_exist(common)
+    data = _described(common)
+    output = Output(as_json=common.json)
+    before, after = data["schema_version_before"], data["schema_version"]
+    if common.json:
+        output.data(data)
+    elif before == after:
+        output.line(f"{data['location']} has schema version {after} already")
+    else:
+        output.line(f"{data['location']} went from schema version {before} to {after}")
+    return EXIT_COMPLETED
+
+
+def info(*, common: Common = COMMON) -> int:
+    """Show what a store holds, and how much room that takes.
+
+    perdure store info --store runs.db
+    """
+    _must_exist(common)
+    data = _described(common)
+    output = Output(as_json=common.json)
+    if common.json:
+        output.data(data)
+        return EXIT_COMPLETED
+    for name in ("location", "kind", "schema_version"):
+        output.line(f"{name.replace('_', ' '):<16}{data[name]}")
+    output.line(f"{'runs':<16}{data['runs']:,}, of them {data['runs_unfinished']:,} unfinished")
+    output.line(f"{'events':<16}{data['events']:,}")
+    output.line(f"{'artifacts':<16}{data['artifacts']:,}, {_size(data['artifact_bytes'])}")
+    output.line(f"{'room taken':<16}{_size(data['stored_bytes'])}")
+    return EXIT_COMPLETED
+
+
+def get(artifact_id: str, /, *, output: Path | None = None, common: Common = COMMON) -> int:
+    """Print an artifact's bytes, or write them to a file.
+
+    perdure artifact get 5041bf1f… --output report.md
+
+    Parameters
+    ----------
+    artifact_id
+        The artifact's id: 64 hexadecimal digits.
+    output
+        The file to write; standard output unless given.
+    """
+    wanted = ArtifactId(artifact_id)
+    data = reading(common, lambda stores: stores.artifacts.get(wanted))
+    if output is None and not common.json:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return EXIT_COMPLETED
+    if output is not None:
+        try:
+            output.write_bytes(data)
+        except OSError as error:
+            raise UsageError.of("usage", f"the file cannot be written: {error.strerror}") from error
+    if common.json:
+        text = data.decode("utf-8", "replace")
+        shown = {"artifact_id": wanted, "bytes": len(data)} | ({"text": text} if output is None else {})
+        Output(as_json=True).data(shown)
+    return EXIT_COMPLETED
+
+
+def _described(common: Common) -> Json:
+    return reading(common, lambda stores: stores.describe())
+
+
+def _must_exist(common: Common) -> None:
+    path = file_of(store_url(common))
+    if path is not None and not path.exists():
+        raise UsageError.of(
+            "store_not_found", f"there is no store at {path}", hint="make one with `perdure store init`"
+        )
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

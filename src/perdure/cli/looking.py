@@ -1,0 +1,392 @@
+"""Commands that look at runs: status, list, events, context, facts, replay, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App as CommandApp
+from cyclopts import Parameter
+
+from perdure.cli.common import (
+    COMMON,
+    SHOWN_ID_CHARACTERS,
+    SOURCE,
+    Common,
+    Source,
+    label_arguments,
+    open_stores,
+    reading,
+    shown,
+    wanted_app,
+)
+from perdure.cli.output import (
+    EXIT_COMPLETED,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Output,
+    UsageError,
+    visible,
+    when,
+)
+from perdure.cli.progress import Progress
+from perdure.engine.history import fold
+from perdure.errors import Json, NotFoundError
+from perdure.ids import ArtifactId, RunId
+from perdure.model.events import FACT_RECORDED, DomainEvent, RunPhase, is_engine_event
+from perdure.proof.replay import ReplayReport, replay_run
+from perdure.sdk import App
+from perdure.sdk.client import Client
+from perdure.sdk.reading import RunSummary, existing_events, find_run, list_summaries, status_of
+from perdure.stores.bundle import Stores
+from perdure.stores.reading import read_bytes, read_json
+
+
+def add_to(run: CommandApp) -> None:
+    """Add the commands to ``run``."""
+    run.command(status)
+    run.command(list_runs, name="list")
+    for command in (events, context, facts, replay, watch):
+        run.command(command)
+
+
+def status(run_id: str, /, *, common: Common = COMMON) -> int:
+    """Show how a run stands: its states, attempts, facts and outputs.
+
+    perdure run status 4f1c
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    """
+
+    async def read(stores: Stores) -> Json:
+        return await status_of(stores, await find_run(stores, run_id))
+
+    data = reading(common, read)
+    output = Output(as_json=common.json)
+    if common.json:
+        output.data(data)
+        return EXIT_COMPLETED
+    output.line(f"run      {data['run_id']}")
+    output.line(f"phase    {data['phase']}")
+    output.line(f"op       {data['op_id']} {data['op_version']}")
+    if data["labels"]:
+        labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
+        output.line(f"labels   {visible(labels)}")
+    output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
+    output.line(f"events   {data['events']}, of them {data['facts']} facts")
+    output.table(
+        ["state", "status", "attempts", "error"],
+        [
+            [
+                each["state_id"],
+                each["status"],
+                each["attempts"],
+                f"{each['error']['code']}: {each['error']['message']}" if each["error"] else "",
+            ]
+            for each in data["states"]
+        ],
+    )
+    for each in data["outputs"]:
+        output.line(f"output   {visible(str(each['name'] or ''))} {each['artifact_id']}")
+    return EXIT_COMPLETED
+
+
+def list_runs(
+    *, phase: str | None = None, label: tuple[str, ...] = (), limit: int = 50, common: Common = COMMON
+) -> int:
+    """List runs, the newest first.
+
+    perdure run list --phase running --label customer=7
+
+    Parameters
+    ----------
+    phase
+        Only runs in this phase: running, completed, failed or cancelled.
+    label
+        Only runs with this label, name=value; may be given several times.
+    limit
+        At most so many.
+    """
+    if phase is not None and phase.capitalize() not in RunPhase._value2member_map_:
+        raise UsageError.of("usage", "a phase is running, completed, failed or cancelled")
+    wanted = None if phase is None else RunPhase(phase.capitalize())
+    labels = label_arguments(label)
+
+    async def read(stores: Stores) -> list[RunSummary]:
+        return await list_summaries(stores, phase=wanted, labels=labels, limit=limit)
+
+    found = reading(common, read)
+    output = Output(as_json=common.json)
+    if common.json:
+        output.data([each.to_json() for each in found])
+    elif not found:
+        output.line("no runs")
+    else:
+        output.table(
+            ["run", "op", "phase", "states", "started (UTC)", "labels"],
+            [
+                [
+                    each.run_id[:SHOWN_ID_CHARACTERS],
+                    f"{each.op_id or ''} {each.op_version or ''}".strip(),
+                    each.error if each.phase is None else each.phase.value,
+                    each.states_completed,
+                    when(each.started_millis),
+                    " ".join(f"{name}={value}" for name, value in sorted(each.labels.items())),
+                ]
+                for each in found
+            ],
+        )
+    return EXIT_COMPLETED
+
+
+def events(
+    run_id: str,
+    /,
+    *,
+    from_seq: Annotated[int, Parameter(name="--from")] = 1,
+    to_seq: Annotated[int | None, Parameter(name="--to")] = None,
+    engine_only: Annotated[bool, Parameter(name="--engine", negative=())] = False,
+    common: Common = COMMON,
+) -> int:
+    """Show a run's events.
+
+    perdure run events 4f1c --from 10
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    from_seq
+        The first event's number.
+    to_seq
+        The last event's number.
+    engine_only
+        Leave out domain events that recovery does not need.
+    """
+
+    async def read(stores: Stores) -> list[Any]:
+        found = await existing_events(stores, await find_run(stores, run_id), from_seq)
+        return [each for each in found if to_seq is None or each.seq <= to_seq]
+
+    output = Output(as_json=common.json)
+    chosen = [each for each in reading(common, read) if not engine_only or is_engine_event(each.event)]
+    if common.json:
+        output.data([envelope.to_json() for envelope in chosen])
+        return EXIT_COMPLETED
+    output.table(
+        ["#", "time (UTC)", "event", ""],
+        [[each.seq, when(each.ts_millis), *_event_cells(each.event)] for each in chosen],
+    )
+    return EXIT_COMPLETED
+
+
+def context(run_id: str, /, *, at: str | None = None, key: str | None = None, common: Common = COMMON) -> int:
+    """Print a run's context: now, after a state, or after an event.
+
+    perdure run context 4f1c --at price --key shop.main.price
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    at
+        The state after which, by its id or its last word, or the number of the event after which.
+    key
+        One key's value alone.
+    """
+
+    async def read(stores: Stores) -> tuple[ArtifactId, Json]:
+        found = await find_run(stores, run_id)
+        snapshot_id = await _snapshot_at(stores, found, at)
+        return snapshot_id, (await read_json(stores.artifacts, snapshot_id))[0]
+
+    snapshot_id, values = reading(common, read)
+    if key is not None:
+        if key not in values:
+            raise UsageError.of(
+                "context_key_unknown",
+                "the context has no such key",
+                hint=f"it has: {', '.join(sorted(values)) or 'none'}",
+            )
+        values = values[key]
+    output = Output(as_json=common.json)
+    if common.json:
+        output.data({"snapshot_id": snapshot_id, "context" if key is None else "value": values})
+    else:
+        output.json(values)
+    return EXIT_COMPLETED
+
+
+def facts(run_id: str, /, *, key: str | None = None, common: Common = COMMON) -> int:
+    """Show what a run learned from outside: each fact's key and value.
+
+    perdure run facts 4f1c
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    key
+        One fact alone, whole.
+    """
+
+    async def read(stores: Stores) -> list[Json]:
+        found = await existing_events(stores, await find_run(stores, run_id))
+        recorded = [
+            (each.seq, each.event.payload)
+            for each in found
+            if isinstance(each.event, DomainEvent) and each.event.name == FACT_RECORDED
+        ]
+        return [
+            await _fact(stores, seq, payload)
+            for seq, payload in recorded
+            if key is None or payload["key"] == key
+        ]
+
+    data = reading(common, read)
+    if key is not None and not data:
+        raise UsageError.of(
+            "fact_unknown", "the run has no fact of this key", hint="`perdure run facts RUN` lists all"
+        )
+    output = Output(as_json=common.json)
+    if common.json:
+        output.data(data)
+    elif key is not None:
+        output.json(data[0]["value"])
+    elif not data:
+        output.line("no facts")
+    else:
+        output.table(
+            ["#", "key", "value"], [[each["seq"], each["key"], shown(each["value"], 200)] for each in data]
+        )
+    return EXIT_COMPLETED
+
+
+def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) -> int:
+    """Execute a run again from its facts alone, and compare every state with the record.
+
+    perdure run replay 4f1c --app shop:app
+
+    Nothing outside is asked and nothing is written. Exit code 1 if a state comes out otherwise: the code has
+    changed since, or does what no record can hold.
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    """
+    app = wanted_app(source)
+
+    async def read(stores: Stores) -> ReplayReport:
+        return await replay_run(stores, await find_run(stores, run_id), app.resolver)
+
+    report = reading(common, read)
+    output = Output(as_json=common.json)
+    difference = report.first_difference
+    if common.json:
+        output.data(report.to_json())
+        return EXIT_COMPLETED if difference is None else EXIT_FAILED
+    output.table(
+        ["state", "snapshot", "replayed"],
+        [
+            [each.state_id, each.recorded[:12] + "…", "same" if each.is_same else "differs"]
+            for each in report.states
+        ],
+    )
+    if difference is None:
+        output.line(f"all {report.states_recorded} states come out as recorded")
+        return EXIT_COMPLETED
+    output.line(f"first difference: {difference.state_id}, attempt {difference.attempt + 1}")
+    if difference.error is not None:
+        output.line(f"  it failed: {difference.error.code}: {visible(difference.error.message)}")
+    for each in difference.keys:
+        output.line(f"  key {visible(each.key)}")
+        output.line(f"    recorded  {shown(each.recorded, 200)}")
+        output.line(f"    replayed  {shown(each.replayed, 200)}")
+    return EXIT_FAILED
+
+
+def watch(run_id: str, /, *, common: Common = COMMON) -> int:
+    """Follow a run that another process drives, until it ends.
+
+    perdure run watch 4f1c
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    """
+    output = Output(as_json=common.json)
+
+    async def body() -> RunPhase:
+        async with open_stores(common) as stores:
+            found = await find_run(stores, run_id)
+            phase = RunPhase.RUNNING
+            with Progress(output) as progress:
+                async for envelope in Client(stores, App()).events_of(found):
+                    if common.json:
+                        print(json.dumps(envelope.to_json(), ensure_ascii=False, sort_keys=True), flush=True)
+                    else:
+                        progress.take(found, envelope.event, (envelope.ts_millis or 0) / 1000)
+                    if type(envelope.event).__name__ == "RunCompleted":
+                        phase = RunPhase(envelope.event.to_json()["Kernel"]["RunCompleted"]["status"])
+            return phase
+
+    try:
+        phase = asyncio.run(body())
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return EXIT_COMPLETED if phase is RunPhase.COMPLETED else EXIT_FAILED
+
+
+async def _snapshot_at(stores: Stores, run_id: RunId, at: str | None) -> ArtifactId:
+    """The checkpoint after an event or a state; the last one if ``at`` is None."""
+    found = await existing_events(stores, run_id)
+    if at is not None and at.isdecimal():
+        found = [each for each in found if each.seq <= int(at)]
+    view = fold(found)
+    snapshot_id = view.checkpoint
+    if at is not None and not at.isdecimal():
+        snapshot_id = next(
+            (each for state, each in view.completed.items() if at in (state, state.rpartition(".")[2])), None
+        )
+    if snapshot_id is None:
+        raise NotFoundError.of(
+            "snapshot_not_found",
+            "the run has no context there",
+            hint=f"states that completed: {', '.join(view.completed) or 'none'}",
+        )
+    return snapshot_id
+
+
+async def _fact(stores: Stores, seq: int, payload: Json) -> Json:
+    payload_id = ArtifactId(payload["payload_id"])
+    data = await read_bytes(stores.artifacts, payload_id)
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = f"{len(data)} bytes: {data.hex()}"
+    return {"seq": seq, "key": payload["key"], "payload_id": payload_id, "bytes": len(data), "value": value}
+
+
+def _event_cells(event: Any) -> list[str]:
+    if isinstance(event, DomainEvent):
+        payload = event.payload if isinstance(event.payload, dict) else {"payload": event.payload}
+        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name != "meta"]
+        return [event.name, " ".join(told)]
+    body = next(iter(event.to_json()["Kernel"].values()))
+    error = body.pop("error", None)
+    words = [f"{name}={_short(value)}" for name, value in body.items() if value is not None]
+    if error is not None:
+        words.append(f"{error['info']['code']}: {error['info']['message']}")
+    return [type(event).__name__, " ".join(words)]
+
+
+def _short(value: Json) -> str:
+    text = str(value)
+    return text[:12] + "…" if len(text) == 64 else text

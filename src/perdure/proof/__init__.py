@@ -1,0 +1,1 @@
+"""What a record proves: every state derived again from it, offline."""

@@ -1,0 +1,178 @@
+"""Replay: a recorded run's states executed again from its facts, without any transport, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.clock import SystemClock
+from perdure.engine.attempt import Completed, execute
+from perdure.engine.decide import PlannedRun
+from perdure.engine.engine import PlanResolver, read_manifest, read_view
+from perdure.engine.history import RunView
+from perdure.engine.loop import ReplaySource
+from perdure.engine.recorder import AttemptRecorder
+from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
+from perdure.failpoints import Failpoints
+from perdure.ids import ArtifactId, RunId, StateId
+from perdure.io.live import AttemptScope
+from perdure.io.replay import ReplayIo
+from perdure.model.config import RunConfig
+from perdure.model.context import Snapshot, StagedContext
+from perdure.model.events import RunPhase
+from perdure.stores.bundle import Stores
+from perdure.stores.reading import read_json
+
+
+class KeyDifference(msgspec.Struct, frozen=True):
+    """A context key that was recorded with one value and replayed with another; None where it is absent."""
+
+    key: str
+    recorded: Any
+    replayed: Any
+
+    def to_json(self) -> Json:
+        """``{"key", "recorded", "replayed"}``."""
+        return {"key": self.key, "recorded": self.recorded, "replayed": self.replayed}
+
+
+class StateReplay(msgspec.Struct, frozen=True):
+    """A state that completed in the record, and what it came to when executed again.
+
+    ``replayed`` is None where the state failed this time, with ``error``. ``keys`` tell what differs.
+    """
+
+    state_id: StateId
+    attempt: int
+    recorded: ArtifactId
+    replayed: ArtifactId | None
+    keys: tuple[KeyDifference, ...] = ()
+    error: ErrorInfo | None = None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the snapshot came out with the recorded id."""
+        return self.recorded == self.replayed
+
+    def to_json(self) -> Json:
+        """``{"state_id", "attempt", "recorded", "replayed", "same", "keys", "error"}``."""
+        return {
+            "state_id": self.state_id,
+            "attempt": self.attempt,
+            "recorded": self.recorded,
+            "replayed": self.replayed,
+            "same": self.is_same,
+            "keys": [each.to_json() for each in self.keys],
+            "error": None if self.error is None else self.error.to_json(),
+        }
+
+
+class ReplayReport(msgspec.Struct, frozen=True):
+    """What a replay found. States are in the order in which they completed; none follows a difference."""
+
+    run_id: RunId
+    phase: RunPhase
+    states: tuple[StateReplay, ...]
+    states_recorded: int
+
+    @property
+    def first_difference(self) -> StateReplay | None:
+        """The first state that did not come out as recorded."""
+        return next((each for each in self.states if not each.is_same), None)
+
+    def to_json(self) -> Json:
+        """``{"run_id", "phase", "same", "states_recorded", "states", "first_difference"}``."""
+        difference = self.first_difference
+        return {
+            "run_id": self.run_id,
+            "phase": self.phase.value,
+            "same": difference is None,
+            "states_recorded": self.states_recorded,
+            "states": [each.to_json() for each in self.states],
+            "first_difference": None if difference is None else difference.to_json(),
+        }
+
+
+async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> ReplayReport:
+    """Execute every state that completed in a run again, from its recorded base and the recorded facts.
+
+    Nothing is written and nothing outside is asked. It stops at the first state that comes out otherwise.
+    Raises ``NotFoundError`` (``run_not_found``), ``InvalidPlanError`` and ``CorruptionError``.
+    """
+    view = await read_view(stores, run_id)
+    if view.started is None:
+        if not view.head_seq:
+            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
+        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+    manifest = await read_manifest(stores, view.started.manifest_id)
+    plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
+    source = ReplaySource.of_view(view, run_id)
+    replays: list[StateReplay] = []
+    for state_id, recorded in view.completed.items():
+        replays.append(
+            await _replay_state(stores, view, plan, source, manifest.run_config, state_id, recorded)
+        )
+        if not replays[-1].is_same:
+            break
+    return ReplayReport(run_id, view.phase, tuple(replays), len(view.completed))
+
+
+async def _replay_state(
+    stores: Stores,
+    view: RunView,
+    plan: PlannedRun,
+    source: ReplaySource,
+    config: RunConfig,
+    state_id: StateId,
+    recorded: ArtifactId,
+) -> StateReplay:
+    progress = view.states[state_id]
+    attempt = source.attempts.get(state_id, progress.last_attempt)
+    base_id = progress.base_snapshot_id
+    if state_id in plan.skipped:
+        return StateReplay(state_id, attempt, recorded, base_id)
+    if state_id not in plan.nodes:
+        raise InvalidPlanError.of(
+            "recovery_state_not_in_plan",
+            "the history names states that the plan no longer has",
+            details={"states": [state_id]},
+        )
+    base = await _snapshot(stores, base_id)
+    scope = AttemptScope(source.run_id, state_id, attempt)
+    io = ReplayIo(scope, stores, source.facts, source.run_id, attempt, missing_fact_retryable=False)
+    rec = AttemptRecorder(scope.check, config.event_profile)
+    outcome = await execute(
+        plan.nodes[state_id].state,
+        StagedContext(base, scope.check),
+        io,
+        rec,
+        scope,
+        SystemClock(),
+        Failpoints(),
+    )
+    if not isinstance(outcome, Completed):
+        return StateReplay(state_id, attempt, recorded, None, error=outcome.info)
+    if outcome.snapshot.id == recorded:
+        return StateReplay(state_id, attempt, recorded, recorded)
+    differences = _compare((await _snapshot(stores, recorded)).parts, outcome.snapshot.parts)
+    return StateReplay(state_id, attempt, recorded, outcome.snapshot.id, differences)
+
+
+async def _snapshot(stores: Stores, snapshot_id: ArtifactId) -> Snapshot:
+    _, data = await read_json(stores.artifacts, snapshot_id)
+    return Snapshot.of_canonical(data)
+
+
+def _compare(recorded: Mapping[str, bytes], replayed: Mapping[str, bytes]) -> tuple[KeyDifference, ...]:
+    keys = sorted({*recorded, *replayed})
+    return tuple(
+        KeyDifference(key, _value(recorded.get(key)), _value(replayed.get(key)))
+        for key in keys
+        if recorded.get(key) != replayed.get(key)
+    )
+
+
+def _value(part: bytes | None) -> Json:
+    return None if part is None else msgspec.json.decode(part)

@@ -1,0 +1,166 @@
+"""The client for programs without an event loop: the same calls, waited for on a loop in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any, Generic, Self, TypeVar, overload
+
+from perdure.engine.engine import RunResult
+from perdure.errors import Json
+from perdure.ids import RunId
+from perdure.model.config import RunConfig
+from perdure.model.events import EventEnvelope, RunPhase
+from perdure.sdk.app import Startable
+from perdure.sdk.client import Client, Opening, Run
+from perdure.sdk.ops import Op
+from perdure.sdk.pipelines import PipelineDefinition
+from perdure.sdk.reading import RunSummary
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop that runs in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="perdure-client", daemon=True)
+        self._thread.start()
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``. Interrupting the caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Let what runs end, then the loop and its thread."""
+        self.wait(self._loop.shutdown_asyncgens())
+        self.wait(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+
+class BlockingClient:
+    """``Client`` for programs without an event loop; each method does what its twin there does.
+
+    Runs are driven in the background for as long as the client is open.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self._thread = LoopThread()
+        try:
+            self._client: Client = self._thread.wait(opening.open())
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def start(
+        self,
+        op: Op[In, Out] | PipelineDefinition[In, Out],
+        input: In | None = None,
+        *,
+        key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        run_config: RunConfig | None = None,
+        run_id: RunId | None = None,
+        context: Mapping[str, Json] | None = None,
+        config: Any = None,
+        detach: bool = False,
+    ) -> BlockingRun[Out]: ...
+    @overload
+    def start(self, op: str | Startable, input: Any = None, **options: Any) -> BlockingRun[Any]: ...
+    def start(self, op: Any, input: Any = None, **options: Any) -> BlockingRun[Any]:  # noqa: A002 — the term
+        """Start a run, and drive it in the background."""
+        return BlockingRun(self._thread, self._thread.wait(self._client.start(op, input, **options)))
+
+    @overload
+    def get(self, run_id: str, op: Op[In, Out] | PipelineDefinition[In, Out]) -> BlockingRun[Out]: ...
+    @overload
+    def get(self, run_id: str, op: None = None) -> BlockingRun[Any]: ...
+    def get(self, run_id: str, op: Any = None) -> BlockingRun[Any]:
+        """The run of this id, or of the beginning of one."""
+        return BlockingRun(self._thread, self._thread.wait(self._client.get(run_id, op)))
+
+    def list(
+        self, *, phase: RunPhase | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
+    ) -> builtins.list[RunSummary]:
+        """The newest runs that are in ``phase`` and bear all ``labels``."""
+        return self._thread.wait(self._client.list(phase=phase, labels=labels, limit=limit))
+
+    def resume(self, run_id: str) -> BlockingRun[Any]:
+        """Drive a run on in the background, unless somebody does already."""
+        return BlockingRun(self._thread, self._thread.wait(self._client.resume(run_id)))
+
+    def recover(self) -> builtins.list[RunId]:
+        """Drive on every unfinished run that nobody owns."""
+        return self._thread.wait(self._client.recover())
+
+    def close(self) -> None:
+        """Interrupt what is driven here, resumable, and let go of transports and stores."""
+        try:
+            self._thread.wait(self._client.aclose())
+        finally:
+            self._thread.close()
+
+
+class BlockingRun(Generic[Out]):
+    """``Run`` for programs without an event loop."""
+
+    def __init__(self, thread: LoopThread, run: Run[Out]) -> None:
+        self._thread = thread
+        self._run = run
+
+    def __repr__(self) -> str:
+        return repr(self._run)
+
+    @property
+    def id(self) -> RunId:
+        """The run's id."""
+        return self._run.id
+
+    def result(self) -> Out:
+        """Wait for the end and give what the run exports."""
+        return self._thread.wait(self._run.result())
+
+    def wait(self) -> RunResult:
+        """Wait for the end; a run that failed is no error here."""
+        return self._thread.wait(self._run.wait())
+
+    def phase(self) -> RunPhase:
+        """Running, or how the run ended."""
+        return self._thread.wait(self._run.phase())
+
+    def context(self) -> dict[str, Json]:
+        """The context after the last state that completed."""
+        return self._thread.wait(self._run.context())
+
+    def events(self, after: int = 0) -> Iterator[EventEnvelope]:
+        """The run's events as they are written, until it has ended."""
+        stream = self._run.events(after).__aiter__()
+
+        async def following() -> EventEnvelope | None:
+            return await anext(stream, None)
+
+        while (envelope := self._thread.wait(following())) is not None:
+            yield envelope

@@ -1,0 +1,74 @@
+"""Facades for states that run in a thread: the same calls, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from perdure.errors import Json
+from perdure.ids import ArtifactId
+from perdure.model.events import ArtifactKind, DomainEvent
+from perdure.model.handler import IoCall, IoProvider, IoResult, Recorder
+
+T = TypeVar("T")
+
+
+class _Facade:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class BlockingIo(_Facade):
+    """``IoProvider`` for a function that is not ``async``; each method does what its twin there does."""
+
+    def __init__(self, io: IoProvider, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._io = io
+
+    def call(self, call: IoCall) -> IoResult:
+        """Ask, or be answered by the recorded fact."""
+        return self._wait(self._io.call(call))
+
+    def record_value(self, key: str, value: Json) -> ArtifactId:
+        """Bind ``value`` to ``key``."""
+        return self._wait(self._io.record_value(key, value))
+
+    def get_recorded_fact(self, key: str) -> ArtifactId | None:
+        """The payload's id of the fact bound to ``key``, if there is one."""
+        return self._wait(self._io.get_recorded_fact(key))
+
+    def now_millis(self) -> int:
+        """Milliseconds since 1970-01-01 UTC, as a fact."""
+        return self._wait(self._io.now_millis())
+
+    def random_bytes(self, count: int) -> bytes:
+        """``count`` random bytes, as a fact."""
+        return self._wait(self._io.random_bytes(count))
+
+    def uuid4(self) -> str:
+        """A random UUID, as a fact."""
+        return self._wait(self._io.uuid4())
+
+    def read_artifact(self, artifact_id: ArtifactId) -> bytes:
+        """The bytes of an artifact that an answer, the context or the input names."""
+        return self._wait(self._io.read_artifact(artifact_id))
+
+
+class BlockingRecorder(_Facade):
+    """``Recorder`` for a function that is not ``async``."""
+
+    def __init__(self, rec: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._rec = rec
+
+    def emit(self, event: DomainEvent) -> None:
+        """Keep ``event``."""
+        self._wait(self._rec.emit(event))
+
+    def artifact(self, kind: ArtifactKind, data: bytes, meta: Json = None) -> ArtifactId:
+        """Keep ``data`` as an artifact."""
+        return self._wait(self._rec.artifact(kind, data, meta))

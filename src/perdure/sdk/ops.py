@@ -1,0 +1,353 @@
+"""Operations written as functions: ``op`` and what it makes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar, overload
+
+from perdure.errors import ErrorCategory, InvalidPlanError, Json, StateError
+from perdure.ids import OpId, OpPath, StateId
+from perdure.model.handler import Context, IoProvider, Recorder
+from perdure.model.meta import StateMeta
+from perdure.model.plan import DependencyEdge, StateGraph, StateNode
+from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Origin, bind
+from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
+from perdure.sdk.manifests import Pipeline
+from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
+from perdure.sdk.states import StateDefinition, StateMaker
+from perdure.sdk.values import UNTYPED, Codec, accepts
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Op(Generic[In, Out]):
+    """An operation made of functions; an ``Operation`` for planners, made by :func:`op`.
+
+    ``In`` is the type of its input, ``Out`` of its runs' results.
+    """
+
+    def __init__(
+        self, declared: Declared, op_version: str, output: Any, exports: Sequence[str] | None
+    ) -> None:
+        self.op_version = op_version
+        self._declared = declared
+        self._states = list(declared.states)
+        self._output = output
+        self._exports = exports
+
+    def __repr__(self) -> str:
+        return f"<op {self.op_id} {self.op_version}: {len(self._states)} states>"
+
+    # What an operation is to planners
+
+    @property
+    def op_id(self) -> OpId:
+        """The operation's name; ``InvalidIdError`` if it is not a segment."""
+        return OpId(self._declared.op_id)
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The keys that it reads from earlier steps."""
+        return tuple(self._declared.imports)
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """The states whose results are a run's: those named, or those that no other state takes."""
+        return tuple(self.export_types)
+
+    def expand(self, op_path: OpPath, config: Json, input: Json) -> StateGraph:  # noqa: A002 — the term
+        """The states as a graph; ``InvalidPlanError`` (``op_invalid``) if the operation has mistakes."""
+        refuse_mistakes(self._declared.op_id, self.mistakes())
+        nodes = [
+            StateNode(StateId(f"{op_path}.{each.definition.name}"), FunctionState(each, input, config))
+            for each in self.states
+        ]
+        edges = [
+            DependencyEdge(StateId(f"{op_path}.{before}"), StateId(f"{op_path}.{each.definition.name}"))
+            for each in self.states
+            for before in each.before
+        ]
+        return StateGraph(nodes, edges)
+
+    # What it is to its author
+
+    @property
+    def state(self) -> StateMaker:
+        """The decorator that makes a function a state of this operation; see :class:`StateMaker`."""
+        return StateMaker(self._add)
+
+    def mistakes(self) -> list[Mistake]:
+        """Everything that keeps the operation from running, in the order of its states."""
+        return self._bound[1] + self._own_mistakes()
+
+    @property
+    def states(self) -> list[BoundState]:
+        """The states with their arguments, in the order in which they were given."""
+        return self._bound[0]
+
+    @property
+    def place(self) -> Place:
+        """Where the operation was made."""
+        return self._declared.place
+
+    @cached_property
+    def export_types(self) -> Mapping[str, Codec]:
+        """The exported keys with their types."""
+        results = {each.definition.name: each.result for each in self.states}
+        if self._exports is not None:
+            return {name: results.get(name) or Codec(UNTYPED) for name in self._exports}
+        taken = {name for each in self.states for name in each.before}
+        return {name: codec for name, codec in results.items() if codec is not None and name not in taken}
+
+    @property
+    def import_types(self) -> Mapping[str, Codec]:
+        """The imported keys with their types."""
+        return {key: Codec(annotation) for key, annotation in self._declared.imports.items()}
+
+    @property
+    def input_type(self) -> Any:
+        """The type of the input; None if none was declared."""
+        return self._declared.input
+
+    def pipeline_of(self, config: Any = None) -> Pipeline:
+        """The pipeline that runs this operation alone."""
+        return Pipeline.of_op(self._declared.op_id, self.op_version, self.config_json(config))
+
+    def config_json(self, config: Any) -> Json:
+        """``config`` as a manifest keeps it."""
+        return Codec(self._declared.config if self._declared.config is not None else UNTYPED).to_json(config)
+
+    def input_json(self, given: Any) -> Json:
+        """``given`` as a manifest keeps it; ``InvalidPlanError`` (``input_invalid``) for another type."""
+        return typed_input(self.input_type, given)
+
+    def result_of(self, exports: Mapping[str, Json]) -> Out:
+        """A run's result from its exports: the value of the only one, or all of them by name."""
+        result: Out = typed_result(self._output, self.export_types, exports)
+        return result
+
+    @cached_property
+    def _bound(self) -> tuple[list[BoundState], list[Mistake]]:
+        return bind(self._declared._replace(states=tuple(self._states)))
+
+    def _add(self, definition: StateDefinition[..., Any, Any]) -> None:
+        self._states.append(definition)
+        for cached in ("_bound", "export_types"):
+            self.__dict__.pop(cached, None)
+
+    def _own_mistakes(self) -> list[Mistake]:
+        found: list[Mistake] = []
+
+        def wrong(code: str, message: str, hint: str) -> None:
+            found.append(Mistake(code, message, self.place, hint))
+
+        if OpId.pattern.fullmatch(self._declared.op_id) is None:
+            wrong(
+                "op_id_invalid",
+                f"{self._declared.op_id!r} cannot name an operation",
+                "use lower-case letters, digits and _, beginning with a letter",
+            )
+        if not self._states:
+            wrong("op_empty", "the operation has no states", "add one with @operation.state")
+        names = {each.name for each in self._states}
+        for name in self._exports or ():
+            if name not in names:
+                wrong(
+                    "export_unknown",
+                    f"it exports {name}, which is none of its states",
+                    f"export one of: {', '.join(sorted(names))}",
+                )
+        for key in sorted(names & self._declared.imports.keys()):
+            wrong("import_taken", f"{key} is both an import and a state", "rename one of them")
+        tags = {tag for each in self._states for tag in each.meta.tags}
+        for each in self._states:
+            for tag in each.meta.depends_on:
+                if tag not in tags:
+                    wrong(
+                        "tag_unknown",
+                        f"{each.name} depends on the tag {tag!r}, which no state has",
+                        "give a state the tag, or take the dependency away",
+                    )
+        if self._output is not None and len(self.export_types) == 1:
+            name, codec = next(iter(self.export_types.items()))
+            if not accepts(self._output, codec.annotation):
+                wrong(
+                    "output_mistyped",
+                    f"its output is to be {Codec(self._output).name}, and {name} returns {codec.name}",
+                    "make the two annotations agree",
+                )
+        return found
+
+
+class FunctionState:
+    """A function as a state of a plan: arguments in, result out."""
+
+    def __init__(self, bound: BoundState, given: Json, config: Json) -> None:
+        self._bound = bound
+        self._given = given
+        self._config = config
+
+    def meta(self) -> StateMeta:
+        return self._bound.definition.meta
+
+    async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        definition = self._bound.definition
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for argument in self._bound.arguments:
+            value = self._value(argument, ctx, io, rec)
+            if argument.is_positional:
+                args.append(value)
+            else:
+                kwargs[argument.name] = value
+        if definition.is_async:
+            result = await definition.function(*args, **kwargs)
+        else:
+            result = await asyncio.to_thread(definition.function, *args, **kwargs)
+        codec = self._bound.result
+        if codec is None or (result is None and codec.annotation is UNTYPED):
+            return
+        try:
+            data = codec.to_json(result)
+        except (TypeError, ValueError) as error:
+            raise StateError.of(
+                "result_invalid",
+                f"{definition.name} returned a {type(result).__name__} that cannot be recorded: {error}",
+                category=ErrorCategory.PARSING_INPUT,
+            ) from error
+        ctx.write(definition.name, data)
+
+    def _value(self, argument: Argument, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+        match argument.origin:
+            case Origin.TOOL:
+                return _tool(argument.key, ctx, io, rec)
+            case Origin.INPUT:
+                data = self._given
+            case Origin.CONFIG:
+                data = self._config
+            case _:
+                data = ctx.read(argument.key)
+        if data is None and argument.default is not NO_DEFAULT:
+            return argument.default
+        try:
+            return argument.codec.from_json(data)
+        except ValueError as error:
+            raise StateError.of(
+                "argument_invalid",
+                f"{self._bound.definition.name} takes {argument.name} as {argument.codec.name}: {error}",
+                category=ErrorCategory.PARSING_INPUT,
+            ) from error
+
+
+def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+    match key:
+        case "ctx":
+            return ctx
+        case "io":
+            return io
+        case "rec":
+            return rec
+        case "blocking_io":
+            return BlockingIo(io, asyncio.get_running_loop())
+        case _:
+            return BlockingRecorder(rec, asyncio.get_running_loop())
+
+
+def typed_input(annotation: Any, given: Any) -> Json:
+    """An input as JSON, checked against its type; given as a value of the type, or as its JSON form."""
+    codec = Codec(UNTYPED if annotation is None else annotation)
+    try:
+        data = codec.to_json(given)
+        codec.from_json(data)
+    except (TypeError, ValueError) as error:
+        raise InvalidPlanError.of(
+            "input_invalid",
+            f"the input is to be {codec.name}: {error}",
+            category=ErrorCategory.PARSING_INPUT,
+        ) from error
+    return data
+
+
+def typed_result(output: Any, types: Mapping[str, Codec], exports: Mapping[str, Json]) -> Any:
+    """Exports as the value that a caller expects: one alone is the result itself."""
+    values: Any = {key: codec.from_json(exports.get(key)) for key, codec in types.items() if key in exports}
+    if len(types) == 1:
+        (key,) = types
+        values = values.get(key)
+        return values if output is None else Codec(output).from_json(exports.get(key))
+    return values if output is None else Codec(output).from_json(dict(exports))
+
+
+@overload
+def op(
+    op_id: str,
+    op_version: str = "1",
+    *,
+    input: type[In],
+    output: type[Out],
+    config: Any = None,
+    imports: Mapping[str, Any] | None = None,
+    exports: Sequence[str] | None = None,
+    states: Sequence[StateDefinition[..., Any, Any]] = (),
+) -> Op[In, Out]: ...
+@overload
+def op(
+    op_id: str,
+    op_version: str = "1",
+    *,
+    input: type[In],
+    output: None = None,
+    config: Any = None,
+    imports: Mapping[str, Any] | None = None,
+    exports: Sequence[str] | None = None,
+    states: Sequence[StateDefinition[..., Any, Any]] = (),
+) -> Op[In, Any]: ...
+@overload
+def op(
+    op_id: str,
+    op_version: str = "1",
+    *,
+    input: None = None,
+    output: type[Out],
+    config: Any = None,
+    imports: Mapping[str, Any] | None = None,
+    exports: Sequence[str] | None = None,
+    states: Sequence[StateDefinition[..., Any, Any]] = (),
+) -> Op[Any, Out]: ...
+@overload
+def op(
+    op_id: str,
+    op_version: str = "1",
+    *,
+    input: Any = None,
+    output: Any = None,
+    config: Any = None,
+    imports: Mapping[str, Any] | None = None,
+    exports: Sequence[str] | None = None,
+    states: Sequence[StateDefinition[..., Any, Any]] = (),
+) -> Op[Any, Any]: ...
+def op(
+    op_id: str,
+    op_version: str = "1",
+    *,
+    input: Any = None,  # noqa: A002 — the term
+    output: Any = None,
+    config: Any = None,
+    imports: Mapping[str, Any] | None = None,
+    exports: Sequence[str] | None = None,
+    states: Sequence[StateDefinition[..., Any, Any]] = (),
+) -> Op[Any, Any]:
+    """Make an operation. Its states are those given, and those that ``@operation.state`` adds.
+
+    ``input`` and ``output`` are the types of its input and of a run's result, ``config`` that of its
+    configuration in a pipeline; ``imports`` gives the types of the keys that it reads from earlier steps;
+    ``exports`` names the states whose results it offers, those that no other state takes unless given.
+
+    Nothing is checked here but when the operation is first used, or by ``perdure op check``, so that all
+    mistakes are told at once.
+    """
+    declared = Declared(op_id, tuple(states), imports or {}, input, config, place_of_caller(1))
+    return Op(declared, op_version, output, exports)

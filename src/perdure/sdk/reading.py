@@ -1,0 +1,201 @@
+"""Looking at stored runs: what lists and statuses are made of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.engine.engine import RunResult, read_manifest, read_view
+from perdure.engine.history import RunView
+from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
+from perdure.ids import RunId, StateId
+from perdure.model.config import RunManifest
+from perdure.model.events import ARTIFACT_WRITTEN, DomainEvent, EventEnvelope, RunPhase
+from perdure.sdk.manifests import labels_of
+from perdure.sdk.planner import Planner, pipeline_of, run_exports
+from perdure.stores.bundle import Stores
+from perdure.stores.reading import read_json
+
+PREFIX_CHARACTERS_MIN = 4
+_PAGE = 500
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """One line of a list of runs. ``error`` is the code for which a run's history cannot be read.
+
+    ``started_millis`` is milliseconds since 1970-01-01 UTC.
+    """
+
+    run_id: RunId
+    phase: RunPhase | None
+    op_id: str | None = None
+    op_version: str | None = None
+    labels: Mapping[str, str] = {}
+    states_completed: int = 0
+    events: int = 0
+    started_millis: int | None = None
+    error: str | None = None
+
+    def to_json(self) -> Json:
+        """The fields by name; the phase by its wire name."""
+        return {
+            "run_id": self.run_id,
+            "phase": None if self.phase is None else self.phase.value,
+            "op_id": self.op_id,
+            "op_version": self.op_version,
+            "labels": dict(self.labels),
+            "states_completed": self.states_completed,
+            "events": self.events,
+            "started_millis": self.started_millis,
+            "error": self.error,
+        }
+
+
+async def find_run(stores: Stores, text: str) -> RunId:
+    """The run of an id, or of the beginning of one that no other run has.
+
+    Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``run_ambiguous``).
+    """
+    if len(text) >= 32:
+        return RunId(text)
+    prefix = text.lower()
+    if len(prefix) < PREFIX_CHARACTERS_MIN:
+        raise _ambiguous(
+            f"a run is named by its id, or by its first {PREFIX_CHARACTERS_MIN} characters or more"
+        )
+    found = [run_id async for run_id in all_runs(stores) if run_id.startswith(prefix)]
+    if not found:
+        raise NotFoundError.of("run_not_found", "no run's id begins like that", details={"prefix": prefix})
+    if len(found) > 1:
+        raise _ambiguous(f"several runs begin like that: {', '.join(found[:5])}")
+    return found[0]
+
+
+async def all_runs(stores: Stores, *, unfinished: bool = False) -> AsyncIterator[RunId]:
+    """Every run's id, the newest first, page by page."""
+    last: RunId | None = None
+    while page := await stores.events.list_runs(last, _PAGE, unfinished=unfinished):
+        for run_id in page:
+            yield run_id
+        last = page[-1]
+
+
+async def list_summaries(
+    stores: Stores, *, phase: RunPhase | None = None, labels: Mapping[str, str], limit: int
+) -> list[RunSummary]:
+    """The newest runs that are in ``phase`` and bear all ``labels``, at most ``limit``."""
+    found: list[RunSummary] = []
+    async for run_id in all_runs(stores, unfinished=phase is RunPhase.RUNNING):
+        if len(found) >= limit:
+            break
+        summary = await summary_of(stores, run_id)
+        if phase in (None, summary.phase) and labels.items() <= summary.labels.items():
+            found.append(summary)
+    return found
+
+
+async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
+    """A run in a line. A run that cannot be read has its error's code there."""
+    try:
+        view = await read_view(stores, run_id)
+        manifest = await manifest_of(stores, view)
+    except PerdureError as error:
+        return RunSummary(run_id, None, error=error.code)
+    first = await stores.events.read_range(run_id, 1, 1)
+    return RunSummary(
+        run_id,
+        view.phase,
+        None if manifest is None else manifest.op_id,
+        None if manifest is None else manifest.op_version,
+        {} if manifest is None else labels_of(manifest),
+        len(view.completed),
+        view.head_seq,
+        first[0].ts_millis if first else None,
+    )
+
+
+async def status_of(stores: Stores, run_id: RunId) -> Json:
+    """Everything that ``run status`` shows; ``NotFoundError`` (``run_not_found``)."""
+    events = await existing_events(stores, run_id)
+    view = await read_view(stores, run_id)
+    summary = await summary_of(stores, run_id)
+    return summary.to_json() | {
+        "facts": len(view.facts),
+        "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
+        "last_event_millis": events[-1].ts_millis,
+        "states": [_state_json(view, state_id) for state_id in view.states],
+        "outputs": _outputs(events),
+    }
+
+
+async def existing_events(stores: Stores, run_id: RunId, from_seq: int = 1) -> list[EventEnvelope]:
+    """A run's events; ``NotFoundError`` (``run_not_found``) for a run that has none at all."""
+    events = await stores.events.read_range(run_id, from_seq)
+    if not events and not await stores.events.head_seq(run_id):
+        raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
+    return events
+
+
+async def manifest_of(stores: Stores, view: RunView) -> RunManifest | None:
+    """The manifest that a history names; None for one that was never started."""
+    return await read_manifest(stores, view.started.manifest_id) if view.started else None
+
+
+def run_failure(run_id: RunId, view: RunView) -> RunError:
+    """What a caller who waits for a result is told of a run that ended without one."""
+    if view.phase is RunPhase.CANCELLED:
+        return RunError.of("run_cancelled", "the run was cancelled", details={"run_id": run_id})
+    failed = [
+        (state_id, progress.last_error)
+        for state_id, progress in view.states.items()
+        if state_id not in view.completed and progress.last_error is not None
+    ]
+    state_id, info = failed[-1] if failed else (None, None)
+    return RunError.of(
+        "run_failed",
+        "the run failed" if info is None else f"{state_id} failed with {info.code}: {info.message}",
+        category=ErrorCategory.UNKNOWN if info is None else info.category,
+        details={"run_id": run_id, "state_id": state_id, "code": None if info is None else info.code},
+    )
+
+
+def _state_json(view: RunView, state_id: StateId) -> Json:
+    progress = view.states[state_id]
+    if state_id in view.completed:
+        status = "completed"
+    else:
+        status = "open" if state_id in view.open_attempts else "failed"
+    error = progress.last_error
+    return {
+        "state_id": state_id,
+        "status": status,
+        "attempts": progress.last_attempt + 1,
+        "error": None if error is None else {"code": error.code, "message": error.message},
+    }
+
+
+def _outputs(events: list[EventEnvelope]) -> list[Any]:
+    return [
+        {"artifact_id": event.payload["artifact_id"], "name": (event.payload.get("meta") or {}).get("name")}
+        for envelope in events
+        if isinstance(event := envelope.event, DomainEvent) and event.name == ARTIFACT_WRITTEN
+    ]
+
+
+def _ambiguous(message: str) -> RunError:
+    return RunError.of(
+        "run_ambiguous", message, category=ErrorCategory.PARSING_INPUT, hint="type more of the id"
+    )
+
+
+async def exports_of(stores: Stores, planner: Planner, ended: RunResult) -> dict[str, Json]:
+    """What a run that completed exports; empty for any other."""
+    if ended.phase is not RunPhase.COMPLETED or ended.final_snapshot_id is None:
+        return {}
+    manifest = await manifest_of(stores, await read_view(stores, ended.run_id))
+    if manifest is None:
+        return {}
+    context, _ = await read_json(stores.artifacts, ended.final_snapshot_id)
+    return run_exports(planner, pipeline_of(manifest)[0], context)

@@ -1,0 +1,140 @@
+"""States as functions: what ``@state`` makes of one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from perdure.model.config import RetryPolicy
+from perdure.model.meta import SideEffectKind, StateMeta
+from perdure.sdk.mistakes import Place, place_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class StateDefinition(Generic[P, T, R]):
+    """A function that is a state. It can still be called as the plain function that it is.
+
+    ``name`` is the function's; it names the state and its result. ``T`` is what a call gives, ``R`` what the
+    state's result is: they differ for ``async`` functions.
+    """
+
+    def __init__(self, function: Callable[P, T], meta: StateMeta, after: tuple[str, ...]) -> None:
+        self.function = function
+        self.name = str(getattr(function, "__name__", ""))
+        self.meta = meta
+        self.after = after
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<state {self.name}>"
+
+    @property
+    def result(self) -> R:
+        """The default of a parameter that takes this state's result, whatever the parameter's name is.
+
+        ``def total(cents: int = price.result)`` says the same as ``def total(price: int)``, and type checkers
+        compare the types.
+        """
+        return cast(R, ResultOf(self.name))
+
+    @property
+    def place(self) -> Place:
+        """Where the function stands."""
+        return place_of(self.function)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function runs on the event loop; others run in a thread."""
+        return inspect.iscoroutinefunction(self.function)
+
+
+class ResultOf:
+    """Stands for a state's result in a parameter's default."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class StateDecorator(Protocol):
+    """What ``state(…)`` with options gives: turns a function into a :class:`StateDefinition`."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> StateDefinition[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> StateDefinition[P, R, R]: ...
+
+
+class StateMaker:
+    """Makes functions states: the decorator ``state``, and ``@operation.state``, which also adds them there.
+
+    A function's parameters say what it needs: a parameter takes the result of the state of its name; an
+    import of its name; the operation's input, if it is called ``input`` or annotated with the input's type;
+    the operation's configuration, if it is called ``config``; or ``Context``, ``IoProvider``, ``Recorder`` by
+    annotation (``BlockingIo``, ``BlockingRecorder`` in functions that are not ``async``).
+
+    ``after`` names states, or gives them, that must come first though their results are not taken.
+    ``tags``, ``depends_on``, ``side_effects``, ``idempotency`` and ``timeout`` are those of ``StateMeta``;
+    ``retry`` takes the place of the run's retry policy. A function that is not ``async`` runs in a thread.
+    """
+
+    def __init__(self, keep: Callable[[StateDefinition[..., Any, Any]], None] = lambda _: None) -> None:
+        self._keep = keep
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> StateDefinition[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> StateDefinition[P, R, R]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        after: Sequence[str | StateDefinition[..., Any, Any]] = (),
+        tags: Sequence[str] = (),
+        depends_on: Sequence[str] = (),
+        side_effects: SideEffectKind = SideEffectKind.PURE,
+        idempotency: str | None = None,
+        timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> StateDecorator: ...
+    def __call__(self, *function: Any, **options: Any) -> Any:
+        def define(function: Callable[..., Any]) -> StateDefinition[..., Any, Any]:
+            definition: StateDefinition[..., Any, Any] = _defined(function, **options)
+            self._keep(definition)
+            return definition
+
+        return define(*function) if function else define
+
+
+def _defined(
+    function: Callable[..., Any],
+    *,
+    after: Sequence[str | StateDefinition[..., Any, Any]] = (),
+    tags: Sequence[str] = (),
+    depends_on: Sequence[str] = (),
+    side_effects: SideEffectKind = SideEffectKind.PURE,
+    idempotency: str | None = None,
+    timeout: timedelta | None = None,
+    retry: RetryPolicy | None = None,
+) -> StateDefinition[..., Any, Any]:
+    meta = StateMeta(
+        tuple(tags), tuple(depends_on), side_effects, idempotency, timeout=timeout, retry_policy=retry
+    )
+    names = tuple(each if isinstance(each, str) else each.name for each in after)
+    return StateDefinition(function, meta, names)
+
+
+state = StateMaker()
+"""Makes a function a state; see :class:`StateMaker`."""
