@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from datetime import timedelta
 from typing import Any
@@ -184,6 +185,7 @@ def test_public_names_are_all_there() -> None:
         told = {line.split("#")[0].split()[-1] for line in text if line.startswith("from perdure.")}
     assert told == {*perdure.__all__, "open"} <= set(dir(perdure))
     for name in perdure.__all__:
-        assert getattr(perdure, name).__name__ == name
+        home = importlib.import_module(f"perdure.{perdure._HOME[name]}")  # type: ignore[attr-defined]  # private
+        assert getattr(perdure, name) is getattr(home, name)
     with pytest.raises(AttributeError):
         _ = perdure.nothing  # type: ignore[attr-defined]  # that is the point

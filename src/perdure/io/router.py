@@ -78,5 +78,5 @@ class _Routed:
 
 
 def serves(group: str, namespace: str) -> bool:
-    """Whether ``namespace`` is ``group`` or lies below it."""
-    return namespace == group or namespace.startswith(group + ".")
+    """Whether ``namespace`` is ``group`` or lies below it. Everything lies below the group without a name."""
+    return not group or namespace == group or namespace.startswith(group + ".")

@@ -13,6 +13,7 @@ from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
+from perdure.proof.replay import ReplayReport
 from perdure.sdk.app import Startable
 from perdure.sdk.client import Client, Opening, Run
 from perdure.sdk.ops import Op
@@ -154,6 +155,10 @@ class BlockingRun(Generic[Out]):
     def context(self) -> dict[str, Json]:
         """The context after the last state that completed."""
         return self._thread.wait(self._run.context())
+
+    def replay(self) -> ReplayReport:
+        """Execute the states that completed again, from the recorded facts alone, and compare."""
+        return self._thread.wait(self._run.replay())
 
     def events(self, after: int = 0) -> Iterator[EventEnvelope]:
         """The run's events as they are written, until it has ended."""

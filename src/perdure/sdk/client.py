@@ -17,6 +17,7 @@ from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, EventEnvelope, RunPhase
+from perdure.proof.replay import ReplayReport, replay_run
 from perdure.sdk.app import App, Startable
 from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
@@ -318,6 +319,13 @@ class Run(Generic[Out]):
             return {}
         context, _ = await read_json(self._client.stores.artifacts, view.checkpoint)
         return dict(context)
+
+    async def replay(self) -> ReplayReport:
+        """Execute the states that completed again, from the recorded facts alone, and compare.
+
+        Raises ``InvalidPlanError`` if the app no longer has what the run was made of.
+        """
+        return await replay_run(self._client.stores, self.id, self._client.app.resolver)
 
     def events(self, after: int = 0) -> AsyncIterator[EventEnvelope]:
         """The run's events as they are written, from the one after ``after`` on, until it has ended."""

@@ -1,7 +1,8 @@
 """From a URL to stores: schemes, and the factories that serve them.
 
 A factory is named as ``module:function`` and imported on first use, so that a program pays only for the
-store that it uses, and this layer knows no driver.
+store that it uses, and this layer knows no driver. Installed packages offer more by entry points of the group
+``perdure.stores``, named by scheme: functions of the address's rest and of failpoints.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ FACTORIES: dict[str, str] = {
     "sqlite": "perdure.wiring:open_sqlite",
 }
 
+STORES_GROUP = "perdure.stores"
+
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
 
 
@@ -38,9 +41,14 @@ def open_location(url: str, failpoints: Failpoints | None = None) -> Stores:
     scheme, rest = match.groups() if match else ("sqlite", url)
     factory = FACTORIES.get(scheme)
     if factory is None:
-        known = ", ".join(sorted(FACTORIES))
-        raise StorageError.of(
-            "store_scheme_unknown", f"no store serves {scheme}: addresses", hint=f"use one of: {known}"
-        )
+        from importlib.metadata import entry_points
+
+        installed = entry_points(group=STORES_GROUP)
+        if scheme not in installed.names:
+            known = ", ".join(sorted({*FACTORIES, *installed.names}))
+            raise StorageError.of(
+                "store_scheme_unknown", f"no store serves {scheme}: addresses", hint=f"use one of: {known}"
+            )
+        return cast("Stores", installed[scheme].load()(rest, failpoints))
     module, _, name = factory.partition(":")
     return cast("Stores", getattr(importlib.import_module(module), name)(rest, failpoints))
