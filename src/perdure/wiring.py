@@ -18,7 +18,7 @@ from perdure.stores.bundle import Stores
 def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of a SQLite file; what follows ``sqlite:`` is its path."""
     store = SqliteStore(Path(rest), failpoints=failpoints)
-    return Stores(store, store, store, store, store.close)
+    return Stores(store, store, store, store, store.close, store.describe)
 
 
 def exec_transport(

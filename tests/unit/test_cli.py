@@ -128,7 +128,7 @@ def test_a_failed_run_exits_with_one(terminal: Terminal) -> None:
     """And says why, in every place."""
     code, out, _ = terminal.type("run", "start", "raises", "--run-id", RUN, *APP)
     assert code == 1
-    assert "handler_raised ValueError: no luck" in out
+    assert "handler_raised: ValueError: no luck" in out
     assert terminal.read("run", "status", RUN)["states"][0]["error"]["code"] == "handler_raised"
     assert "no luck" in terminal.type("run", "events", RUN)[1]
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cyclopts import App as CommandApp
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, Parameter
 
 from perdure import __version__
 from perdure.cli import demo, driving, keeping, looking, ops
@@ -28,6 +28,7 @@ cli = CommandApp(
     help="Durable, replayable, provable runs.",
     version=__version__,
     result_action="return_value",
+    default_parameter=Parameter(show_default=False, negative_iterable=()),
 )
 run = CommandApp(name="run", help="Start, resume, replay and look at runs.")
 op = CommandApp(name="op", help="Look at operations and check them.")
@@ -47,7 +48,7 @@ def run_command(words: Sequence[str]) -> int:
     """Run the command that ``words`` spell."""
     output = Output(as_json="--json" in words)
     try:
-        code = cli(words, exit_on_error=False, print_error=False)
+        code = cli(words, exit_on_error=False, print_error=False, console=output.console())
     except CycloptsError as error:
         output.error("usage", str(error), "see `perdure --help`")
         return EXIT_USAGE

@@ -13,7 +13,7 @@ from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.errors import Json, PerdureError
 from perdure.model.plan import ExecutionPlan, topological_order
 from perdure.sdk import App, Op, PipelineDefinition, manifest_for
-from perdure.sdk.mistakes import Mistake
+from perdure.sdk.mistakes import Mistake, Place
 
 
 def add_to(op: CommandApp) -> None:
@@ -138,7 +138,7 @@ def check(op_id: str | None = None, /, *, common: Common = COMMON, source: Sourc
         for name, mistakes in found.items():
             output.line(f"{name}: {'ok' if not mistakes else ''}".rstrip(" "))
             for mistake in mistakes:
-                output.line(f"  {mistake.place}")
+                output.line(f"  {_nearby(mistake.place)}")
                 output.line(f"    {mistake.code}: {mistake.message}")
                 output.line(f"    hint: {mistake.hint}")
     return EXIT_FAILED if any(found.values()) else EXIT_COMPLETED
@@ -150,6 +150,12 @@ def _mistakes(app: App, op_id: str) -> list[Mistake]:
         app.op(op_id)  # raises, and says what there is
     found = [mistake for each in choices for mistake in _mistakes_of(each)]
     return list(dict.fromkeys(found))
+
+
+def _nearby(place: Place) -> str:
+    """A place by its path from the current folder, if it lies there."""
+    path = Path(place.file)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{place.line}"
 
 
 def _mistakes_of(definition: Any) -> list[Mistake]:

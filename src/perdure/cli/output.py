@@ -37,6 +37,9 @@ _USAGE_CODES = frozenset(
 )
 
 
+_WHOLE = frozenset({"run", "#", "phase", "time (UTC)", "started (UTC)"})
+
+
 class UsageError(PerdureError):
     """What was typed makes no sense; exit code 2."""
 
@@ -71,7 +74,7 @@ class Output:
         """A line that begins a part."""
         from rich.text import Text
 
-        self._console().print(Text(text, style="bold"))
+        self.console().print(Text(text, style="bold"))
 
     def json(self, value: Json) -> None:
         """A JSON value for a person."""
@@ -83,12 +86,12 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for column in columns:
-            table.add_column(column, overflow="fold", no_wrap=column in ("run", "#"))
+            table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
         for row in rows:
             table.add_row(*[Text(visible(str(cell))) for cell in row])
-        self._console().print(table)
+        self.console().print(table)
 
     def error(self, code: str, message: str, hint: str) -> None:
         """An error, and what to do next."""
@@ -98,12 +101,13 @@ class Output:
             return
         from rich.text import Text
 
-        console = self._console(stderr=True)
-        console.print(Text.assemble(("error: ", "bold red"), (code, "bold"), " ", visible(message)))
+        console = self.console(stderr=True)
+        console.print(Text.assemble(("error: ", "bold red"), (code, "bold"), ": ", visible(message)))
         if hint:
             console.print(Text.assemble(("hint:  ", "bold"), visible(hint)))
 
-    def _console(self, *, stderr: bool = False) -> Any:
+    def console(self, *, stderr: bool = False) -> Any:
+        """Where rich text goes: as wide as the terminal is now, without colours if NO_COLOR is set."""
         from rich.console import Console
 
         return Console(stderr=stderr, highlight=False, soft_wrap=False)

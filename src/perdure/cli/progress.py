@@ -83,7 +83,7 @@ class Progress:
                 info = event.error.info
                 if info.code in _NOT_ITS_FAULT:
                     return self._ended(event.state_id, "interrupted", f": {info.message}", now)
-                return self._ended(event.state_id, "failed", f": {info.code} {visible(info.message)}", now)
+                return self._ended(event.state_id, "failed", f": {info.code}: {visible(info.message)}", now)
             case RunCompleted():
                 self._ended_seconds = now
                 return f"run {run_id} {event.status.value.lower()} after {self._elapsed(now)}"
@@ -111,7 +111,7 @@ class Progress:
         from rich.table import Table
 
         with self._lock:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             for column in ("state", "status", "attempt", "facts", "elapsed"):
                 table.add_column(column, justify="left" if column in ("state", "status") else "right")
             now = self._ended_seconds or time.time()

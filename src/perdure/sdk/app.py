@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from perdure.errors import ErrorCategory, InvalidPlanError, Json
@@ -120,11 +121,14 @@ def installed_transport(namespace: str) -> TransportFactory | None:
 def _newest(choices: Sequence[Any], op_id: str, op_version: str | None) -> Any:
     found = [each for each in choices if each.op_id == op_id and op_version in (None, each.op_version)]
     if not found:
+        known = sorted({str(each.op_id) for each in choices})
+        close = get_close_matches(op_id, set(known) - {op_id}, 1)
         raise InvalidPlanError.of(
             "op_not_found",
             f"no operation {op_id}" + (f" in version {op_version}" if op_version else ""),
             category=ErrorCategory.PARSING_INPUT,
-            details={"known": sorted({str(each.op_id) for each in choices})},
+            details={"known": known},
+            hint=f"did you mean {close[0]}?" if close else None,
         )
     return found[-1]
 

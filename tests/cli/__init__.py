@@ -1,0 +1,1 @@
+"""What people see when they type commands."""

@@ -1,0 +1,135 @@
+"""Every command's screens, at 80 and 200 columns, as they were looked at and found good.
+
+``PERDURE_UPDATE_SCREENS=1`` writes those that changed anew, to be looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from perdure.cli import main
+from perdure.cli.common import APP_VARIABLE, STORE_VARIABLE
+from tests.cli.shop import COMPLETED, DETACHED, FAILED, fill
+
+SCREENS = Path(__file__).parent / "screens"
+UPDATE = "PERDURE_UPDATE_SCREENS"
+ORDER = '{"item": "tea", "count": 3}'
+HERE = "tests.cli.shop"
+
+COMMANDS = (
+    "run start",
+    "run resume",
+    "run status",
+    "run list",
+    "run events",
+    "run context",
+    "run facts",
+    "run replay",
+    "run watch",
+    "op list",
+    "op show",
+    "op check",
+    "store init",
+    "store migrate",
+    "store info",
+    "artifact get",
+    "worker",
+    "demo",
+)
+GROUPS = ("", "run", "op", "store", "artifact")
+
+CASES: dict[str, list[str]] = {
+    **{f"help {command}".strip(): [*command.split(), "--help"] for command in GROUPS + COMMANDS},
+    "run start": ["run", "start", "checkout", "--key", "k", "--label", "customer=7", "--input", ORDER],
+    "run start json": ["run", "start", "checkout", "--key", "k", "--input", ORDER, "--json"],
+    "run start detached": ["run", "start", "checkout", "--key", "k", "--input", ORDER, "--detach"],
+    "run start failing": ["run", "start", "refund", "--key", "k", "--input", ORDER, "--max-attempts", "1"],
+    "run start wrong input": ["run", "start", "checkout", "--input", '{"item": 7, "count": "x"}'],
+    "run start unknown": ["run", "start", "chekout"],
+    "run resume": ["run", "resume", DETACHED[:8]],
+    "run resume ended": ["run", "resume", COMPLETED],
+    "run status": ["run", "status", COMPLETED],
+    "run status failed": ["run", "status", FAILED],
+    "run status unfinished": ["run", "status", DETACHED],
+    "run status unknown": ["run", "status", "00000000-0000-0000-0000-000000000000"],
+    "run list": ["run", "list"],
+    "run list labelled": ["run", "list", "--label", "customer=7", "--json"],
+    "run list none": ["run", "list", "--phase", "cancelled"],
+    "run events": ["run", "events", COMPLETED],
+    "run events failed": ["run", "events", FAILED, "--from", "3"],
+    "run context": ["run", "context", COMPLETED],
+    "run context at": ["run", "context", COMPLETED, "--at", "price", "--key", "checkout.main.price"],
+    "run context nowhere": ["run", "context", FAILED, "--at", "payment"],
+    "run facts": ["run", "facts", COMPLETED],
+    "run facts one": ["run", "facts", COMPLETED, "--key", "price"],
+    "run facts unknown": ["run", "facts", COMPLETED, "--key", "prise"],
+    "run replay": ["run", "replay", COMPLETED],
+    "run replay changed": ["run", "replay", COMPLETED, "--app", f"{HERE}:changed"],
+    "run watch": ["run", "watch", COMPLETED],
+    "op list": ["op", "list"],
+    "op show": ["op", "show", "checkout"],
+    "op show pipeline": ["op", "show", "delivery"],
+    "op check": ["op", "check"],
+    "op check mistaken": ["op", "check", "--app", f"{HERE}:mistaken"],
+    "op check mistaken json": ["op", "check", "wrong", "--app", f"{HERE}:mistaken", "--json"],
+    "store init": ["store", "init", "--store", "new.db"],
+    "store migrate": ["store", "migrate"],
+    "store info": ["store", "info"],
+    "store info missing": ["store", "info", "--store", "missing.db"],
+    "artifact get missing": ["artifact", "get", "0" * 64],
+    "worker": ["worker", "--until-idle"],
+    "unknown command": ["run", "strat"],
+    "app missing": ["op", "list", "--app", "tests.cli.nowhere:app"],
+}
+
+_CHANGING = (
+    (r"\b\d+(\.\d+)? m?s\b", "N ms"),  # how long something took
+    (r"\d+\.\d [kM]B\b", "N kB"),
+)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with runs."""
+    path = tmp_path_factory.mktemp("filled") / "runs.db"
+    asyncio.run(fill(str(path)))
+    return path
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("name", CASES)
+def test_a_screen(
+    name: str,
+    columns: int,
+    filled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is as it was, has no colours in a pipe, and no line of a table is wider than the terminal."""
+    shutil.copy(filled, tmp_path / "runs.db")
+    root = str(Path(__file__).parents[2])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv(STORE_VARIABLE, "runs.db")
+    monkeypatch.setenv(APP_VARIABLE, f"{HERE}:app")
+    code = main(CASES[name])
+    out, error = capsys.readouterr()
+    screen = f"$ perdure {' '.join(CASES[name])}\n{out}{error}[exit code {code}]\n"
+    screen = "".join(f"{line.rstrip()}\n" for line in screen.replace(root, "ROOT").splitlines())
+    for pattern, replacement in _CHANGING:
+        screen = re.sub(pattern, replacement, screen)
+    assert "\x1b" not in screen
+    assert "Traceback" not in screen
+    assert not [line for line in screen.splitlines() if set("│╭─") & set(line) and len(line) > columns]
+    path = SCREENS / f"{name.replace(' ', '-')}.{columns}.txt"
+    if os.environ.get(UPDATE):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(screen)
+    assert screen == path.read_text()
