@@ -550,7 +550,15 @@ def module(name: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def docs(options: argparse.Namespace) -> int:
-    return call([current("test").python, "-m", "pytest", "tests/docs", *options.pytest])
+    """Builds the pages, every warning an error, and follows the guide."""
+    python = current("test").python
+    pages = ROOT / "docs" / "_build" / "html"
+    heading("pages")
+    built = call([python, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(pages)])
+    if built == 0:
+        say(f"{pages / 'index.html'}")
+    heading("snippets and links")
+    return call([python, "-m", "pytest", "tests/docs", *options.pytest]) or built
 
 
 def fix(_: argparse.Namespace) -> int:
@@ -615,7 +623,7 @@ def parser() -> argparse.ArgumentParser:
     locking = commands.add_parser("lock", help="resolve requirements/*.txt again from pyproject.toml")
     locking.add_argument("--upgrade", action="store_true", help="to the newest versions, not the locked ones")
     locking.set_defaults(action=lock)
-    commands.add_parser("docs", help="check the documentation").set_defaults(action=docs)
+    commands.add_parser("docs", help="build the documentation, and check it").set_defaults(action=docs)
     commands.add_parser("fix", help="format, and fix what ruff can").set_defaults(action=fix)
     for name, (target, _, purpose) in MODULES.items():
         commands.add_parser(name, help=f"{purpose}; further words go to `{target}`")

@@ -18,6 +18,7 @@ _MODULES = {
     ),
     "failpoints": "Failpoints",
     "ids": "ArtifactId ContextKey FactKey InvalidIdError OpId OpPath RunId StateId",
+    "io.functions": "transport",
     "io.port": "Transport TransportEnv TransportFactory",
     "io.router": "TransportRouter",
     "model.config": (

@@ -33,6 +33,7 @@ from perdure.ids import OpId as OpId
 from perdure.ids import OpPath as OpPath
 from perdure.ids import RunId as RunId
 from perdure.ids import StateId as StateId
+from perdure.io.functions import transport as transport
 from perdure.io.port import Transport as Transport
 from perdure.io.port import TransportEnv as TransportEnv
 from perdure.io.port import TransportFactory as TransportFactory

@@ -1,4 +1,4 @@
-"""Every error that Perdure raises, in one tree.
+"""Every error that Perdure raises, in one tree::
 
     PerdureError                       info: ErrorInfo, hint: what to do next
     ├── InvalidIdError                 a ValueError (perdure.ids)
