@@ -11,11 +11,29 @@ from typing import Any
 
 import pytest
 
-from perdure import IoCall, IoError
+from perdure import (
+    Context,
+    Engine,
+    IoCall,
+    IoError,
+    IoProvider,
+    Recorder,
+    RunPhase,
+    Stores,
+    exec_transport,
+    secret,
+)
 from perdure.adapters.transports.exec import ExecTransport, ExecTransportFactory
 from perdure.errors import Json
+from perdure.secrets import SecretResolver
+from tests.servers import NamedSecrets
+from tests.support import FixedResolver, InstantClock, Scripted, plan_of, start_run, stream
 
 Write = Callable[[str], Path]
+
+# What is resolved stays remembered for as long as the process lives, so no other test may write it.
+TOKEN = "cobalt?thicket/harbour+willow"
+SECRETS = {"API_TOKEN": TOKEN, "SHORT": "1234567", "NUL": "granite\0gooseberry"}
 
 
 @pytest.fixture
@@ -33,7 +51,8 @@ def program(tmp_path: Path) -> Write:
 
 async def run(path: Path, *, limit_bytes: int = 1 << 20, allowed: Path | None = None, **fields: Json) -> Any:
     """What the transport answers for ``path``."""
-    transport = ExecTransport(frozenset([os.path.realpath(allowed or path)]), limit_bytes)
+    secrets = SecretResolver([NamedSecrets(SECRETS)])
+    transport = ExecTransport(frozenset([os.path.realpath(allowed or path)]), limit_bytes, secrets)
     request = {"kind": "run_program_v1", "program_path": str(path), **fields}
     return await transport.call(IoCall("exec", request))
 
@@ -61,6 +80,11 @@ async def test_a_program_answers_with_what_it_prints(program: Write) -> None:
         {"timeout_ms": 0},
         {"timeout_ms": "1"},
         {"env": {"A=B": "1"}},
+        {"env": {"A": 1}},
+        {"env": {"A": {"name": "API_TOKEN"}}},
+        {"env": {"A": {"secret": "API_TOKEN", "more": ""}}},
+        {"env": {"A": {"secret": "NUL"}}},
+        {"argv": [{"secret": "API_TOKEN"}]},
         {"argv": ["a\0b"]},
         {"output": "xml"},
         {"surprise": 1},
@@ -73,6 +97,59 @@ async def test_a_malformed_request_is_refused(program: Write, fields: dict[str, 
     error = await refused(program("raise SystemExit(9)"), **fields)
     assert (error.code, error.info.retryable) == ("exec_request_invalid", False)
     assert error.hint
+
+
+async def test_a_variable_may_be_a_secret(program: Write) -> None:
+    """Filled in at last, with the prefix before it; no error shows it."""
+    shows = program("print(json.dumps([os.environ['PLAIN'], os.environ['KEY'], os.environ['AUTH']]))")
+    env = {"PLAIN": "1", "KEY": secret("API_TOKEN"), "AUTH": secret("API_TOKEN", prefix="Bearer ")}
+    assert await run(shows, env=env) == ["1", TOKEN, f"Bearer {TOKEN}"]
+    fails = program("print(os.environ['KEY'], file=sys.stderr); sys.exit(os.environ['KEY'])")
+    assert TOKEN not in f"{await refused(fails, env=env)!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("NOBODY", "secret_not_found"), ("SHORT", "secret_too_short"), ("no name", "secret_name_invalid")],
+)
+async def test_a_secret_that_cannot_be_had_starts_nothing(
+    program: Write, tmp_path: Path, name: str, code: str
+) -> None:
+    """The resolver's error is the call's."""
+    mark = tmp_path / "mark"
+    leaves_a_mark = program(f"open({str(mark)!r}, 'w'); print(1)")
+    assert (await refused(leaves_a_mark, env={"KEY": secret(name)})).code == code
+    assert not mark.exists()
+    assert await run(leaves_a_mark, env={"KEY": secret("API_TOKEN")}) == 1
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("prints", ["len(os.environ['KEY'])", "os.environ['KEY']"])
+async def test_a_run_keeps_no_secret_that_a_program_was_given(
+    program: Write, tmp_path: Path, prints: str
+) -> None:
+    """It may use it; an answer that holds it is refused, and the store never sees it."""
+    path = program(f"print(json.dumps({prints}))")
+    request = {"kind": "run_program_v1", "program_path": str(path), "env": {"KEY": secret("API_TOKEN")}}
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        ctx.write("answer", (await io.call(IoCall("exec", request, "k"))).response)
+
+    plan = plan_of(("a", Scripted(handler)))
+    async with Stores.sqlite(tmp_path / "store.db") as stores:
+        engine = Engine(
+            FixedResolver(plan),
+            exec_transport([path]),
+            clock=InstantClock(),
+            secrets=[NamedSecrets(SECRETS)],
+        )
+        result = await engine.start(stores, await start_run(stores, plan))
+        told = await stream(stores, result)
+    if "len" in prints:
+        assert result.phase is RunPhase.COMPLETED
+    else:
+        assert "failed a secrets_detected" in told
+    assert not any(TOKEN.encode() in file.read_bytes() for file in tmp_path.glob("store.db*"))
 
 
 async def test_only_the_very_programs_of_the_list_run(program: Write, tmp_path: Path) -> None:

@@ -59,10 +59,14 @@ def opened_file(folder: int, name: bytes) -> Iterator[BinaryIO]:
     except OSError:
         checked_status(folder, name, stat.S_IFREG)
         raise
-    with open(descriptor, "rb") as file:
+    try:
+        # Asked before it is opened as a file: a folder cannot be.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _other_kind(stat.S_IFREG)
-        yield file
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _open_folder(folder: int, name: bytes) -> int:

@@ -32,7 +32,7 @@ from perdure.adapters.transports.http_answers import (
     refuse_no_answer,
     tells_credentials,
 )
-from perdure.adapters.transports.http_clients import Clients
+from perdure.adapters.transports.http_clients import Clients, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.port import TransportEnv
@@ -176,7 +176,8 @@ class HttpTransport:
 
         try:
             async with asyncio.timeout(request.timeout_ms / 1000):
-                return await self._exchange(request, url, headers, content)
+                with unlogged():
+                    return await self._exchange(request, url, headers, content)
         except TimeoutError:
             raise TransportError.of(
                 "http_timeout",
@@ -188,7 +189,8 @@ class HttpTransport:
             raise TransportError.of(
                 "http_connect_failed", "the server could not be reached", retryable=True
             ) from None
-        except (httpx.HTTPError, httpx.InvalidURL, zlib.error) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, zlib.error) as error:
+            # UnicodeError: a redirect to a host whose name is no text.
             _failed(type(error).__name__)
 
     async def _exchange(
@@ -274,13 +276,19 @@ def _url_of(request: _Request) -> httpx.URL:
         query = _query_of(request)
         if query:
             url = url.copy_with(query=b"&".join(filter(None, (url.query, query))))
+        absolute = _leads_somewhere(url)
     except (httpx.InvalidURL, ValueError):
         _invalid("the URL is malformed")
-    if url.scheme not in ("http", "https") or not url.host:
+    if not absolute:
         _invalid("the URL is not an absolute one of http or https")
     if url.userinfo:
         _invalid("the URL holds a user or a password; use a header that refers to a secret")
     return url
+
+
+def _leads_somewhere(url: httpx.URL) -> bool:
+    """Whether ``url`` is one to ask; ``UnicodeError`` if its host is not a name in any script."""
+    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) < 1 << 16
 
 
 def _query_of(request: _Request) -> bytes:
@@ -296,7 +304,7 @@ def _redirected(
     before: httpx.Request, message: httpx.Request, confidential: Collection[str]
 ) -> httpx.Request:
     """The next request, without what only the origin of the one before may know."""
-    if message.url.scheme not in ("http", "https") or not message.url.host:
+    if not _leads_somewhere(message.url):
         _failed("a redirect that leads nowhere")
     if _origin(message.url) != _origin(before.url):
         for name in confidential:

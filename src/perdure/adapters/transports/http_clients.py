@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
+
+
+# A filter does not count for the loggers below the one it was added to.
+_LOGGERS = (
+    "httpx",
+    *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")),
+    *(f"hpack.{name}" for name in ("hpack", "table")),
+)
+_unlogged = ContextVar("_unlogged", default=False)
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep the libraries below from logging what is asked meanwhile: they tell URLs and headers in full.
+
+    What others ask by the same libraries is logged as ever.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_may_be_logged)  # once, however often it is added
+    token = _unlogged.set(True)
+    try:
+        yield
+    finally:
+        _unlogged.reset(token)
+
+
+def _may_be_logged(_: logging.LogRecord) -> bool:
+    return not _unlogged.get()
 
 
 class Clients:
