@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import apsw
 
+from bench import authoring, http_calls
 from bench.machines import Fixed, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
@@ -38,10 +39,15 @@ class Figure(NamedTuple):
 def main() -> int:
     """Measure, print, and exit with 1 when a bar is passed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "only", nargs="*", help="the measures to take: authored, calling, …; all unless given"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
     figures: list[Figure] = []
-    for measure in (time_per_state, growth, resuming, starting, commits_and_syncs):
+    for measure in (time_per_state, growth, authored, calling, resuming, starting, commits_and_syncs):
+        if options.only and measure.__name__ not in options.only:
+            continue
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             shown = len(figures)
             figures += measure(Path(folder))
@@ -134,6 +140,22 @@ def _bare_commits(path: Path, count: int) -> float:
     return took
 
 
+def authored(folder: Path) -> list[Figure]:
+    """States written as functions against states written by hand."""
+    return [
+        Figure(
+            "time per authored state against one made by hand", authoring.overhead(folder, ROUNDS), 1.15, "x"
+        )
+    ]
+
+
+def calling(folder: Path) -> list[Figure]:
+    """Recorded calls against httpx's own, and the rest against bare commits."""
+    count = 300
+    value = http_calls.beyond(folder, ROUNDS, lambda path: _bare_commits(path, count) / count)
+    return [Figure("a recorded HTTP call beyond httpx's own time, in bare commits", value, 3, "")]
+
+
 def growth(folder: Path) -> list[Figure]:
     """States 900 to 1,000 against states 0 to 100 of one run."""
     ratios = []
@@ -190,6 +212,7 @@ def starting(folder: Path) -> list[Figure]:
     program = """
 import asyncio, sys
 from perdure import Stores
+from bench import authoring, http_calls
 from bench.machines import run_chain
 async def main():
     async with Stores.sqlite(sys.argv[1]) as stores:

@@ -33,14 +33,14 @@ def http_transport(
     *,
     limit_bytes: int = http.LIMIT_BYTES,
     inline_bytes: int = INLINE_BYTES,
-    client_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> http.HttpTransportFactory:
     """The ``http`` transport, for these hosts or for all; see ``perdure.adapters.transports.http``.
 
     ``await factory.aclose()`` closes the connections that it keeps open for the running event loop.
     """
     return http.HttpTransportFactory(
-        allowed_hosts, limit_bytes=limit_bytes, inline_bytes=inline_bytes, client_options=client_options
+        allowed_hosts, limit_bytes=limit_bytes, inline_bytes=inline_bytes, options=options
     )
 
 

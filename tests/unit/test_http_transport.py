@@ -61,7 +61,7 @@ class Asking:
     def new_factory(self, allowed: list[str] | None = None, **options: Any) -> HttpTransportFactory:
         """Use another factory from now on."""
         # Loading certificates takes long, and nothing here uses them.
-        options["client_options"] = {"verify": False, **options.get("client_options", {})}
+        options["options"] = {"verify": False, **options.get("options", {})}
         self.factory = HttpTransportFactory(allowed, **options)
         self._factories.append(self.factory)
         return self.factory
@@ -596,7 +596,7 @@ async def test_only_hosts_of_the_list_are_asked(ask: Asking, other: HttpServer) 
 )
 async def test_how_the_list_is_read(ask: Asking, entry: str, host: str, allowed: bool) -> None:
     """Names without regard to case, addresses by value, patterns for what is below them."""
-    factory = ask.new_factory([entry], client_options={"proxy": ask.server.url})
+    factory = ask.new_factory([entry], options={"proxy": ask.server.url})
     # The proxy answers for every host, so that nothing leaves the loopback.
     ask.server.answers = [Reply.text("there")]
     transport = factory.make(ask.desk.env)
@@ -658,7 +658,7 @@ async def test_the_environment_decides_nothing(ask: Asking, monkeypatch: pytest.
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         assert (await ask.get(Reply.text("directly")))["text"] == "directly"
-        ask.new_factory(client_options={"trust_env": True})
+        ask.new_factory(options={"trust_env": True})
         assert (await ask.get())["text"] == "by proxy"
         await ask.factory.aclose()
 

@@ -47,8 +47,8 @@ class _Bound:
 def transport(namespace_group: str) -> Callable[[Answering], FunctionTransportFactory]:
     """Make a function a transport for the namespaces ``<namespace_group>`` and ``<namespace_group>.…``.
 
-    The function takes the ``IoCall`` and a ``TransportEnv``, and returns JSON data; it may be async. It raises
-    ``TransportError`` for what went wrong outside, ``retryable=True`` if trying again may help.
+    The function takes the ``IoCall`` and a ``TransportEnv``, and returns JSON data; it may be async. It
+    raises ``TransportError`` for what went wrong outside, ``retryable=True`` if trying again may help.
     """
 
     def decorate(function: Answering) -> FunctionTransportFactory:

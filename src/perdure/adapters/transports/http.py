@@ -17,7 +17,7 @@ import asyncio
 import re
 import time
 import zlib
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
 from urllib.parse import urlencode
@@ -32,7 +32,7 @@ from perdure.adapters.transports.http_answers import (
     refuse_no_answer,
     tells_credentials,
 )
-from perdure.adapters.transports.http_clients import Clients, unlogged
+from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.port import TransportEnv
@@ -81,8 +81,8 @@ class HttpTransportFactory:
 
     ``allowed_hosts`` names the hosts that may be asked, whatever the port: ``example.org`` that very host,
     ``*.example.org`` the hosts below it; None allows all. ``limit_bytes`` bounds the body of an answer,
-    decompressed; more than ``inline_bytes`` of it become an artifact. ``client_options`` go to
-    ``httpx.AsyncClient`` (``verify``, ``proxy``, ``limits``, …). Proxies and certificates that the
+    decompressed; more than ``inline_bytes`` of it become an artifact. ``options`` go to
+    ``httpx.AsyncHTTPTransport`` (``verify``, ``proxy``, ``limits``, …). Proxies and certificates that the
     environment names are used only with ``trust_env``.
     """
 
@@ -94,20 +94,20 @@ class HttpTransportFactory:
         *,
         limit_bytes: int = LIMIT_BYTES,
         inline_bytes: int = INLINE_BYTES,
-        client_options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._hosts = None if allowed_hosts is None else AllowedHosts(allowed_hosts)
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
-        self._clients = Clients(client_options or {})
+        self._connections = Connections(options or {})
 
     def make(self, env: TransportEnv) -> HttpTransport:
         """A transport; only connections are kept between calls."""
-        return HttpTransport(env, self._clients, self._hosts, self._limit_bytes, self._inline_bytes)
+        return HttpTransport(env, self._connections, self._hosts, self._limit_bytes, self._inline_bytes)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop. A later call opens new ones."""
-        await self._clients.aclose()
+        await self._connections.aclose()
 
 
 class HttpTransport:
@@ -116,13 +116,13 @@ class HttpTransport:
     def __init__(
         self,
         env: TransportEnv,
-        clients: Clients,
+        connections: Connections,
         hosts: AllowedHosts | None,
         limit_bytes: int,
         inline_bytes: int,
     ) -> None:
         self._env = env
-        self._clients = clients
+        self._connections = connections
         self._hosts = hosts
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
@@ -196,18 +196,16 @@ class HttpTransport:
     async def _exchange(
         self, request: _Request, url: httpx.URL, headers: dict[str, str], content: bytes | None
     ) -> _Reply:
-        client = self._clients.get()
+        import httpx
+
         follows = request.method in ("GET", "HEAD") and request.redirects_max > 0
-        confidential = _CREDENTIAL_HEADERS | {
-            name.lower() for name, value in request.headers.items() if is_reference(value)
-        }
-        message = client.build_request(request.method, url, headers=headers, content=content)
         redirects = 0
         while True:
-            response = await client.send(message, stream=True, auth=None, follow_redirects=False)
+            message = httpx.Request(request.method, url, headers=headers, content=content)
+            response = await self._connections.get(url).handle_async_request(message)
             try:
                 refuse_no_answer(response.status_code, response.headers, time.time())
-                if not (follows and response.next_request):
+                if not (follows and response.has_redirect_location):
                     return await self._read(request, response)
                 redirects += 1
                 if redirects > request.redirects_max:
@@ -215,8 +213,12 @@ class HttpTransport:
                         "http_too_many_redirects",
                         f"the server redirects more than {request.redirects_max} times",
                     )
-                message = _redirected(message, response.next_request, confidential)
-                self._check_host(message.url, redirects=redirects)
+                origin, url = _origin(url), url.join(response.headers["location"])
+                if not _leads_somewhere(url):
+                    _failed("a redirect that leads nowhere")
+                if _origin(url) != origin:
+                    headers = _without_credentials(request, headers)
+                self._check_host(url, redirects=redirects)
             finally:
                 await response.aclose()
 
@@ -272,10 +274,7 @@ def _url_of(request: _Request) -> httpx.URL:
     import httpx
 
     try:
-        url = httpx.URL(request.url)
-        query = _query_of(request)
-        if query:
-            url = url.copy_with(query=b"&".join(filter(None, (url.query, query))))
+        url = httpx.URL(_with_query(request.url, _query_of(request)))
         absolute = _leads_somewhere(url)
     except (httpx.InvalidURL, ValueError):
         _invalid("the URL is malformed")
@@ -291,27 +290,26 @@ def _leads_somewhere(url: httpx.URL) -> bool:
     return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) < 1 << 16
 
 
-def _query_of(request: _Request) -> bytes:
+def _query_of(request: _Request) -> str:
     pairs = [
         (name, str(each).lower() if isinstance(each, bool) else str(each))
         for name, value in request.query.items()
         for each in (value if isinstance(value, list) else [value])
     ]
-    return urlencode(pairs).encode()
+    return urlencode(pairs)
 
 
-def _redirected(
-    before: httpx.Request, message: httpx.Request, confidential: Collection[str]
-) -> httpx.Request:
-    """The next request, without what only the origin of the one before may know."""
-    if not _leads_somewhere(message.url):
-        _failed("a redirect that leads nowhere")
-    if _origin(message.url) != _origin(before.url):
-        for name in confidential:
-            message.headers.pop(name, None)
-    # A user and a password in the address would become a header of the server's making.
-    message.url = message.url.copy_with(userinfo=b"")
-    return message
+def _with_query(url: str, query: str) -> str:
+    if not query:
+        return url
+    sent, _, _ = url.partition("#")
+    return sent + ("" if sent.endswith(("?", "&")) else "&" if "?" in sent else "?") + query
+
+
+def _without_credentials(request: _Request, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that another origin than the one that was asked may know."""
+    secrets = {name.lower() for name, value in request.headers.items() if is_reference(value)}
+    return {name: value for name, value in headers.items() if name not in _CREDENTIAL_HEADERS | secrets}
 
 
 def _origin(url: httpx.URL) -> tuple[str, bytes, int]:

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from perdure.errors import RateLimitedError, TransportError
@@ -62,10 +63,15 @@ def retry_after_ms(headers: Mapping[str, str], now_seconds: float) -> int | None
 
 def content_type(headers: Mapping[str, str]) -> tuple[str, bool]:
     """The charset to read a body by, and whether the body is said to be JSON."""
+    return _content_type(headers.get("content-type", ""))
+
+
+@lru_cache(maxsize=64)
+def _content_type(header: str) -> tuple[str, bool]:
     from email.message import Message
 
     message = Message()
-    message["content-type"] = headers.get("content-type", "")
+    message["content-type"] = header
     kind = message.get_content_type()
     is_json = kind in ("application/json", "text/json") or kind.endswith("+json")
     return message.get_content_charset("utf-8"), is_json
