@@ -102,4 +102,5 @@ def _arrow(points: Sequence[tuple[int, int]], width: int) -> str:
         if number < len(points):
             path.append(f"H{x2 + width}")
         x, y = x2 + width, y2
-    return f'<path d="{" ".join(path)}" fill="none" stroke="#64748b" stroke-width="1.3" marker-end="url(#arrow)"/>'
+    style = 'fill="none" stroke="#64748b" stroke-width="1.3" marker-end="url(#arrow)"'
+    return f'<path d="{" ".join(path)}" {style}/>'

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from perdure.canonical import artifact_id_for_json
-from perdure.errors import CorruptionError, Json
+from perdure.errors import CorruptionError, IoError, Json
 from perdure.ids import ArtifactId, FactKey, InvalidIdError, RunId
 from perdure.model.events import FACT_RECORDED, DomainEvent
+from perdure.secrets import redact, secret_in_bytes
 
 _ATTEMPT_KEY = re.compile(
     r"mfm:(?P<kind>[a-z0-9_]+)\|run:(?P<run>[^|]+)\|state:(?P<state>[^|]+)"
@@ -81,3 +82,22 @@ def recorded_attempts(keys: Iterable[str], run_id: RunId) -> RecordedAttempts:
         attempts[match["state"]] = max(attempts.get(match["state"], 0), int(match["attempt"]))
     recorded = RunId(runs.pop()) if len(runs) == 1 else run_id
     return RecordedAttempts(recorded, attempts)
+
+
+def recordable(data: bytes, redacted: bool) -> bytes:
+    """Bytes that may be kept, without the secrets in them if they are to be ``redacted``.
+
+    Raises ``IoError`` (``secrets_detected``).
+    """
+    if redacted:
+        text, findings = redact(data.decode("utf-8", "surrogateescape"))
+        if findings:
+            data = str(text).encode("utf-8", "surrogateescape")
+    detector = secret_in_bytes(data)
+    if detector is not None:
+        raise IoError.of(
+            "secrets_detected",
+            "the answer holds what looks like a secret, which is never written",
+            details={"detector": detector},
+        )
+    return data

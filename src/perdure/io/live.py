@@ -14,11 +14,11 @@ from perdure.clock import Clock
 from perdure.errors import ErrorCategory, IoError, Json, PerdureError, StorageError, TransportError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, FactKey, RunId, StateId
-from perdure.io.facts import FactBinding, Facts, attempt_key, request_id_of
+from perdure.io.facts import FactBinding, Facts, attempt_key, recordable, request_id_of
 from perdure.io.port import Transport, TransportEnv
 from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall, IoResult
-from perdure.secrets import SecretResolver, redact, secret_in_bytes
+from perdure.secrets import SecretResolver, redact
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob
 from perdure.stores.reading import read_bytes, read_json
@@ -223,17 +223,7 @@ class LiveIo:
         )
 
     def _keep(self, data: bytes, redacted: bool) -> ArtifactId:
-        if redacted:
-            text, findings = redact(data.decode("utf-8", "surrogateescape"))
-            if findings:
-                data = str(text).encode("utf-8", "surrogateescape")
-        detector = secret_in_bytes(data)
-        if detector is not None:
-            raise IoError.of(
-                "secrets_detected",
-                "the answer holds what looks like a secret, which is never written",
-                details={"detector": detector},
-            )
+        data = recordable(data, redacted)
         blob = Blob(ArtifactKind.FACT_PAYLOAD, data)
         self._kept[blob.id] = data
         self._journal.keep(blob)

@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes, encode
-from perdure.errors import IoError, Json
+from perdure.errors import Json
 from perdure.ids import ArtifactId, InvalidIdError
+from perdure.io.facts import recordable
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
-from perdure.secrets import redact, secret_in_bytes
 
 INLINE_BYTES = 64 << 10
 
@@ -86,7 +86,8 @@ def shown(
     text = None if charset is None else _decoded(data, charset)
     if text is not None:
         return {"text": text}
-    return {"base64": b64encode(_examined(data, call)).decode()}
+    examined = data if call.fact_key is None else recordable(data, call.redact)
+    return {"base64": b64encode(examined).decode()}
 
 
 def exact_json(data: bytes) -> Json:
@@ -125,23 +126,6 @@ def _decoded(data: bytes, charset: str) -> str | None:
         return None if charset == "utf-8" else _decoded(data, "utf-8")
     except ValueError:
         return None
-
-
-def _examined(data: bytes, call: IoCall) -> bytes:
-    if call.fact_key is None:
-        return data
-    if call.redact:
-        text, findings = redact(data.decode("utf-8", "surrogateescape"))
-        if findings:
-            data = str(text).encode("utf-8", "surrogateescape")
-    detector = secret_in_bytes(data)
-    if detector is not None:
-        raise IoError.of(
-            "secrets_detected",
-            "the answer holds what looks like a secret, which is never written",
-            details={"detector": detector},
-        )
-    return data
 
 
 def _json_bytes(value: Json) -> bytes:
