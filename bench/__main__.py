@@ -151,8 +151,7 @@ def authored(folder: Path) -> list[Figure]:
 
 def calling(folder: Path) -> list[Figure]:
     """Recorded calls against httpx's own, and the rest against bare commits."""
-    count = 300
-    value = http_calls.beyond(folder, ROUNDS, lambda path: _bare_commits(path, count) / count)
+    value = http_calls.median_beyond(folder, ROUNDS, _bare_commits)
     return [Figure("a recorded HTTP call beyond httpx's own time, in bare commits", value, 3, "")]
 
 

@@ -44,6 +44,7 @@ HINTS: dict[str, str] = {
     "duplicate_step_id": "name the steps: step(operation, step_id=…)",
     "empty_pipeline": "give the pipeline at least one operation",
     "empty_state_graph": "have the operation's expand return at least one state",
+    "config_invalid": "mend the configuration; it is to be of the type given as op(…, config=…)",
     "input_invalid": "mend the input; `perdure op show` names what the states take",
     "manifest_artifact_mismatch": "pass the id that put_manifest returned for this very manifest",
     "missing_idempotency_key": "give StateMeta an idempotency_key, or declare another side effect",

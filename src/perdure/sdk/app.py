@@ -141,14 +141,14 @@ def load_app(reference: str) -> App:
     ``app_import_failed``, ``app_invalid``.
     """
     module_name, _, attribute = reference.partition(":")
+    if not module_name:
+        raise _app_error("app_not_found", f"{reference!r} names no module", _HOW_TO_NAME)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        if isinstance(error, ValueError) or (
-            isinstance(error, ModuleNotFoundError) and module_name.startswith(str(error.name))
-        ):
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise _app_error("app_not_found", f"there is no module {module_name!r}", _HOW_TO_NAME) from error
         raise _app_error(
             "app_import_failed",

@@ -85,7 +85,7 @@ def bind(declared: Declared) -> tuple[list[BoundState], list[Mistake]]:
         mistakes += _named_badly(definition, declared)
         try:
             hints = typing.get_type_hints(inspect.unwrap(definition.function), include_extras=True)
-        except (NameError, TypeError, AttributeError) as error:
+        except (NameError, TypeError, AttributeError, SyntaxError) as error:
             mistakes.append(
                 Mistake(
                     "annotation_unknown",

@@ -6,15 +6,15 @@ import asyncio
 import builtins
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError
 from typing import Any, Generic, Self, TypeVar, overload
 
 from perdure.engine.engine import RunResult
-from perdure.errors import Json
+from perdure.errors import Json, RunError
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport
-from perdure.sdk.app import Startable
 from perdure.sdk.client import Client, Opening, Run
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
@@ -29,30 +29,54 @@ class LoopThread:
     """An event loop that runs in a thread of its own."""
 
     def __init__(self) -> None:
+        self.is_closed = False
+        self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="perdure-client", daemon=True)
         self._thread.start()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``. Interrupting the caller cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """The result of ``work``. Interrupting the caller cancels it.
+
+        Raises ``RunError`` (``client_closed``) when the loop ends before.
+        """
+        with self._lock:  # what comes after the end would never be looked at
+            if self.is_closed:
+                work.close()
+                raise _closed()
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:  # by close(), in another thread
+            raise _closed() from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
-        """Let what runs end, then the loop and its thread."""
-        self.wait(self._loop.shutdown_asyncgens())
-        self.wait(self._loop.shutdown_default_executor())
+        """End what still runs on the loop, then the loop and its thread."""
+        with self._lock:
+            self.is_closed = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+
+
+def _closed() -> RunError:
+    return RunError.of("client_closed", "the client was closed")
 
 
 class BlockingClient:
@@ -90,7 +114,7 @@ class BlockingClient:
         detach: bool = False,
     ) -> BlockingRun[Out]: ...
     @overload
-    def start(self, op: str | Startable, input: Any = None, **options: Any) -> BlockingRun[Any]: ...
+    def start(self, op: str, input: Any = None, **options: Any) -> BlockingRun[Any]: ...
     def start(self, op: Any, input: Any = None, **options: Any) -> BlockingRun[Any]:  # noqa: A002 — the term
         """Start a run, and drive it in the background."""
         return BlockingRun(self._thread, self._thread.wait(self._client.start(op, input, **options)))
@@ -118,7 +142,12 @@ class BlockingClient:
         return self._thread.wait(self._client.recover())
 
     def close(self) -> None:
-        """Interrupt what is driven here, resumable, and let go of transports and stores."""
+        """Interrupt what is driven here, resumable, and let go of transports and stores.
+
+        Closing again does nothing; any other use raises ``RunError`` (``client_closed``).
+        """
+        if self._thread.is_closed:
+            return
         try:
             self._thread.wait(self._client.aclose())
         finally:

@@ -8,16 +8,15 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.clock import Clock
 from perdure.engine.engine import Engine, RunResult, StartRun, read_view
-from perdure.errors import Json, NotFoundError, PerdureError, RunError
+from perdure.errors import Json, NotFoundError, PerdureError
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
-from perdure.model.events import Event, EventEnvelope, RunPhase
-from perdure.proof.replay import ReplayReport, replay_run
+from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
 from perdure.sdk.app import App, Startable
 from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
@@ -25,18 +24,18 @@ from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.reading import (
     RunSummary,
     all_runs,
+    client_closed,
     existing_events,
-    exports_of,
     find_run,
     list_summaries,
-    manifest_of,
-    run_failure,
 )
+from perdure.sdk.runs import Run
 from perdure.stores.bundle import Stores
-from perdure.stores.reading import read_json
 
 if TYPE_CHECKING:
     from perdure.sdk.blocking import BlockingClient
+
+__all__ = ["Client", "Opening", "Run", "open"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -67,8 +66,9 @@ class Client:
         )
         self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
         self._changed: dict[RunId, asyncio.Event] = {}
-        self._failures: dict[RunId, PerdureError] = {}
+        self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
+        self._is_closed = False
         self._slots = asyncio.Semaphore(RECOVERIES_AT_ONCE)
 
     @overload
@@ -88,7 +88,7 @@ class Client:
     @overload
     async def start(
         self,
-        op: str | Startable,
+        op: str,
         input: Any = None,
         *,
         key: str | None = None,
@@ -124,8 +124,8 @@ class Client:
         """
         startable: Startable = self.app.startable(op) if isinstance(op, str) else op
         run_config = run_config or RunConfig()
-        given = startable.input_json(input)
-        manifest = manifest_for(startable.pipeline_of(config), given, run_config, labels=labels)
+        pipeline = startable.pipeline_of(config)
+        manifest = manifest_for(pipeline, startable.input_json(input), run_config, labels=labels)
         plan = self.app.resolver.resolve(manifest)
         wanted = run_id or (RunId.for_invocation(key) if key is not None else RunId.random())
         manifest_id = await self.stores.put_manifest(manifest)
@@ -157,7 +157,6 @@ class Client:
         """Drive a run on in this process, unless somebody does already."""
         run = await self.get(run_id)
         if run.id not in self._driven:
-            self._failures.pop(run.id, None)
             self._drive(run.id, self._engine.resume(self.stores, run.id))
         return run
 
@@ -178,10 +177,13 @@ class Client:
 
     async def aclose(self) -> None:
         """Interrupt what is driven here, resumable, and let go of transports and stores."""
+        self._is_closed = True
         tasks = list(self._driven.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for run_id in list(self._changed):
+            self._notify(run_id)
         await self.app.transports.aclose()
         if self._closes_stores:
             await self.stores.close()
@@ -197,11 +199,8 @@ class Client:
             if task is not None:
                 await asyncio.wait({task})
                 if task.cancelled():
-                    raise RunError.of(
-                        "client_closed",
-                        "the client was closed before the run ended; it can be resumed",
-                        details={"run_id": run_id},
-                    )
+                    raise client_closed(run_id)
+            self._refuse_closed_stores(run_id)
             view = await read_view(self.stores, run_id)
             if view.ended is not None:
                 return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
@@ -210,18 +209,23 @@ class Client:
             await self._change(run_id)
 
     async def events_of(self, run_id: RunId, after: int = 0) -> AsyncIterator[EventEnvelope]:
-        """A run's events as they are written, from the one after ``after`` on, until the run has ended."""
+        """A run's events as they are written, from the one after ``after`` on, until the run has ended.
+
+        Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
+        """
+        self._refuse_closed_stores(run_id)
         await existing_events(self.stores, run_id, after + 1)
+        view = await read_view(self.stores, run_id)
+        if view.ended is not None and view.head_seq <= after:
+            return
         while True:
             changed = self._changed.setdefault(run_id, asyncio.Event())
             for envelope in await self.stores.events.read_range(run_id, after + 1):
                 after = envelope.seq
                 yield envelope
-            view = await read_view(self.stores, run_id)
-            if view.ended is not None and view.head_seq <= after:
-                return
-            if view.head_seq <= after:
-                await self._change(run_id, changed)
+                if isinstance(envelope.event, RunCompleted):
+                    return
+            await self._change(run_id, changed)
 
     async def _begin(self, begun: StartRun, run_id: RunId, *, drive: bool) -> None:
         if not drive or run_id in self._driven:
@@ -236,10 +240,19 @@ class Client:
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
-        if task.done():
-            task.result()
+        if there.is_set():
+            return
+        if task.cancelled():
+            raise client_closed(run_id)
+        # Why this start was refused says nothing about a run of this id that may be there.
+        self._failures.pop(run_id, None)
+        task.result()
 
     def _drive(self, run_id: RunId, work: Coroutine[Any, Any, RunResult]) -> asyncio.Task[RunResult]:
+        if self._is_closed:
+            work.close()
+            raise client_closed(run_id)
+        self._failures.pop(run_id, None)
         task = asyncio.create_task(work, name=f"perdure-run-{run_id}")
         self._driven[run_id] = task
         task.add_done_callback(lambda done: self._ended(run_id, done))
@@ -249,7 +262,7 @@ class Client:
         if self._driven.get(run_id) is task:
             del self._driven[run_id]
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, PerdureError) and error.code != "run_already_active":
+        if error is not None and getattr(error, "code", None) != "run_already_active":
             self._failures[run_id] = error
         self._notify(run_id)
 
@@ -272,64 +285,16 @@ class Client:
 
     async def _change(self, run_id: RunId, changed: asyncio.Event | None = None) -> None:
         """Wait for news of a run: told in this process, looked for in others."""
+        if self._is_closed:
+            raise client_closed(run_id)
         changed = changed or self._changed.setdefault(run_id, asyncio.Event())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+        self._refuse_closed_stores(run_id)
 
-
-class Run(Generic[Out]):
-    """A run, as its client sees it."""
-
-    def __init__(self, client: Client, run_id: RunId, startable: Startable | None = None) -> None:
-        self.id = run_id
-        self._client = client
-        self._startable = startable
-
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
-
-    async def result(self) -> Out:
-        """Wait for the end and give what the run exports: the value of the only export, or all by name.
-
-        Raises ``RunError`` (``run_failed`` with the state and its error's code, ``run_cancelled``).
-        """
-        client = self._client
-        ended = await client.wait(self.id)
-        view = await read_view(client.stores, self.id)
-        manifest = await manifest_of(client.stores, view)
-        if ended.phase is not RunPhase.COMPLETED or manifest is None:
-            raise run_failure(self.id, view)
-        exports = await exports_of(client.stores, client.app.resolver.planner, ended)
-        startable = self._startable or client.app.startable(manifest.op_id, manifest.op_version)
-        result: Out = startable.result_of(exports)
-        return result
-
-    async def wait(self) -> RunResult:
-        """Wait for the end; a run that failed is no error here."""
-        return await self._client.wait(self.id)
-
-    async def phase(self) -> RunPhase:
-        """Running, or how the run ended."""
-        return (await read_view(self._client.stores, self.id)).phase
-
-    async def context(self) -> dict[str, Json]:
-        """The context after the last state that completed."""
-        view = await read_view(self._client.stores, self.id)
-        if view.checkpoint is None:
-            return {}
-        context, _ = await read_json(self._client.stores.artifacts, view.checkpoint)
-        return dict(context)
-
-    async def replay(self) -> ReplayReport:
-        """Execute the states that completed again, from the recorded facts alone, and compare.
-
-        Raises ``InvalidPlanError`` if the app no longer has what the run was made of.
-        """
-        return await replay_run(self._client.stores, self.id, self._client.app.resolver)
-
-    def events(self, after: int = 0) -> AsyncIterator[EventEnvelope]:
-        """The run's events as they are written, from the one after ``after`` on, until it has ended."""
-        return self._client.events_of(self.id, after)
+    def _refuse_closed_stores(self, run_id: RunId) -> None:
+        if self._is_closed and self._closes_stores:
+            raise client_closed(run_id)
 
 
 class Opening:
@@ -345,11 +310,18 @@ class Opening:
 
     async def open(self) -> Client:
         """A client that its caller closes with ``aclose()``."""
-        owned = not isinstance(self._store, Stores)
-        stores = self._store if isinstance(self._store, Stores) else Stores.open(str(self._store))
+        if isinstance(self._store, Stores):
+            stores = self._store
+        else:
+            stores = Stores.sqlite(self._store) if isinstance(self._store, Path) else Stores.open(self._store)
+        owned = stores is not self._store
         client = Client(stores, self._app, clock=self._clock, closes_stores=owned)
-        if self._recover:
-            await client.recover()
+        try:
+            if self._recover:
+                await client.recover()
+        except BaseException:
+            await client.aclose()
+            raise
         return client
 
     def __await__(self) -> Generator[Any, None, Client]:

@@ -44,6 +44,8 @@ def place_of(function: Callable[..., Any]) -> Place:
     """Where a function's ``def`` stands, past its decorators."""
     code = inspect.unwrap(function).__code__
     line = code.co_firstlineno
+    if code.co_name == "<lambda>":
+        return Place(code.co_filename, line)
     for number in range(line, line + 50):
         if linecache.getline(code.co_filename, number).lstrip().startswith(("def ", "async def ")):
             line = number

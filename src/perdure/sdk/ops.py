@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
-from perdure.errors import ErrorCategory, InvalidPlanError, Json, StateError
+from perdure.errors import ContextError, ErrorCategory, InvalidPlanError, Json, StateError
 from perdure.ids import OpId, OpPath, StateId
 from perdure.model.handler import Context, IoProvider, Recorder
 from perdure.model.meta import StateMeta
@@ -45,8 +45,8 @@ class Op(Generic[In, Out]):
 
     @property
     def op_id(self) -> OpId:
-        """The operation's name; ``InvalidIdError`` if it is not a segment."""
-        return OpId(self._declared.op_id)
+        """The operation's name; a bad one is among the mistakes."""
+        return OpId.trusted(self._declared.op_id)
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class Op(Generic[In, Out]):
         results = {each.definition.name: each.result for each in self.states}
         if self._exports is not None:
             return {name: results.get(name) or Codec(UNTYPED) for name in self._exports}
-        taken = {name for each in self.states for name in each.before}
+        taken = {one.key for each in self.states for one in each.arguments if one.origin is Origin.STATE}
         return {name: codec for name, codec in results.items() if codec is not None and name not in taken}
 
     @property
@@ -113,12 +113,19 @@ class Op(Generic[In, Out]):
         return self._declared.input
 
     def pipeline_of(self, config: Any = None) -> Pipeline:
-        """The pipeline that runs this operation alone."""
+        """The pipeline that runs this operation alone.
+
+        ``InvalidPlanError``: ``op_invalid`` for mistakes, ``config_invalid`` for another type's ``config``.
+        """
+        refuse_mistakes(self._declared.op_id, self.mistakes())
         return Pipeline.of_op(self._declared.op_id, self.op_version, self.config_json(config))
 
     def config_json(self, config: Any) -> Json:
-        """``config`` as a manifest keeps it."""
-        return Codec(self._declared.config if self._declared.config is not None else UNTYPED).to_json(config)
+        """``config`` as a manifest keeps it; ``InvalidPlanError`` (``config_invalid``) for another type.
+
+        Without one, states take the defaults of their parameters.
+        """
+        return None if config is None else _checked_json(self._declared.config, config, "configuration")
 
     def input_json(self, given: Any) -> Json:
         """``given`` as a manifest keeps it; ``InvalidPlanError`` (``input_invalid``) for another type."""
@@ -171,15 +178,7 @@ class Op(Generic[In, Out]):
                         f"{each.name} depends on the tag {tag!r}, which no state has",
                         "give a state the tag, or take the dependency away",
                     )
-        if self._output is not None and len(self.export_types) == 1:
-            name, codec = next(iter(self.export_types.items()))
-            if not accepts(self._output, codec.annotation):
-                wrong(
-                    "output_mistyped",
-                    f"its output is to be {Codec(self._output).name}, and {name} returns {codec.name}",
-                    "make the two annotations agree",
-                )
-        return found
+        return [*found, *output_mistakes(self._output, self.export_types, self.place)]
 
 
 class FunctionState:
@@ -206,7 +205,7 @@ class FunctionState:
         if definition.is_async:
             result = await definition.function(*args, **kwargs)
         else:
-            result = await asyncio.to_thread(definition.function, *args, **kwargs)
+            result = await asyncio.to_thread(_called, definition.function, args, kwargs)
         codec = self._bound.result
         if codec is None or (result is None and codec.annotation is UNTYPED):
             return
@@ -229,7 +228,7 @@ class FunctionState:
             case Origin.CONFIG:
                 data = self._config
             case _:
-                data = ctx.read(argument.key)
+                data = _read(argument, ctx)
         if data is None and argument.default is not NO_DEFAULT:
             return argument.default
         try:
@@ -240,6 +239,23 @@ class FunctionState:
                 f"{self._bound.definition.name} takes {argument.name} as {argument.codec.name}: {error}",
                 category=ErrorCategory.PARSING_INPUT,
             ) from error
+
+
+def _read(argument: Argument, ctx: Context) -> Json:
+    try:
+        return ctx.read(argument.key)
+    except ContextError as error:
+        if error.code != "unsatisfied_import" or argument.default is NO_DEFAULT:
+            raise
+        return None
+
+
+def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        # No future can carry it, so that whoever awaits the thread would wait for ever.
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
@@ -258,17 +274,38 @@ def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
 
 def typed_input(annotation: Any, given: Any) -> Json:
     """An input as JSON, checked against its type; given as a value of the type, or as its JSON form."""
+    return _checked_json(annotation, given, "input")
+
+
+def _checked_json(annotation: Any, given: Any, what: Literal["input", "configuration"]) -> Json:
     codec = Codec(UNTYPED if annotation is None else annotation)
     try:
-        data = codec.to_json(given)
+        data = Codec(UNTYPED).to_json(given)  # of its own type: it may be JSON data already
         codec.from_json(data)
     except (TypeError, ValueError) as error:
         raise InvalidPlanError.of(
-            "input_invalid",
-            f"the input is to be {codec.name}: {error}",
+            "input_invalid" if what == "input" else "config_invalid",
+            f"the {what} is to be {codec.name}: {error}",
             category=ErrorCategory.PARSING_INPUT,
         ) from error
     return data
+
+
+def output_mistakes(output: Any, types: Mapping[str, Codec], place: Place) -> Iterator[Mistake]:
+    """Whether a result of type ``output`` can be made of the exports, as :func:`typed_result` does it."""
+    if output is None:
+        return
+    names, offered = ", ".join(types), Codec(dict)
+    if len(types) == 1:
+        (offered,) = types.values()
+    if not accepts(output, offered.annotation):
+        what = f"{names} returns {offered.name}" if len(types) == 1 else f"it exports {names or 'nothing'}"
+        yield Mistake(
+            "output_mistyped",
+            f"its output is to be {Codec(output).name}, and {what}",
+            place,
+            "make the two annotations agree" if len(types) == 1 else "make it a dataclass with these fields",
+        )
 
 
 def typed_result(output: Any, types: Mapping[str, Codec], exports: Mapping[str, Json]) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from perdure.errors import Json
 from perdure.ids import OpId
 from perdure.sdk.manifests import Pipeline, Step
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
-from perdure.sdk.ops import Op, typed_input, typed_result
+from perdure.sdk.ops import Op, output_mistakes, typed_input, typed_result
 from perdure.sdk.values import Codec, accepts
 
 In = TypeVar("In")
@@ -53,8 +54,8 @@ class PipelineDefinition(Generic[In, Out]):
 
     @property
     def op_id(self) -> OpId:
-        """The name under which its runs go: the machine's."""
-        return OpId(self.machine_id)
+        """The name under which its runs go: the machine's; a bad one is among the mistakes."""
+        return OpId.trusted(self.machine_id)
 
     @property
     def op_version(self) -> str:
@@ -92,6 +93,8 @@ class PipelineDefinition(Generic[In, Out]):
     def _own_mistakes(self) -> Iterator[Mistake]:
         if not self.steps:
             yield Mistake("pipeline_empty", "the pipeline has no steps", self.place, "give it an operation")
+        yield from self._named_badly()
+        yield from output_mistakes(self._output, self.export_types, self.place)
         exported: dict[str, tuple[str, Codec]] = {}
         for each in self.steps:
             for key, wanted in each.op.import_types.items():
@@ -115,15 +118,65 @@ class PipelineDefinition(Generic[In, Out]):
                 )
             exported |= {key: (each.step_id, codec) for key, codec in each.op.export_types.items()}
 
+    def _named_badly(self) -> Iterator[Mistake]:
+        rule = "use lower-case letters, digits and _, beginning with a letter"
+        if OpId.pattern.fullmatch(self.machine_id) is None:
+            message = f"{self.machine_id!r} cannot name a pipeline"
+            yield Mistake("pipeline_id_invalid", message, self.place, rule)
+        for step_id, times in Counter(each.step_id for each in self.steps).items():
+            if OpId.pattern.fullmatch(step_id) is None:
+                yield Mistake("step_id_invalid", f"{step_id!r} cannot name a step", self.place, rule)
+            if times > 1:
+                message = f"{times} steps are called {step_id}"
+                yield Mistake(
+                    "step_id_taken", message, self.place, "name one with step('another', operation)"
+                )
 
+
+@overload
 def pipeline(
     machine_id: str,
     pipeline_version: str = "1",
     *,
     steps: Sequence[Op[Any, Any] | PipelineStep],
-    input: type[In] | None = None,  # noqa: A002 — the term
-    output: type[Out] | None = None,
-) -> PipelineDefinition[In, Out]:
+    input: type[In],
+    output: type[Out],
+) -> PipelineDefinition[In, Out]: ...
+@overload
+def pipeline(
+    machine_id: str,
+    pipeline_version: str = "1",
+    *,
+    steps: Sequence[Op[Any, Any] | PipelineStep],
+    input: type[In],
+    output: None = None,
+) -> PipelineDefinition[In, Any]: ...
+@overload
+def pipeline(
+    machine_id: str,
+    pipeline_version: str = "1",
+    *,
+    steps: Sequence[Op[Any, Any] | PipelineStep],
+    input: None = None,
+    output: type[Out],
+) -> PipelineDefinition[Any, Out]: ...
+@overload
+def pipeline(
+    machine_id: str,
+    pipeline_version: str = "1",
+    *,
+    steps: Sequence[Op[Any, Any] | PipelineStep],
+    input: Any = None,
+    output: Any = None,
+) -> PipelineDefinition[Any, Any]: ...
+def pipeline(
+    machine_id: str,
+    pipeline_version: str = "1",
+    *,
+    steps: Sequence[Op[Any, Any] | PipelineStep],
+    input: Any = None,  # noqa: A002 — the term
+    output: Any = None,
+) -> PipelineDefinition[Any, Any]:
     """Make a pipeline: operations in order, each seeing what those before it export.
 
     An operation alone is a step of its own name; :func:`step` gives it another, or a configuration. ``input``

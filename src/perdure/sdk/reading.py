@@ -161,6 +161,15 @@ def run_failure(run_id: RunId, view: RunView) -> RunError:
     )
 
 
+def client_closed(run_id: RunId) -> RunError:
+    """What a caller who waits for a run is told when the client goes away."""
+    return RunError.of(
+        "client_closed",
+        "the client was closed before the run was seen to end; it can be resumed",
+        details={"run_id": run_id},
+    )
+
+
 def _state_json(view: RunView, state_id: StateId) -> Json:
     progress = view.states[state_id]
     if state_id in view.completed:

@@ -111,7 +111,11 @@ class StateMaker:
     ) -> StateDecorator: ...
     def __call__(self, *function: Any, **options: Any) -> Any:
         def define(function: Callable[..., Any]) -> StateDefinition[..., Any, Any]:
-            definition: StateDefinition[..., Any, Any] = _defined(function, **options)
+            definition: StateDefinition[..., Any, Any]
+            if isinstance(function, StateDefinition):  # a state of another operation too
+                definition = _defined(function.function, **options) if options else function
+            else:
+                definition = _defined(function, **options)
             self._keep(definition)
             return definition
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ class Codec:
         if type(value) in _PLAIN:
             return value
         if self._pydantic is not None:
-            return self._pydantic.dump_python(value, mode="json")
+            return self._pydantic.dump_python(value, mode="json", round_trip=True, warnings="error")
         return msgspec.to_builtins(value, order="deterministic", str_keys=True, enc_hook=_dump_model)
 
     def from_json(self, data: Json) -> Any:
@@ -36,8 +37,9 @@ class Codec:
         if self._is_json:
             return data
         if self._pydantic is not None:
-            return self._pydantic.validate_python(data)
-        return msgspec.convert(data, self.annotation)
+            # As JSON text: strict models take dates and the like from nothing else. Kept by their own names.
+            return self._pydantic.validate_json(msgspec.json.encode(data), by_alias=True, by_name=True)
+        return msgspec.convert(data, self.annotation, str_keys=True, dec_hook=_load_model)
 
     @property
     def name(self) -> str:
@@ -60,13 +62,13 @@ class Codec:
         for kind in kinds:
             if isinstance(kind, msgspec.inspect.FloatType):
                 return "a float has no exact form in a record; use Decimal, a smaller unit as int, or str"
-            if isinstance(kind, msgspec.inspect.CustomType):
+            if isinstance(kind, msgspec.inspect.CustomType) and not _is_model(kind.cls):
                 return f"{kind.cls.__name__} is no dataclass, msgspec.Struct, pydantic model or built-in type"
         return None
 
     @cached_property
     def _pydantic(self) -> Any:
-        if not any(hasattr(each, "__pydantic_validator__") for each in _leaves(self.annotation)):
+        if not any(map(_is_model, _leaves(self.annotation))):
             return None
         from pydantic import TypeAdapter  # the annotation is a model's, so the package is there
 
@@ -78,6 +80,7 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 
 def accepts(wanted: Any, given: Any) -> bool:
     """Whether a parameter of one annotation may take values of another, as far as one can tell."""
+    wanted, given = _without_metadata(wanted), _without_metadata(given)
     if wanted == given or any(each in (UNTYPED, Any, object) for each in (wanted, given)):
         return True
     wanted_members, given_members = _members(wanted), _members(given)
@@ -86,7 +89,13 @@ def accepts(wanted: Any, given: Any) -> bool:
     wanted_origin, given_origin = (typing.get_origin(each) or each for each in (wanted, given))
     if not (isinstance(wanted_origin, type) and isinstance(given_origin, type)):
         return True
-    if not issubclass(given_origin, wanted_origin):
+    if (given_origin, wanted_origin) in _SUBCLASSES_OF_ANOTHER_SHAPE:
+        return False
+    try:
+        is_subclass = issubclass(given_origin, wanted_origin)
+    except TypeError:  # a TypedDict, or a protocol that cannot be asked
+        return True
+    if not is_subclass:
         # A value travels as JSON, so what has one shape there may be read as another type.
         return given_origin is dict and wanted_origin not in _SCALARS
     arguments = typing.get_args(wanted), typing.get_args(given)
@@ -94,6 +103,11 @@ def accepts(wanted: Any, given: Any) -> bool:
 
 
 _SCALARS = frozenset({str, int, bool, bytes, list, tuple, set, frozenset})
+_SUBCLASSES_OF_ANOTHER_SHAPE = frozenset({(bool, int), (datetime.datetime, datetime.date)})
+
+
+def _without_metadata(annotation: Any) -> Any:
+    return annotation.__origin__ if typing.get_origin(annotation) is typing.Annotated else annotation
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -124,8 +138,18 @@ def _kinds(kind: Any, seen: set[type]) -> Iterator[Any]:
             yield from _kinds(child, seen)
 
 
+def _is_model(kind: Any) -> bool:
+    return hasattr(kind, "__pydantic_validator__")
+
+
+def _load_model(kind: Any, data: Any) -> Any:
+    if not _is_model(kind):
+        raise TypeError(f"a {kind.__name__} has no JSON form")
+    return kind.model_validate_json(msgspec.json.encode(data), by_alias=True, by_name=True)
+
+
 def _dump_model(value: Any) -> Any:
     dump: Callable[..., Any] | None = getattr(value, "model_dump", None)
     if dump is None:
         raise TypeError(f"a {type(value).__name__} has no JSON form")
-    return dump(mode="json")
+    return dump(mode="json", round_trip=True)

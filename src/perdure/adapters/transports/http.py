@@ -232,7 +232,8 @@ class HttpTransport:
         headers = {name: value for name, value in response.headers.items() if not tells_credentials(name)}
         unpacked = Gunzip() if headers.get("content-encoding", "").lower() in ("gzip", "x-gzip") else None
         data = bytearray()
-        async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as stream:
+        chunks = cast("httpx.AsyncByteStream", response.stream).__aiter__()
+        async with aclosing(cast("AsyncGenerator[bytes, None]", chunks)) as stream:
             async for chunk in stream:
                 for piece in (chunk,) if unpacked is None else unpacked.pieces(chunk):
                     data += piece
@@ -287,7 +288,10 @@ def _url_of(request: _Request) -> httpx.URL:
 
 def _leads_somewhere(url: httpx.URL) -> bool:
     """Whether ``url`` is one to ask; ``UnicodeError`` if its host is not a name in any script."""
-    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) < 1 << 16
+    host = url.raw_host
+    if b"xn--" in host:
+        _ = url.host  # decodes it
+    return url.scheme in ("http", "https") and bool(host) and (url.port or 0) < 1 << 16
 
 
 def _query_of(request: _Request) -> str:

@@ -29,8 +29,6 @@ def unlogged() -> Iterator[None]:
 
     What others ask by the same library is logged as ever.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_may_be_logged)  # once, however often it is added
     token = _unlogged.set(True)
     try:
         yield
@@ -85,6 +83,8 @@ class Connections:
     def _make(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
         import httpx
 
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_may_be_logged)  # once, however often it is added
         options = self._options if proxy is None else {**self._options, "proxy": proxy}
         if "verify" not in options:
             if self._tls is None:  # slow to make
