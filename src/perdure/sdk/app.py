@@ -65,6 +65,8 @@ class App:
         self.ops: tuple[Operation, ...] = tuple(
             dict.fromkeys([*(each for each in ops if not isinstance(each, PipelineDefinition)), *steps])
         )
+        _refuse_twins(self.ops)
+        _refuse_twins(self.pipelines)
         self.transports = TransportRouter(transports, installed_transport)
         self.secrets: tuple[SecretSource, ...] = (
             (EnvironmentSecrets(),) if secrets is None else tuple(secrets)
@@ -116,6 +118,20 @@ def installed_transport(namespace: str) -> TransportFactory | None:
         factory: TransportFactory = entry.load()()
         return factory
     return None
+
+
+def _refuse_twins(definitions: Sequence[Definition]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for each in definitions:
+        name = (str(each.op_id), str(each.op_version))
+        if name in seen:
+            raise InvalidPlanError.of(
+                "op_taken",
+                f"the app has two definitions of {name[0]} in version {name[1]}",
+                category=ErrorCategory.PARSING_INPUT,
+                hint="give one of them another name or version",
+            )
+        seen.add(name)
 
 
 def _newest(choices: Sequence[Any], op_id: str, op_version: str | None) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from perdure.errors import ContextError, ErrorCategory, InvalidPlanError, Json, StateError
+from perdure.errors import ContextError, ErrorCategory, InvalidPlanError, Json, RunError, StateError
 from perdure.ids import OpId, OpPath, StateId
 from perdure.model.handler import Context, IoProvider, Recorder
 from perdure.model.meta import StateMeta
@@ -60,7 +60,9 @@ class Op(Generic[In, Out]):
 
     def expand(self, op_path: OpPath, config: Json, input: Json) -> StateGraph:  # noqa: A002 — the term
         """The states as a graph; ``InvalidPlanError`` (``op_invalid``) if the operation has mistakes."""
-        refuse_mistakes(self._declared.op_id, self.mistakes())
+        # Whether another step carries a tag is the planner's to say.
+        tags = {tag for each in self._states for tag in each.meta.depends_on}
+        refuse_mistakes(self._declared.op_id, self.mistakes(tags))
         nodes = [
             StateNode(StateId(f"{op_path}.{each.definition.name}"), FunctionState(each, input, config))
             for each in self.states
@@ -79,9 +81,17 @@ class Op(Generic[In, Out]):
         """The decorator that makes a function a state of this operation; see :class:`StateMaker`."""
         return StateMaker(self._add)
 
-    def mistakes(self) -> list[Mistake]:
-        """Everything that keeps the operation from running, in the order of its states."""
-        return self._bound[1] + self._own_mistakes()
+    def mistakes(self, tags: Collection[str] = ()) -> list[Mistake]:
+        """Everything that keeps the operation from running, in the order of its states.
+
+        ``tags`` are those that states of other steps carry.
+        """
+        return self._bound[1] + self._own_mistakes(tags)
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags that its states carry."""
+        return {tag for each in self._states for tag in each.meta.tags}
 
     @property
     def states(self) -> list[BoundState]:
@@ -145,7 +155,7 @@ class Op(Generic[In, Out]):
         for cached in ("_bound", "export_types"):
             self.__dict__.pop(cached, None)
 
-    def _own_mistakes(self) -> list[Mistake]:
+    def _own_mistakes(self, tags: Collection[str]) -> list[Mistake]:
         found: list[Mistake] = []
 
         def wrong(code: str, message: str, hint: str) -> None:
@@ -169,10 +179,10 @@ class Op(Generic[In, Out]):
                 )
         for key in sorted(names & self._declared.imports.keys()):
             wrong("import_taken", f"{key} is both an import and a state", "rename one of them")
-        tags = {tag for each in self._states for tag in each.meta.tags}
+        known = self.tags.union(tags)
         for each in self._states:
             for tag in each.meta.depends_on:
-                if tag not in tags:
+                if tag not in known:
                     wrong(
                         "tag_unknown",
                         f"{each.name} depends on the tag {tag!r}, which no state has",
@@ -211,10 +221,11 @@ class FunctionState:
             return
         try:
             data = codec.to_json(result)
+            codec.from_json(data)  # what is of another type is its author's mistake, not its reader's
         except (TypeError, ValueError) as error:
             raise StateError.of(
                 "result_invalid",
-                f"{definition.name} returned a {type(result).__name__} that cannot be recorded: {error}",
+                f"{definition.name} returned a {type(result).__name__}, not {codec.name}: {error}",
                 category=ErrorCategory.PARSING_INPUT,
             ) from error
         ctx.write(definition.name, data)
@@ -309,7 +320,21 @@ def output_mistakes(output: Any, types: Mapping[str, Codec], place: Place) -> It
 
 
 def typed_result(output: Any, types: Mapping[str, Codec], exports: Mapping[str, Json]) -> Any:
-    """Exports as the value that a caller expects: one alone is the result itself."""
+    """Exports as the value that a caller expects: one alone is the result itself.
+
+    Raises ``RunError`` (``result_mistyped``) if they were recorded by code with other types.
+    """
+    try:
+        return _typed_result(output, types, exports)
+    except ValueError as error:
+        raise RunError.of(
+            "result_mistyped",
+            f"what the run exports is not of the types of today's code: {error}",
+            hint="`perdure run context RUN` shows it as it was recorded",
+        ) from error
+
+
+def _typed_result(output: Any, types: Mapping[str, Codec], exports: Mapping[str, Json]) -> Any:
     values: Any = {key: codec.from_json(exports.get(key)) for key, codec in types.items() if key in exports}
     if len(types) == 1:
         (key,) = types

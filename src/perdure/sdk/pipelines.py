@@ -88,7 +88,8 @@ class PipelineDefinition(Generic[In, Out]):
     def mistakes(self) -> list[Mistake]:
         """Everything that keeps the pipeline from running: its operations' mistakes, then its own."""
         ops = list(dict.fromkeys(each.op for each in self.steps))
-        return [mistake for op in ops for mistake in op.mistakes()] + list(self._own_mistakes())
+        tags = {tag for op in ops for tag in op.tags}
+        return [mistake for op in ops for mistake in op.mistakes(tags)] + list(self._own_mistakes())
 
     def _own_mistakes(self) -> Iterator[Mistake]:
         if not self.steps:

@@ -67,3 +67,10 @@ def test_an_operation_is_found_in_its_newest_version() -> None:
         with pytest.raises(InvalidPlanError) as caught:
             app.op(name, version)
         assert (caught.value.code, caught.value.info.details) == ("op_not_found", {"known": ["made", "one"]})
+
+
+def test_two_of_one_name_are_refused() -> None:
+    """In one version; two versions live side by side."""
+    with pytest.raises(InvalidPlanError, match="op_taken"):
+        App([op("twin"), op("twin")])
+    assert App([op("twin"), op("twin", "2")]).op("twin").op_version == "2"

@@ -147,3 +147,19 @@ def test_what_a_step_needs_must_fit_what_the_last_exporter_gives() -> None:
         "import_mistyped",
         "charge imports line as Line, and other exports int",
     )
+
+
+async def test_a_step_may_depend_on_another_step_s_tag() -> None:
+    """And an operation alone may not."""
+    first, second = op("first"), op("second", output=str)
+
+    @first.state(tags=("ready",))
+    async def prepare() -> None:
+        """Gives nothing."""
+
+    @second.state(depends_on=("ready",))
+    async def use() -> str:
+        return "used"
+
+    assert [each.code for each in second.mistakes()] == ["tag_unknown"]
+    assert await result_of(pipeline("both", steps=[first, second], output=str)) == "used"

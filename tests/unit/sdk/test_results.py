@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perdure import op, state
+import pytest
+
+import perdure
+from perdure import RunError, Stores, op, state
 from perdure.sdk import StateDefinition
 from tests.unit.sdk import failure_of, result_of
 
@@ -73,5 +76,39 @@ async def test_a_result_that_cannot_be_recorded_fails_its_state() -> None:
 
     code, message = await failure_of(strange)
     assert code == "result_invalid"
-    assert "thing returned a object that cannot be recorded" in message
+    assert "thing returned a object, not Any: a object has no JSON form" in message
     assert (await failure_of(inexact))[0] == "context_not_canonical"
+
+
+async def test_a_result_of_another_type_fails_its_state() -> None:
+    """Not the state that takes it, and not the caller."""
+    wrong = op("wrong")
+
+    @wrong.state
+    async def count() -> int:
+        return "three"  # type: ignore[return-value]  # that is the point
+
+    code, message = await failure_of(wrong)
+    assert code == "result_invalid"
+    assert message.endswith("count returned a str, not int: Expected `int`, got `str`")
+
+
+async def test_what_was_recorded_with_other_types_is_an_error() -> None:
+    """For whoever reads it with today's code."""
+    stores = Stores.in_memory()
+    then, now = op("count"), op("count", output=int)
+
+    @then.state
+    async def count() -> str:
+        return "three"
+
+    async def counted() -> int:
+        return 3
+
+    counted.__name__ = "count"
+    now.state(counted)
+    async with perdure.open(stores, then) as p:
+        run_id = (await (await p.start(then)).wait()).run_id
+    async with perdure.open(stores, now) as p:
+        with pytest.raises(RunError, match="result_mistyped"):
+            await (await p.get(run_id, now)).result()
