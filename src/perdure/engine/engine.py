@@ -15,7 +15,7 @@ from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
 from perdure.engine.loop import ReplaySource, Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
-from perdure.engine.writer import Observer, RunWriter, uninterrupted
+from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
     ConcurrencyError,
     CorruptionError,
@@ -36,6 +36,7 @@ from perdure.model.plan import ExecutionPlan
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
+from perdure.stores.uninterrupted import uninterrupted
 
 RECOVERY_PAGE_EVENTS = 2000
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
@@ -17,7 +16,6 @@ from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob
 
-T = TypeVar("T")
 Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
 """Called after every durable write with the run and its new events, each with its number."""
 
@@ -124,7 +122,7 @@ class RunWriter:
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []
         try:
-            await uninterrupted(self._stores.commit(blobs, appends, self._held.claim, release=release))
+            await self._stores.commit(blobs, appends, self._held.claim, release=release)
         except ConcurrencyError:
             raise
         except StorageError:
@@ -144,25 +142,3 @@ class RunWriter:
             return False
         stored = await self._stores.events.read_range(self._run_id, head + 1)
         return [envelope.event for envelope in stored] == list(events)
-
-
-async def uninterrupted(work: Awaitable[T]) -> T:
-    """The result of ``work``, which runs to its end even if the caller is cancelled meanwhile.
-
-    The cancellation is raised afterwards, so that nobody is left wondering what was written.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except BaseException:  # noqa: BLE001 — the task keeps it, and result() below raises it
-            break
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
-    return task.result()

@@ -27,6 +27,7 @@ from perdure.stores.ports import (
     EventStore,
 )
 from perdure.stores.refusals import run_already_active
+from perdure.stores.uninterrupted import uninterrupted
 
 
 class Stores:
@@ -92,7 +93,7 @@ class Stores:
         if self._committer is not None:
             committed = await self._committer.commit(artifacts, appends, claim, release=release)
         else:
-            committed = await self._commit_in_steps(artifacts, appends, claim, release)
+            committed = await uninterrupted(self._commit_in_steps(artifacts, appends, claim, release))
         _check_ids(artifacts, committed.artifact_ids)
         return committed
 

@@ -137,6 +137,7 @@ class Committer(Protocol):
     ) -> Committed:
         """Keep all of it durably, or none of it.
 
+        Once begun it goes on to its end: a caller that is cancelled meanwhile is told so afterwards.
         ``claim`` is checked for its own run. With ``release`` the run is given up in the same
         transaction. Errors are those of ``append`` and ``put``.
         """

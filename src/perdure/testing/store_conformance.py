@@ -211,6 +211,18 @@ class StoreConformance:
             assert [each.event for each in await stores.events.read_range(OTHER, 1)] == told("x", "y")
             assert await stores.artifacts.get(blobs[1].id) == b"two"
 
+    async def test_a_cancelled_commit_is_whole(self) -> None:
+        """Once begun it goes on to its end, and only then its caller is told of the cancellation."""
+        async with self.place() as (_, (stores,)):
+            blob = Blob(ArtifactKind.OUTPUT, b"one")
+            commit = asyncio.create_task(stores.commit([blob], [Append(RUN, 0, told("a"))]))
+            await asyncio.sleep(0)
+            commit.cancel()
+            await asyncio.wait([commit])
+            assert commit.cancelled() or commit.result().heads == [1]
+            assert await stores.events.head_seq(RUN) == 1
+            assert await stores.artifacts.exists(blob.id)
+
     async def test_a_refused_commit_leaves_nothing(self) -> None:
         """One stale run, and neither the artifact nor the other run's events are there."""
         if not self.is_atomic:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -30,9 +30,11 @@ from perdure.stores.refusals import (
     claim_lost,
     run_already_active,
 )
+from perdure.stores.uninterrupted import uninterrupted
 
 FILE_THRESHOLD_BYTES = 1 << 20
 _RENEWAL_MILLIS = 60_000
+_PATIENCE_SECONDS = 0.0005
 _SELECT_EVENTS = """
     SELECT event.seq, event.ts_millis, event.crc, event.body
     FROM event JOIN run ON run.key = event.run
@@ -77,7 +79,7 @@ class SqliteStore:
     # Events
 
     async def head_seq(self, run_id: RunId) -> int:
-        return await self._reader.run(lambda connection: _head(connection, run_id))
+        return await self._reader.run(lambda connection: _run_row(connection, run_id).head)
 
     async def append(
         self, run_id: RunId, expected_seq: int, events: Sequence[Event], claim: Claim | None = None
@@ -150,15 +152,13 @@ class SqliteStore:
         # Taken before the file is asked, so that a second caller in this process sees it at once.
         self._claimed.add(run_id)
         try:
-            _, row_owner, epoch, expires = await self._reader.run(
-                lambda connection: _run_row(connection, run_id)
-            )
-            if not self._is_free(row_owner, expires):
+            row = await self._reader.run(lambda connection: _run_row(connection, run_id))
+            if not self._is_free(row.owner, row.expires_millis):
                 raise run_already_active(run_id)
         except BaseException:
             self._claimed.discard(run_id)
             raise
-        return Claim(run_id, self._lock.name, epoch + 1)
+        return Claim(run_id, self._lock.name, row.epoch + 1)
 
     def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
         def write(connection: apsw.Connection) -> list[Claim]:
@@ -178,8 +178,8 @@ class SqliteStore:
         if claim.run_id not in self._claimed:
             return
         self._claimed.discard(claim.run_id)
-        _, owner, epoch, _ = await self._reader.run(lambda connection: _run_row(connection, claim.run_id))
-        if (owner, epoch) == (claim.owner, claim.epoch):
+        row = await self._reader.run(lambda connection: _run_row(connection, claim.run_id))
+        if (row.owner, row.epoch) == (claim.owner, claim.epoch):
             await self._writer.run(lambda connection: _give_up(connection, claim))
 
     # Commit
@@ -194,24 +194,44 @@ class SqliteStore:
     ) -> Committed:
         large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
         if large:
-            await asyncio.to_thread(self._write_files, large)
+            return await uninterrupted(self._commit_large(large, artifacts, appends, claim, release))
+        return await self._commit(artifacts, appends, claim, release)
+
+    async def _commit_large(
+        self,
+        large: Sequence[Blob],
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None,
+        release: bool,
+    ) -> Committed:
+        await asyncio.to_thread(self._write_files, large)
+        return await self._commit(artifacts, appends, claim, release)
+
+    async def _commit(
+        self, artifacts: Sequence[Blob], appends: Sequence[Append], claim: Claim | None, release: bool
+    ) -> Committed:
         encoded = [
             [(is_engine_event(event), encode_event(event)) for event in append.events] for append in appends
         ]
 
         def write(connection: apsw.Connection) -> Committed:
+            rows: dict[RunId, _RunRow] = {}
             if claim is not None:
-                self._hold(connection, claim)
+                rows[claim.run_id] = self._hold(connection, claim, _run_row(connection, claim.run_id))
             self._insert_artifacts(connection, artifacts)
-            heads = [
-                self._insert_events(connection, append, rows)
-                for append, rows in zip(appends, encoded, strict=True)
-            ]
+            heads = []
+            for append, events in zip(appends, encoded, strict=True):
+                row = rows.get(append.run_id) or _run_row(connection, append.run_id)
+                rows[append.run_id] = self._insert_events(connection, append, events, row)
+                heads.append(rows[append.run_id].head)
             if release and claim is not None:
                 _give_up(connection, claim)
             return Committed([blob.id for blob in artifacts], heads)
 
-        committed = await self._writer.run(write)
+        # Who is alone has nobody to share a transaction with, and nothing better to do.
+        patience = _PATIENCE_SECONDS if len(self._claimed) <= 1 else 0.0
+        committed = await self._writer.run(write, patience)
         if release and claim is not None:
             self._claimed.discard(claim.run_id)
         return committed
@@ -262,36 +282,36 @@ class SqliteStore:
             )
 
     def _insert_events(
-        self, connection: apsw.Connection, append: Append, rows: Sequence[tuple[bool, bytes]]
-    ) -> int:
-        check_head(append, _head(connection, append.run_id))
-        if not rows:
-            return append.expected_seq
-        run, now = _ensure_run(connection, append.run_id), self._clock.now_millis()
+        self, connection: apsw.Connection, append: Append, events: Sequence[tuple[bool, bytes]], row: _RunRow
+    ) -> _RunRow:
+        check_head(append, row.head)
+        if not events:
+            return row
+        row, now = _made(connection, append.run_id, row), self._clock.now_millis()
         run_crc = zlib.crc32(append.run_id.encode())
         connection.executemany(
             "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (run, seq, now, engine, _crc(run_crc, seq, now, body), body)
-                for seq, (engine, body) in enumerate(rows, append.expected_seq + 1)
+                (row.key, seq, now, engine, _crc(run_crc, seq, now, body), body)
+                for seq, (engine, body) in enumerate(events, row.head + 1)
             ],
         )
         if any(isinstance(event, RunCompleted) for event in append.events):
-            connection.execute("UPDATE run SET ended = 1 WHERE key = ?", (run,))
-        return append.expected_seq + len(rows)
+            connection.execute("UPDATE run SET ended = 1 WHERE key = ?", (row.key,))
+        return row._replace(head=row.head + len(events))
 
-    def _hold(self, connection: apsw.Connection, claim: Claim) -> None:
+    def _hold(self, connection: apsw.Connection, claim: Claim, row: _RunRow) -> _RunRow:
         """Check that the claim holds; the first commit that carries it makes it durable."""
-        run, owner, epoch, expires = _run_row(connection, claim.run_id)
-        if (owner, epoch) == (claim.owner, claim.epoch):
-            return
-        if epoch != claim.epoch - 1 or not self._is_free(owner, expires):
+        if (row.owner, row.epoch) == (claim.owner, claim.epoch):
+            return row
+        if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
             raise claim_lost(claim)
-        run = run or _ensure_run(connection, claim.run_id)
+        row = _made(connection, claim.run_id, row)
         connection.execute(
             "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
-            (claim.owner, claim.epoch, self._expiry(CLAIM_FIRST_TTL), run),
+            (claim.owner, claim.epoch, self._expiry(CLAIM_FIRST_TTL), row.key),
         )
+        return row
 
     def _is_free(self, owner: str | None, expires_millis: int) -> bool:
         return owner is None or expires_millis <= self._clock.now_millis() or self._lock.is_dead(owner)
@@ -312,15 +332,19 @@ class SqliteStore:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                self._write_one(connection, job)
+            if len(jobs) == 1:
+                jobs[0].result = jobs[0].work(connection)
+            else:
+                for job in jobs:
+                    self._write_one(connection, job)
             connection.execute("COMMIT")
             self.commits += 1
-        except apsw.Error as error:
+        except (PerdureError, apsw.Error) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            refusal = translate(error, self.path) if isinstance(error, apsw.Error) else error
             for job in jobs:
-                job.error = job.error or translate(error, self.path)
+                job.error = job.error or refusal
 
     def _write_one(self, connection: apsw.Connection, job: Job) -> None:
         connection.execute("SAVEPOINT job")
@@ -345,27 +369,34 @@ CLAIM_FIRST_TTL = timedelta(seconds=30)
 """How long a claim holds that was never renewed; the keeper renews it well before."""
 
 
-def _head(connection: apsw.Connection, run_id: RunId) -> int:
+class _RunRow(NamedTuple):
+    """What is known of a run; a run that nobody knows is free, in epoch 0."""
+
+    key: int | None
+    owner: str | None
+    epoch: int
+    expires_millis: int
+    head: int
+
+
+_UNKNOWN_RUN = _RunRow(None, None, 0, 0, 0)
+
+
+def _run_row(connection: apsw.Connection, run_id: RunId) -> _RunRow:
     query = """
-        SELECT seq FROM event WHERE run = (SELECT key FROM run WHERE run_id = ?)
-        ORDER BY seq DESC LIMIT 1"""
+        SELECT key, owner, epoch, expires_millis,
+               (SELECT coalesce(max(seq), 0) FROM event WHERE event.run = run.key)
+        FROM run WHERE run_id = ?"""
     rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
-    return int(rows[0][0]) if rows else 0
+    return _RunRow(*rows[0]) if rows else _UNKNOWN_RUN
 
 
-def _run_row(connection: apsw.Connection, run_id: RunId) -> tuple[int | None, str | None, int, int]:
-    """The run's key, owner, epoch and expiry; a run that nobody knows is free, in epoch 0."""
-    query = "SELECT key, owner, epoch, expires_millis FROM run WHERE run_id = ?"
-    rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
-    return rows[0] if rows else (None, None, 0, 0)
-
-
-def _ensure_run(connection: apsw.Connection, run_id: RunId) -> int:
-    key = _run_row(connection, run_id)[0]
-    if key is None:
-        connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
-        key = connection.last_insert_rowid()
-    return key
+def _made(connection: apsw.Connection, run_id: RunId, row: _RunRow) -> _RunRow:
+    """The run's row, inserted if there is none yet."""
+    if row.key is not None:
+        return row
+    connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
+    return row._replace(key=connection.last_insert_rowid())
 
 
 def _give_up(connection: apsw.Connection, claim: Claim) -> None:

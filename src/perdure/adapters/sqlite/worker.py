@@ -11,22 +11,49 @@ from typing import Any, TypeVar
 import apsw
 
 from perdure.errors import StorageError
+from perdure.stores.uninterrupted import UninterruptedFuture
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], Any]
-Answer = Callable[[Any, BaseException | None], None]
 
 
 class Job:
-    """Work, and who is to be told how it went."""
+    """Work, and how it went.
 
-    __slots__ = ("answer", "error", "result", "work")
+    Its owner waits on the lock ``done``, or calls :meth:`when_done`.
+    """
 
-    def __init__(self, work: Work, answer: Answer) -> None:
+    __slots__ = ("_answer", "_guard", "done", "error", "result", "work")
+
+    def __init__(self, work: Work) -> None:
         self.work = work
-        self.answer = answer
         self.result: Any = None
         self.error: BaseException | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+        self._guard = threading.Lock()
+        self._answer: Callable[[], object] | None = None
+
+    def when_done(self, answer: Callable[[], object]) -> None:
+        """Have ``answer`` called by the worker's thread, or at once if the job is done."""
+        with self._guard:
+            if self.done.locked():
+                self._answer = answer
+                return
+        answer()
+
+    def finish(self) -> None:
+        """Tell whoever waits."""
+        with self._guard:
+            self.done.release()
+        if self._answer is not None:
+            self._answer()
+
+    def outcome(self) -> Any:
+        """The result, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class Worker:
@@ -43,42 +70,35 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    async def run(self, work: Callable[[apsw.Connection], T]) -> T:
-        """The result of ``work``, without blocking the loop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+    async def run(self, work: Callable[[apsw.Connection], T], patience_seconds: float = 0.0) -> T:
+        """The result of ``work``.
 
-        def settle(result: T, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        The loop is not blocked, or for ``patience_seconds`` at most: going round the loop once takes
+        longer than most work. A caller that is cancelled meanwhile is told so when the work is done.
+        """
+        job = Job(work)
+        self._submit(job)
+        if not (patience_seconds and job.done.acquire(timeout=patience_seconds)):
+            loop = asyncio.get_running_loop()
+            future: UninterruptedFuture[None] = UninterruptedFuture(loop=loop)
 
-        def answer(result: T, error: BaseException | None) -> None:
-            # The loop may have ended without waiting; then nobody is left to be told.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, result, error)
+            def answer() -> None:
+                # The loop may have ended without waiting; then nobody is left to be told.
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(future.set_result, None)
 
-        self._submit(Job(work, answer))
-        return await future
+            job.when_done(answer)
+            await future
+        result: T = job.outcome()
+        return result
 
     def run_blocking(self, work: Callable[[apsw.Connection], T]) -> T:
         """The result of ``work``; blocks the calling thread."""
-        done = threading.Event()
-        outcome: list[Any] = [None, None]
-
-        def answer(result: T, error: BaseException | None) -> None:
-            outcome[:] = [result, error]
-            done.set()
-
-        self._submit(Job(work, answer))
-        done.wait()
-        result, error = outcome
-        if error is not None:
-            raise error
-        return result  # type: ignore[no-any-return]  # what `work` returned
+        job = Job(work)
+        self._submit(job)
+        job.done.acquire()
+        result: T = job.outcome()
+        return result
 
     def close(self) -> None:
         """Finish the jobs that wait, and end the thread."""
@@ -110,6 +130,6 @@ class Worker:
                 batch.append(following)
             self._run_batch(batch)
             for each in batch:
-                each.answer(each.result, each.error)
+                each.finish()
             if last:
                 return
