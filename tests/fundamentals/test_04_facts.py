@@ -106,6 +106,65 @@ async def test_concurrent_calls_with_one_key_share_one() -> None:
     assert one.transport.calls == {"k": 1}
 
 
+class Silent:
+    """A transport whose first call gets no answer."""
+
+    namespace_group = "test"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.given_up = 0
+
+    def make(self, env: Any) -> Silent:
+        return self
+
+    async def call(self, call: IoCall) -> Json:
+        if self.asked.is_set():
+            return "answer"
+        self.asked.set()
+        try:
+            return await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+
+
+async def test_a_call_that_nobody_waits_for_is_given_up() -> None:
+    """It ends at once, nothing is recorded, and the key is free."""
+    transport = Silent()
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        calls = [asyncio.ensure_future(io.call(IoCall("test", 1, "k"))) for _ in range(2)]
+        await transport.asked.wait()
+        for each in calls:
+            assert transport.given_up == 0
+            each.cancel()
+            await asyncio.gather(each, return_exceptions=True)
+        answer = await io.call(IoCall("test", 1, "k"))
+        ctx.write("found", [transport.given_up, answer.response])
+
+    assert (await One(handler, transport).run())["found"] == [1, "answer"]
+
+
+async def test_whoever_waits_asks_for_itself_when_the_handler_gives_up() -> None:
+    """The handler's own call ends with its patience."""
+    transport = Silent()
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def follow() -> Any:
+            await transport.asked.wait()
+            patience.reschedule(asyncio.get_running_loop().time())
+            return (await io.call(IoCall("test", 1, "k"))).response
+
+        follower = asyncio.create_task(follow())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as patience:
+                await io.call(IoCall("test", 1, "k"))
+        ctx.write("found", [transport.given_up, await follower])
+
+    assert (await One(handler, transport).run())["found"] == [1, "answer"]
+
+
 async def test_a_call_without_a_key_goes_out_every_time() -> None:
     """It is not recorded, and may even carry what could not be."""
 

@@ -95,7 +95,8 @@ class LiveIo:
         self._secrets = secrets
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
-        self._in_flight: dict[str, tuple[str | None, asyncio.Task[IoResult]]] = {}
+        self._in_flight: dict[str, _Flight] = {}
+        self._handler = asyncio.current_task()
         self._ordinal = 0
 
     async def call(self, call: IoCall) -> IoResult:
@@ -115,15 +116,13 @@ class LiveIo:
             await self._record(checked, payload, None)
             return IoResult(None, payload.id)
 
-        bound = self._journal.facts.get(checked)
-        if bound is None:
-            # Whoever binds the key first decides; the others are compared with that.
-            in_flight = self._in_flight.get(checked)
-            if in_flight is None:
+        # Whoever binds the key first decides; the others are compared with that.
+        while (bound := self._journal.facts.get(checked)) is None:
+            flight = self._in_flight.get(checked)
+            if flight is None:
                 await self._once(checked, None, record)
             else:
-                await asyncio.shield(in_flight[1])
-            bound = self._journal.facts[checked]
+                await flight.landing()
         if bound.payload_id != payload.id:
             raise fact_payload_conflict(checked)
         return payload.id
@@ -159,7 +158,7 @@ class LiveIo:
 
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
-        tasks = [task for _, task in self._in_flight.values() if not task.done()]
+        tasks = [flight.task for flight in self._in_flight.values() if flight.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,25 +167,38 @@ class LiveIo:
         self, key: FactKey, request_id: str | None, fetch: Callable[[], Awaitable[IoResult]]
     ) -> IoResult:
         """The recorded answer of ``key``, or that of the one fetch which all who ask for it share."""
-        bound = self._journal.facts.get(key)
-        if bound is not None:
-            check_request(key, bound, request_id)
-            return await self._recorded(bound)
-        if key in self._in_flight:
-            other_request_id, task = self._in_flight[key]
-            check_request(key, FactBinding(ArtifactId.trusted(""), other_request_id), request_id)
-        else:
-            task = asyncio.ensure_future(fetch())
-            self._in_flight[key] = (request_id, task)
-            task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
+        while True:
+            bound = self._journal.facts.get(key)
+            if bound is not None:
+                check_request(key, bound, request_id)
+                return await self._recorded(bound)
+            flight = self._in_flight.get(key)
+            if flight is None:
+                flight = self._in_flight[key] = _Flight(request_id)
+                if asyncio.current_task() is self._handler:
+                    # Without a task of its own: the handler that awaits its call directly, as most do.
+                    return await self._fly(key, flight, fetch)
+                flight.task = asyncio.create_task(self._fly(key, flight, fetch))
+            else:
+                check_request(key, FactBinding(ArtifactId.trusted(""), flight.request_id), request_id)
+            result = await flight.landing()
+            if result is not None:
+                return result
 
-    def _landed(self, key: FactKey, task: asyncio.Task[IoResult]) -> None:
-        self._in_flight.pop(key, None)
-        # Looked at even when every waiter has gone away: an error must not go by unseen.
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, FailpointStop):
-            self._scope.fatal = error
+    async def _fly(self, key: FactKey, flight: _Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
+        try:
+            flight.result = await fetch()
+        except asyncio.CancelledError:
+            raise  # nothing was learned: whoever still waits asks for itself
+        except BaseException as error:
+            if isinstance(error, FailpointStop):
+                self._scope.fatal = error
+            flight.error = error
+            raise
+        finally:
+            del self._in_flight[key]
+            flight.land()
+        return flight.result
 
     async def _ask(self, call: IoCall) -> Json:
         try:
@@ -266,6 +278,41 @@ class LiveIo:
         data = read()
         self._journal.ride(key, Blob(ArtifactKind.FACT_PAYLOAD, data))
         return data
+
+
+class _Flight:
+    """A call that is being made, and whoever waits for it. It is given up when nobody does any more."""
+
+    def __init__(self, request_id: str | None) -> None:
+        self.request_id = request_id
+        self.task: asyncio.Task[IoResult] | None = None
+        self.result: IoResult | None = None
+        self.error: BaseException | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def landing(self) -> IoResult | None:
+        """Wait for the result, or None if the call was given up. Raises what the call raised."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self._waiting.discard(future)
+            if not self._waiting and self.task is not None:
+                self.task.cancel()
+            raise
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def land(self) -> None:
+        """Tell whoever waits."""
+        if self.task is not None:
+            # The waiters raise it; nobody asks the task.
+            self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
 
 
 def checked_fact_key(key: str) -> FactKey:

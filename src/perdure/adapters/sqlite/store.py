@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,6 +14,7 @@ import apsw
 
 from perdure.adapters.sqlite.database import open_database, open_for_reading, schema_version, translate
 from perdure.adapters.sqlite.files import ArtifactFiles
+from perdure.adapters.sqlite.group_commit import GroupCommit
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.canonical import artifact_id_for_bytes
@@ -34,7 +36,6 @@ from perdure.stores.uninterrupted import uninterrupted
 
 FILE_THRESHOLD_BYTES = 1 << 20
 _RENEWAL_MILLIS = 60_000
-_PATIENCE_SECONDS = 0.0005
 _SELECT_EVENTS = """
     SELECT event.seq, event.ts_millis, event.crc, event.body
     FROM event JOIN run ON run.key = event.run
@@ -72,7 +73,7 @@ class SqliteStore:
         self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         self._claimed: set[RunId] = set()
-        self._writer = Worker("perdure-sqlite-writer", self._write_batch)
+        self._writer = GroupCommit("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self._closed = False
 
@@ -180,7 +181,7 @@ class SqliteStore:
         self._claimed.discard(claim.run_id)
         row = await self._reader.run(lambda connection: _run_row(connection, claim.run_id))
         if (row.owner, row.epoch) == (claim.owner, claim.epoch):
-            await self._writer.run(lambda connection: _give_up(connection, claim))
+            await self._writer.run(lambda connection: _give_up(connection, claim), alone=not self._claimed)
 
     # Commit
 
@@ -229,9 +230,7 @@ class SqliteStore:
                 _give_up(connection, claim)
             return Committed([blob.id for blob in artifacts], heads)
 
-        # Who is alone has nobody to share a transaction with, and nothing better to do.
-        patience = _PATIENCE_SECONDS if len(self._claimed) <= 1 else 0.0
-        committed = await self._writer.run(write, patience)
+        committed = await self._writer.run(write, alone=len(self._claimed) <= 1)
         if release and claim is not None:
             self._claimed.discard(claim.run_id)
         return committed
@@ -288,15 +287,15 @@ class SqliteStore:
         if not events:
             return row
         row, now = _made(connection, append.run_id, row), self._clock.now_millis()
-        run_crc = zlib.crc32(append.run_id.encode())
+        key, run_crc = row.key, zlib.crc32(append.run_id.encode())
         connection.executemany(
             "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (row.key, seq, now, engine, _crc(run_crc, seq, now, body), body)
+                (key, seq, now, engine, _crc(run_crc, seq, now, body), body)
                 for seq, (engine, body) in enumerate(events, row.head + 1)
             ],
         )
-        if any(isinstance(event, RunCompleted) for event in append.events):
+        if RunCompleted in map(type, append.events):
             connection.execute("UPDATE run SET ended = 1 WHERE key = ?", (row.key,))
         return row._replace(head=row.head + len(events))
 
@@ -327,9 +326,9 @@ class SqliteStore:
             lambda connection: connection.execute(query, (str(run_id), from_seq, *bindings, limit)).fetchall()
         )
 
-    def _write_batch(self, jobs: Sequence[Job]) -> None:
-        """One transaction for all jobs; a job that is refused is undone alone."""
-        connection = self._connection
+    def _write_batch(self, jobs: Sequence[Job]) -> float:
+        """One transaction for all jobs; a job that is refused is undone alone. The commit's seconds."""
+        connection, seconds = self._connection, 0.0
         try:
             connection.execute("BEGIN IMMEDIATE")
             if len(jobs) == 1:
@@ -337,7 +336,9 @@ class SqliteStore:
             else:
                 for job in jobs:
                     self._write_one(connection, job)
+            begun = time.perf_counter()
             connection.execute("COMMIT")
+            seconds = time.perf_counter() - begun
             self.commits += 1
         except (PerdureError, apsw.Error) as error:
             if connection.in_transaction:
@@ -345,6 +346,7 @@ class SqliteStore:
             refusal = translate(error, self.path) if isinstance(error, apsw.Error) else error
             for job in jobs:
                 job.error = job.error or refusal
+        return seconds
 
     def _write_one(self, connection: apsw.Connection, job: Job) -> None:
         connection.execute("SAVEPOINT job")

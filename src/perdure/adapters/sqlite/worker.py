@@ -18,39 +18,18 @@ Work = Callable[[apsw.Connection], Any]
 
 
 class Job:
-    """Work, and how it went.
+    """Work, how it went, and what is to be called when it is done."""
 
-    Its owner waits on the lock ``done``, or calls :meth:`when_done`.
-    """
+    __slots__ = ("answer", "error", "result", "work")
 
-    __slots__ = ("_answer", "_guard", "done", "error", "result", "work")
-
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, answer: Callable[[], object]) -> None:
         self.work = work
+        self.answer = answer
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = threading.Lock()
-        self.done.acquire()
-        self._guard = threading.Lock()
-        self._answer: Callable[[], object] | None = None
-
-    def when_done(self, answer: Callable[[], object]) -> None:
-        """Have ``answer`` called by the worker's thread, or at once if the job is done."""
-        with self._guard:
-            if self.done.locked():
-                self._answer = answer
-                return
-        answer()
-
-    def finish(self) -> None:
-        """Tell whoever waits."""
-        with self._guard:
-            self.done.release()
-        if self._answer is not None:
-            self._answer()
 
     def outcome(self) -> Any:
-        """The result, or the error raised."""
+        """The result; raises the error if there was one."""
         if self.error is not None:
             raise self.error
         return self.result
@@ -70,35 +49,47 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    async def run(self, work: Callable[[apsw.Connection], T], patience_seconds: float = 0.0) -> T:
-        """The result of ``work``.
+    async def run(self, work: Callable[[apsw.Connection], T]) -> T:
+        """The result of ``work``, without blocking the loop.
 
-        The loop is not blocked, or for ``patience_seconds`` at most: going round the loop once takes
-        longer than most work. A caller that is cancelled meanwhile is told so when the work is done.
+        A caller that is cancelled meanwhile is told so when the work is done.
         """
-        job = Job(work)
-        self._submit(job)
-        if not (patience_seconds and job.done.acquire(timeout=patience_seconds)):
-            loop = asyncio.get_running_loop()
-            future: UninterruptedFuture[None] = UninterruptedFuture(loop=loop)
+        loop = asyncio.get_running_loop()
+        future: UninterruptedFuture[None] = UninterruptedFuture(loop=loop)
 
-            def answer() -> None:
-                # The loop may have ended without waiting; then nobody is left to be told.
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(future.set_result, None)
+        def answer() -> None:
+            # The loop may have ended without waiting; then nobody is left to be told.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(future.set_result, None)
 
-            job.when_done(answer)
-            await future
+        job = Job(work, answer)
+        self.submit(job)
+        await future
         result: T = job.outcome()
         return result
 
     def run_blocking(self, work: Callable[[apsw.Connection], T]) -> T:
         """The result of ``work``; blocks the calling thread."""
-        job = Job(work)
-        self._submit(job)
-        job.done.acquire()
+        done = threading.Event()
+        job = Job(work, done.set)
+        self.submit(job)
+        done.wait()
         result: T = job.outcome()
         return result
+
+    def submit(self, job: Job) -> None:
+        """Have ``job`` done; its ``answer`` is called by the thread."""
+        with self._lock:
+            self.check_open()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                self._thread.start()
+            self._jobs.put(job)
+
+    def check_open(self) -> None:
+        """Raise ``StorageError`` (``store_closed``) after :meth:`close`."""
+        if self._closed:
+            raise StorageError.of("store_closed", "the store was closed")
 
     def close(self) -> None:
         """Finish the jobs that wait, and end the thread."""
@@ -108,15 +99,6 @@ class Worker:
             self._jobs.put(None)
         if thread is not None:
             thread.join()
-
-    def _submit(self, job: Job) -> None:
-        with self._lock:
-            if self._closed:
-                raise StorageError.of("store_closed", "the store was closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                self._thread.start()
-            self._jobs.put(job)
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -130,6 +112,6 @@ class Worker:
                 batch.append(following)
             self._run_batch(batch)
             for each in batch:
-                each.finish()
+                each.answer()
             if last:
                 return
