@@ -472,7 +472,8 @@ class Suite:
             if base is None:
                 return Result(title, None, 0, "not found on this machine")
             environment = Environment(ROOT / f".venv-{minor}", base).ready("test")
-            return self.pytest(title, environment, [])
+            # Snippets and pages are those of one Python.
+            return self.pytest(title, environment, ["--ignore=tests/docs"])
 
         return run
 

@@ -144,9 +144,16 @@ def test_the_http_transport_is_found(installed: Path, tmp_path: Path) -> None:
 def test_a_user_s_program_is_typed(installed: Path, tmp_path: Path) -> None:
     """Inputs, results and what one state takes from another are checked by mypy --strict."""
     (tmp_path / "program.py").write_text(PROGRAM)
+    (readme,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert readme.count("\n") <= 25
+    (tmp_path / "readme.py").write_text(readme)
     mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
     interpreter = installed / "bin" / "python"
-    done = run([*mypy, "--python-executable", interpreter, "--cache-dir", "cache", "program.py"], tmp_path)
+    done = run(
+        [*mypy, "--python-executable", interpreter, "--cache-dir", "cache", "program.py", "readme.py"],
+        tmp_path,
+    )
+    assert "readme.py" not in done.stdout
     told = re.findall(r"^program\.py:\d+: (error|note: .*)", done.stdout, re.MULTILINE)
     is_int = 'note: Revealed type is "int"'
     assert told == [is_int, is_int, "error", is_int, is_int, "error"], done.stdout
