@@ -306,15 +306,16 @@ def _sorted_keys(item: dict[Any, Any], pointer: str) -> list[str]:
             raise CanonicalJsonError(
                 "value_not_json", pointer, f"an object key that is a {type(key).__name__}, not a string"
             )
-    return sorted(item, key=_utf16_order)
+    return sorted(item, key=utf16_order)
 
 
-def _utf16_order(text: str) -> bytes:
+def utf16_order(text: str) -> bytes:
+    """What canonical JSON orders keys by."""
     return text.encode("utf-16-be", "surrogatepass")
 
 
 def _utf16_order_of_member(member: tuple[str, bytes]) -> bytes:
-    return _utf16_order(member[0])
+    return utf16_order(member[0])
 
 
 def _decode_slowly(data: bytes) -> Json:

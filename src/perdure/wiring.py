@@ -13,12 +13,14 @@ from perdure.adapters.transports.exec import LIMIT_BYTES, ExecTransportFactory
 from perdure.failpoints import Failpoints
 from perdure.io.port import TransportFactory
 from perdure.stores.bundle import Stores
+from perdure.stores.sharing import SharedArtifacts
 
 
 def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of a SQLite file; what follows ``sqlite:`` is its path."""
     store = SqliteStore(Path(rest), failpoints=failpoints)
-    return Stores(store, store, store, store, store.close, store.describe)
+    shared = SharedArtifacts(store)
+    return Stores(store, shared, store, shared, store.close, store.describe)
 
 
 def exec_transport(

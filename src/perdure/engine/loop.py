@@ -28,7 +28,7 @@ from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, RunStarted, StateCompleted
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Blob
+from perdure.stores.ports import Blob, RopeBlob
 from perdure.stores.reading import read_json
 
 
@@ -85,8 +85,8 @@ class Stint:
 
     def begin(self, started: RunStarted, initial: Snapshot) -> None:
         """Stage the first event of a new run, and its context."""
-        self._writer.stage((started,), (Blob(ArtifactKind.CONTEXT_SNAPSHOT, initial.data),))
-        self._snapshot = initial.without_data()
+        self._writer.stage((started,), (_blob_of(initial),))
+        self._snapshot = initial
 
     async def leave(self) -> None:
         """Write what is staged and give the run up to whoever resumes it."""
@@ -133,10 +133,10 @@ class Stint:
         snapshot = outcome.snapshot
         blobs = []
         if snapshot is not None and snapshot is not base:
-            blobs.append(Blob(ArtifactKind.CONTEXT_SNAPSHOT, snapshot.data))
+            blobs.append(_blob_of(snapshot))
         if isinstance(outcome, Completed):
             self._writer.stage((StateCompleted(attempt.state_id, outcome.snapshot.id),), blobs)
-            self._snapshot = outcome.snapshot.without_data()
+            self._snapshot = outcome.snapshot
         else:
             failure_id = None if snapshot is None else snapshot.id
             now = self._clock.now_millis()
@@ -197,3 +197,8 @@ class Stint:
                     details={"artifact_id": snapshot_id},
                 ) from None
         return self._snapshot
+
+
+def _blob_of(snapshot: Snapshot) -> Blob:
+    kind = ArtifactKind.CONTEXT_SNAPSHOT
+    return Blob(kind, snapshot.data) if snapshot.rope is None else RopeBlob(kind, snapshot.rope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -19,6 +19,7 @@ from perdure.canonical import (
 )
 from perdure.errors import ContextSerializationError, Json
 from perdure.ids import ArtifactId
+from perdure.model.rope import WHOLE_BYTES_MAX, Rope
 from perdure.secrets import DEFAULT_POLICY, SecretPolicy
 
 
@@ -55,46 +56,67 @@ class JsonContext:
 class Snapshot:
     """A context at rest: canonical bytes by top-level key. Immutable; snapshots share their parts.
 
-    ``id`` is the artifact id of the whole canonical object, ``data`` its bytes; both are made on first
-    use and kept.
+    ``id`` is the artifact id of the whole canonical object. Of a large one there is a ``rope``, which is made
+    from that of the snapshot before and costs what has changed.
     """
 
-    __slots__ = ("_data", "_id", "parts")
+    __slots__ = ("_before", "_changed", "_id", "_rope", "parts", "size")
 
-    def __init__(self, parts: Mapping[str, bytes], data: bytes | None = None) -> None:
+    def __init__(
+        self, parts: Mapping[str, bytes], before: Snapshot | None = None, changed: Collection[str] = ()
+    ) -> None:
         self.parts = parts
-        self._data = data
+        self._before = before
+        self._changed = changed
+        self._rope: Rope | None = None
         self._id: ArtifactId | None = None
+        if before is None:
+            self.size = 2 + sum(map(_member_size, parts.items()))
+        else:
+            self.size = before.size + sum(
+                _member_size((key, these[key])) * sign
+                for these, sign in ((parts, 1), (before.parts, -1))
+                for key in changed
+                if key in these
+            )
+
+    @property
+    def rope(self) -> Rope | None:
+        """The context as a tree of what is kept apart; None if it is small enough to be kept whole."""
+        if self._rope is None and self.size > WHOLE_BYTES_MAX:
+            before = None if self._before is None else self._before._rope
+            self._rope = (
+                Rope.of_members(self.parts) if before is None else before.changed(self.parts, self._changed)
+            )
+        self._before = None
+        return self._rope
 
     @property
     def data(self) -> bytes:
         """The canonical bytes of the whole context."""
-        if self._data is None:
-            self._data = join_object(self.parts.items())
-        return self._data
+        return join_object(self.parts.items()) if self.rope is None else self.rope.data
 
     @property
     def id(self) -> ArtifactId:
         """The artifact id of :attr:`data`."""
         if self._id is None:
-            self._id = artifact_id_for_bytes(self.data)
+            self._id = artifact_id_for_bytes(self.data) if self.rope is None else self.rope.id
         return self._id
-
-    def without_data(self) -> Snapshot:
-        """This snapshot holding its parts and its id alone, so that the whole is not kept in memory twice."""
-        slim = Snapshot(self.parts)
-        slim._id = self.id
-        return slim
 
     @classmethod
     def of_canonical(cls, data: bytes) -> Snapshot:
         """The snapshot of canonical bytes, which were checked before; they must be an object's."""
-        return cls(split_object(data), data)
+        return cls(split_object(data))
 
     @classmethod
     def of_values(cls, values: Mapping[str, Json], policy: SecretPolicy = DEFAULT_POLICY) -> Snapshot:
         """The snapshot of ``values``; :class:`ContextSerializationError` for what may not be written."""
         return cls({key: encode_member(key, value, policy) for key, value in values.items()})
+
+
+def _member_size(member: tuple[str, bytes]) -> int:
+    # Quotes, colon and comma; a key with characters that are escaped or long is a little larger.
+    return len(member[0]) + len(member[1]) + 4
 
 
 class StagedContext:
@@ -133,12 +155,17 @@ class StagedContext:
 
     def snapshot(self) -> Snapshot:
         """The context as it stands; the base itself when nothing was changed."""
-        changed = any(self._base.parts.get(key) != data for key, data in self._changes.items())
-        return Snapshot(self._parts()) if changed else self._base
+        changed = [key for key, data in self._changes.items() if self._base.parts.get(key) != data]
+        return Snapshot(self._parts(), self._base, changed) if changed else self._base
 
     def _parts(self) -> dict[str, bytes]:
-        merged: dict[str, bytes | None] = {**self._base.parts, **self._changes}
-        return {key: data for key, data in merged.items() if data is not None}
+        merged = dict(self._base.parts)
+        for key, data in self._changes.items():
+            if data is None:
+                merged.pop(key, None)
+            else:
+                merged[key] = data
+        return merged
 
 
 def encode_member(key: str, value: Json, policy: SecretPolicy) -> bytes:

@@ -15,7 +15,7 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Append, Blob, Claim, Committed
+from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Row
 from perdure.stores.refusals import (
     artifact_corruption,
     artifact_not_found,
@@ -31,6 +31,7 @@ class MemoryState:
     def __init__(self) -> None:
         self.streams: dict[RunId, list[EventEnvelope]] = {}
         self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
+        self.recipes: set[ArtifactId] = set()
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
 
@@ -88,6 +89,10 @@ class MemoryStore:
             raise artifact_corruption(artifact_id)
         return data
 
+    async def rows(self, artifact_ids: Sequence[ArtifactId]) -> dict[ArtifactId, Row]:
+        blobs, recipes = self._state.blobs, self._state.recipes
+        return {each: Row(each in recipes, blobs[each][1]) for each in artifact_ids if each in blobs}
+
     async def exists(self, artifact_id: ArtifactId) -> bool:
         return artifact_id in self._state.blobs
 
@@ -126,7 +131,10 @@ class MemoryStore:
             check_head(append, await self.head_seq(append.run_id))
         now = self._clock.now_millis()
         for blob in artifacts:
-            self._state.blobs.setdefault(blob.id, (blob.kind, blob.data))
+            if blob.id not in self._state.blobs:
+                self._state.blobs[blob.id] = (blob.kind, blob.data)
+                if isinstance(blob, RecipeBlob):
+                    self._state.recipes.add(blob.id)
         heads: list[int] = []
         for run_id, expected_seq, events in appends:
             stream = self._state.streams.setdefault(run_id, []) if events else []

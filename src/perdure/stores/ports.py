@@ -16,19 +16,65 @@ import msgspec
 
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
+from perdure.model.rope import Rope
 
 
 class Blob:
     """Bytes to be kept, with the id that they must get."""
 
-    def __init__(self, kind: ArtifactKind, data: bytes) -> None:
+    def __init__(self, kind: ArtifactKind, data: bytes, artifact_id: ArtifactId | None = None) -> None:
         self.kind = kind
         self.data = data
+        if artifact_id is not None:
+            self.id = artifact_id
 
     @cached_property
     def id(self) -> ArtifactId:
-        """The SHA-256 of the bytes."""
+        """The SHA-256 of the bytes; given where it is known already."""
         return ArtifactId.trusted(hashlib.sha256(self.data).hexdigest())
+
+    @property
+    def size(self) -> int:
+        """The length of the whole, in bytes."""
+        return len(self.data)
+
+
+class RopeBlob(Blob):
+    """A large artifact as a tree of parts. A store that knows nothing of ropes keeps its ``data``."""
+
+    def __init__(self, kind: ArtifactKind, rope: Rope) -> None:
+        self.kind = kind
+        self.rope = rope
+
+    @cached_property
+    def data(self) -> bytes:  # type: ignore[override]  # made when it is asked for
+        """The whole."""
+        return self.rope.data
+
+    @cached_property
+    def id(self) -> ArtifactId:
+        """The SHA-256 of the whole."""
+        return self.rope.id
+
+
+class RecipeBlob(Blob):
+    """What is kept in place of a whole, under the whole's id."""
+
+    def __init__(self, kind: ArtifactKind, artifact_id: ArtifactId, recipe: bytes, size: int) -> None:
+        super().__init__(kind, recipe, artifact_id)
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """The length of the whole, in bytes."""
+        return self._size
+
+
+class Row(NamedTuple):
+    """An artifact as it is kept: a whole, or the recipe of one."""
+
+    is_recipe: bool
+    data: bytes
 
 
 class Append(NamedTuple):
@@ -103,6 +149,13 @@ class ArtifactStore(Protocol):
 
     async def exists(self, artifact_id: ArtifactId) -> bool:
         """Whether the artifact is kept here."""
+
+
+class ArtifactRows(Protocol):
+    """What a store offers that keeps recipes: ``commit`` takes ``RecipeBlob``s too, and this reads them."""
+
+    async def rows(self, artifact_ids: Sequence[ArtifactId]) -> dict[ArtifactId, Row]:
+        """What is kept under these ids, unverified; what is not there is left out."""
 
 
 class ClaimStore(Protocol):

@@ -24,7 +24,7 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.model.wire import decode_events, encode_event
-from perdure.stores.ports import Append, Blob, Claim, Committed
+from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Row
 from perdure.stores.refusals import (
     artifact_corruption,
     artifact_not_found,
@@ -36,6 +36,7 @@ from perdure.stores.uninterrupted import uninterrupted
 
 FILE_THRESHOLD_BYTES = 1 << 20
 _RENEWAL_MILLIS = 60_000
+_BATCH = 500
 _SELECT_EVENTS = """
     SELECT event.seq, event.ts_millis, event.crc, event.body
     FROM event JOIN run ON run.key = event.run
@@ -128,7 +129,7 @@ class SqliteStore:
 
     async def get(self, artifact_id: ArtifactId) -> bytes:
         def read(connection: apsw.Connection) -> bytes:
-            query = "SELECT data FROM artifact WHERE id = ?"
+            query = "SELECT data FROM artifact WHERE id = ? AND NOT recipe"
             rows: list[Any] = connection.execute(query, (_key(artifact_id),)).fetchall()
             if not rows:
                 raise artifact_not_found(artifact_id)
@@ -136,6 +137,22 @@ class SqliteStore:
             if data is None or artifact_id_for_bytes(data) != artifact_id:
                 raise artifact_corruption(artifact_id)
             return data
+
+        return await self._reader.run(read)
+
+    async def rows(self, artifact_ids: Sequence[ArtifactId]) -> dict[ArtifactId, Row]:
+        def read(connection: apsw.Connection) -> dict[ArtifactId, Row]:
+            found: dict[ArtifactId, Row] = {}
+            for begin in range(0, len(artifact_ids), _BATCH):
+                batch = artifact_ids[begin : begin + _BATCH]
+                places = ",".join("?" * len(batch))
+                query = f"SELECT id, recipe, data FROM artifact WHERE id IN ({places})"
+                for key, is_recipe, kept in connection.execute(query, tuple(map(_key, batch))):
+                    artifact_id = ArtifactId.trusted(key.hex())
+                    data = self._files.read(artifact_id) if kept is None else kept
+                    if data is not None:
+                        found[artifact_id] = Row(bool(is_recipe), data)
+            return found
 
         return await self._reader.run(read)
 
@@ -274,10 +291,18 @@ class SqliteStore:
         for blob in blobs:
             data = blob.data if len(blob.data) <= self._file_threshold_bytes else None
             connection.execute(
-                """INSERT INTO artifact (id, kind, size, put_millis, data) VALUES (?, ?, ?, ?, ?)
+                """INSERT INTO artifact (id, kind, size, put_millis, data, recipe) VALUES (?, ?, ?, ?, ?, ?)
                    ON CONFLICT (id) DO UPDATE SET put_millis = excluded.put_millis
                    WHERE put_millis < excluded.put_millis - ?""",
-                (_key(blob.id), str(blob.kind), len(blob.data), now, data, _RENEWAL_MILLIS),
+                (
+                    _key(blob.id),
+                    str(blob.kind),
+                    blob.size,
+                    now,
+                    data,
+                    isinstance(blob, RecipeBlob),
+                    _RENEWAL_MILLIS,
+                ),
             )
 
     def _insert_events(

@@ -1,0 +1,471 @@
+"""Canonical bytes as a tree of parts, so that what did not change is neither hashed nor stored again.
+
+The bytes of an object or array are cut between members or items: large ones stand alone, neighbours that are
+small form runs. Where a run ends depends on what it holds and not on what stands before it, so a change stays
+local. Runs are gathered into groups in the same way, as deep as it takes for a recipe to stay short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.canonical import encode_string, utf16_order
+from perdure.ids import ArtifactId
+
+WHOLE_BYTES_MAX = 4096
+"""What is no longer than this is kept whole."""
+ENTRIES_MAX = 48
+"""A recipe with more entries gets another level."""
+NESTED_LEVELS_MAX = 12
+"""What is nested deeper is not cut."""
+
+_ALONE_BYTES = 2048
+_RUN_BYTES_MIN, _RUN_BYTES_MAX = 1024, 4096
+_INLINE_BYTES_MAX = 256
+_GROUP_ENTRIES_MIN = 8
+_MARK_BYTES = 1 << 14
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_RECIPE = msgspec.msgpack.Encoder()
+
+Entry = bytes | tuple[int, bytes, int]
+"""Of a recipe: bytes that stand there as they are; or form, hash and length of what is kept apart."""
+CHUNK, NODE = 0, 1
+
+
+class Segment:
+    """Bytes that are kept apart, under their hash."""
+
+    __slots__ = ("_id", "data", "is_kept")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.is_kept = False
+        self._id: ArtifactId | None = None
+
+    @property
+    def id(self) -> ArtifactId:
+        """The hash of the bytes."""
+        if self._id is None:
+            self._id = ArtifactId.trusted(hashlib.sha256(self.data).hexdigest())
+        return self._id
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return len(self.data)
+
+    @property
+    def entry(self) -> Entry:
+        """The entry in a recipe."""
+        return (CHUNK, bytes.fromhex(self.id), len(self.data))
+
+    def new_parts(self) -> Iterator[Segment]:
+        """Itself, unless it is kept already."""
+        if not self.is_kept:
+            yield self
+
+    def flat(self, into: list[bytes]) -> None:
+        """Add the bytes."""
+        into.append(self.data)
+
+
+class Group:
+    """Neighbours whose entries form a recipe of their own; with brackets, a container inside another."""
+
+    __slots__ = ("_node", "children", "closing", "is_kept", "opening", "size")
+
+    def __init__(self, children: Sequence[Run | Group], opening: bytes = b"", closing: bytes = b"") -> None:
+        self.children = children
+        self.opening, self.closing = opening, closing
+        self.size: int = (
+            sum(each.size for each in children) + max(0, len(children) - 1) + len(opening) + len(closing)
+        )
+        self.is_kept = False
+        self._node: Segment | None = None
+
+    @property
+    def node(self) -> Segment:
+        """Its recipe, as what is kept apart."""
+        if self._node is None:
+            self._node = Segment(encode_recipe(self.entries()))
+        return self._node
+
+    @property
+    def entry(self) -> Entry:
+        """The entry in the recipe above."""
+        return (NODE, bytes.fromhex(self.node.id), self.size)
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries it adds to the recipe above."""
+        return 1
+
+    @property
+    def ends(self) -> bool:
+        """Whether a group of groups may end here."""
+        return bytes.fromhex(self.node.id[:2])[0] & 7 == 0
+
+    def add_entries(self, into: list[Entry]) -> None:
+        """Add what stands for it in the recipe above."""
+        into.append(self.entry)
+
+    def entries(self) -> list[Entry]:
+        """The entries of its own recipe."""
+        found: list[Entry] = [self.opening]
+        for number, child in enumerate(self.children):
+            if number:
+                found.append(b",")
+            child.add_entries(found)
+        found.append(self.closing)
+        return found
+
+    def new_parts(self) -> Iterator[Segment]:
+        """All that is not kept yet, itself last."""
+        if self.is_kept:
+            return
+        for child in self.children:
+            yield from child.new_parts()
+        if not self.node.is_kept:
+            yield self.node
+
+    def mark_kept(self) -> None:
+        """Say that everything of it is kept."""
+        if not self.is_kept:
+            self.is_kept = True
+            for child in self.children:
+                child.mark_kept()
+
+    def flat(self, into: list[bytes]) -> None:
+        """Add the bytes, in pieces."""
+        if self.opening:
+            into.append(self.opening)
+        for number, child in enumerate(self.children):
+            if number:
+                into.append(b",")
+            child.flat(into)
+        if self.closing:
+            into.append(self.closing)
+
+
+class Run:
+    """Neighbouring members or items that are cut no further, or one that is cut by itself.
+
+    ``keys`` are the members', of which ``first`` is the order; both are empty for items.
+    """
+
+    __slots__ = ("_entries", "ends", "first", "is_kept", "keys", "pieces", "size")
+
+    def __init__(self, keys: Sequence[str], pieces: Sequence[bytes | Segment | Group], ends: bool) -> None:
+        self.keys = keys
+        self.first = utf16_order(keys[0]) if keys else b""
+        self.pieces = pieces
+        self.ends = ends
+        self.size = sum(
+            len(each)
+            if isinstance(each, bytes)
+            else len(each.data)
+            if isinstance(each, Segment)
+            else each.size
+            for each in pieces
+        )
+        self.is_kept = False
+        self._entries: list[Entry] | None = None
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries it adds to the recipe above."""
+        return len(self.pieces)
+
+    def add_entries(self, into: list[Entry]) -> None:
+        """Add what stands for it in the recipe above."""
+        if self._entries is None:
+            self._entries = [each if isinstance(each, bytes) else each.entry for each in self.pieces]
+        into.extend(self._entries)
+
+    def new_parts(self) -> Iterator[Segment]:
+        """All that is not kept yet."""
+        if not self.is_kept:
+            for each in self.pieces:
+                if not isinstance(each, bytes):
+                    yield from each.new_parts()
+
+    def mark_kept(self) -> None:
+        """Say that everything of it is kept."""
+        if not self.is_kept:
+            self.is_kept = True
+            for each in self.pieces:
+                if isinstance(each, Segment):
+                    each.is_kept = True
+                elif isinstance(each, Group):
+                    each.mark_kept()
+
+    def flat(self, into: list[bytes]) -> None:
+        """Add the bytes, in pieces."""
+        for each in self.pieces:
+            if isinstance(each, bytes):
+                into.append(each)
+            else:
+                each.flat(into)
+
+
+class _Cutter:
+    """Forms runs of the members or items that it is fed."""
+
+    def __init__(self, level: int = 0) -> None:
+        self.runs: list[Run] = []
+        self._level = level
+        self._elements: list[bytes] = []
+        self._keys: list[str] = []
+        self._size = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what comes next may belong to the last run."""
+        return bool(self._elements)
+
+    def feed(self, key: str | None, head: bytes, data: bytes) -> None:
+        """Take the next member or item: ``head`` is the key with its colon."""
+        if len(data) > _ALONE_BYTES:
+            self.close()
+            pieces = [head, _cut(data, self._level + 1)] if head else [_cut(data, self._level + 1)]
+            self.runs.append(Run(() if key is None else (key,), pieces, zlib.crc32(data[-64:]) & 7 == 0))
+            return
+        element = head + data
+        self._elements.append(element)
+        if key is not None:
+            self._keys.append(key)
+        self._size += len(element) + 1
+        if self._size >= _RUN_BYTES_MIN:
+            check = zlib.crc32(element)
+            if check & 7 == 0 or self._size >= _RUN_BYTES_MAX:
+                self._flush(check & 56 == 0)
+
+    def close(self) -> None:
+        """End the last run where it is."""
+        if self._elements:
+            self._flush(False)
+
+    def _flush(self, ends: bool) -> None:
+        data = b",".join(self._elements)
+        piece = data if len(data) <= _INLINE_BYTES_MAX else Segment(data)
+        self.runs.append(Run(tuple(self._keys), (piece,), ends))
+        self._elements, self._keys, self._size = [], [], 0
+
+
+def _cut(data: bytes, level: int) -> bytes | Segment | Group:
+    """One value in parts."""
+    if len(data) <= _INLINE_BYTES_MAX:
+        return data
+    if len(data) <= _ALONE_BYTES or data[:1] not in (b"{", b"[") or level > NESTED_LEVELS_MAX:
+        return Segment(data)
+    return gathered(_runs_of(data, level), data[:1], data[-1:])
+
+
+def _runs_of(data: bytes, level: int) -> list[Run]:
+    cutter = _Cutter(level)
+    if data[:1] == b"{":
+        for key, raw in _OBJECT.decode(data).items():
+            cutter.feed(key, encode_string(key) + b":", bytes(raw))
+    else:
+        for raw in _ARRAY.decode(data):
+            cutter.feed(None, b"", bytes(raw))
+    cutter.close()
+    return cutter.runs
+
+
+def gathered(
+    units: Sequence[Run | Group], opening: bytes, closing: bytes, before: Group | None = None
+) -> Group:
+    """Units under as many levels of groups as it takes; those of ``before`` that hold the same are shared."""
+    known: dict[int, Group] = {}
+    level: Sequence[Run | Group] = () if before is None else before.children
+    while level and isinstance(level[0], Group):
+        groups = [each for each in level if isinstance(each, Group)]
+        known |= {id(each.children[0]): each for each in groups}
+        level = [child for each in groups for child in each.children]
+    while sum(each.entry_count for each in units) > ENTRIES_MAX:
+        units = _grouped(units, known)
+    return Group(units, opening, closing)
+
+
+def _grouped(units: Sequence[Run | Group], known: Mapping[int, Group]) -> list[Run | Group]:
+    groups: list[Run | Group] = []
+    place = 0
+    while place < len(units):
+        old = known.get(id(units[place]))
+        if old is not None and units[place : place + len(old.children)] == old.children:
+            # The end of the whole is no natural end of a group: more may belong to it now.
+            stop = place + len(old.children)
+            if stop == len(units) or _may_end(
+                sum(each.entry_count for each in old.children), old.children[-1]
+            ):
+                groups.append(old)
+                place = stop
+                continue
+        stop, count = place, 0
+        while stop < len(units):
+            count += units[stop].entry_count
+            stop += 1
+            if _may_end(count, units[stop - 1]):
+                break
+        groups.append(Group(units[place:stop]))
+        place = stop
+    return groups
+
+
+def _may_end(entry_count: int, last: Run | Group) -> bool:
+    return entry_count >= ENTRIES_MAX or (entry_count >= _GROUP_ENTRIES_MIN and last.ends)
+
+
+class Rope:
+    """The bytes of an artifact as a tree. Immutable; ropes share what is alike.
+
+    ``id`` is the artifact id of the whole, ``recipe`` how to put it together.
+    """
+
+    __slots__ = ("_flat", "_marks", "id", "root", "runs")
+
+    def __init__(self, root: Group, runs: Sequence[Run], before: Rope | None = None) -> None:
+        self.root = root
+        self.runs = runs
+        self._flat: list[bytes] = []
+        root.flat(self._flat)
+        self._marks: list[tuple[int, Any]] = []
+        self.id = self._hash(before)
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Rope | None:
+        """The rope of canonical bytes; None for what is short, or no object or array of JSON."""
+        if len(data) <= WHOLE_BYTES_MAX or data[:1] not in (b"{", b"["):
+            return None
+        try:
+            runs = _runs_of(data, 0)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        rope = cls(gathered(runs, data[:1], data[-1:]), runs)
+        # What is JSON, and not canonical, would come back in another form.
+        return rope if rope.data == data else None
+
+    @classmethod
+    def of_members(cls, parts: Mapping[str, bytes]) -> Rope:
+        """The rope of an object whose values' canonical bytes are at hand."""
+        return _of_runs(_runs_of_members(sorted(parts, key=utf16_order), parts))
+
+    def changed(self, parts: Mapping[str, bytes], keys: Iterable[str]) -> Rope:
+        """The rope of the object that has changed in ``keys``, and now is ``parts``."""
+        changed = sorted(keys, key=utf16_order)
+        if not self.runs or not changed:
+            return Rope.of_members(parts)
+        begin = self._place_of(changed[0])
+        end = self._place_of(changed[-1]) + 1
+        members = {key for run in self.runs[begin:end] for key in run.keys}.union(changed)
+        cutter = _Cutter()
+        _feed(cutter, sorted((key for key in members if key in parts), key=utf16_order), parts)
+        while cutter.is_open and end < len(self.runs):
+            _feed(cutter, self.runs[end].keys, parts)
+            end += 1
+        cutter.close()
+        return _of_runs([*self.runs[:begin], *cutter.runs, *self.runs[end:]], self)
+
+    @property
+    def data(self) -> bytes:
+        """The whole."""
+        return b"".join(self._flat)
+
+    @property
+    def size(self) -> int:
+        """The length of the whole, in bytes."""
+        return self.root.size
+
+    @property
+    def recipe(self) -> bytes:
+        """How to put the whole together."""
+        return encode_recipe(self.root.entries())
+
+    def new_parts(self) -> Iterator[Segment]:
+        """What the recipe refers to and is not kept yet, each before what refers to it."""
+        for child in self.root.children:
+            yield from child.new_parts()
+
+    def mark_kept(self) -> None:
+        """Say that all of it is kept."""
+        self.root.mark_kept()
+
+    def _place_of(self, key: str) -> int:
+        return max(0, bisect_right(self.runs, utf16_order(key), key=lambda run: run.first) - 1)
+
+    def _hash(self, before: Rope | None) -> ArtifactId:
+        """The hash of the whole, from the last mark on up to which it is as ``before``."""
+        start, digest = 0, hashlib.sha256()
+        if before is not None:
+            same = _common(self._flat, before._flat)
+            self._marks = before._marks[: bisect_right(before._marks, same, key=lambda mark: mark[0])]
+            if self._marks:
+                start, digest = self._marks[-1][0], self._marks[-1][1].copy()
+        unmarked = 0
+        for place in range(start, len(self._flat)):
+            piece = self._flat[place]
+            if unmarked >= _MARK_BYTES or (place > start and len(piece) >= _MARK_BYTES):
+                self._marks.append((place, digest.copy()))
+                unmarked = 0
+            digest.update(piece)
+            unmarked += len(piece)
+        return ArtifactId.trusted(digest.hexdigest())
+
+
+def _common(left: Sequence[bytes], right: Sequence[bytes]) -> int:
+    """How many pieces are alike from the start."""
+    count = 0
+    for one, other in zip(left, right, strict=False):
+        if one is not other and one != other:
+            break
+        count += 1
+    return count
+
+
+def _of_runs(runs: Sequence[Run], before: Rope | None = None) -> Rope:
+    root = gathered(runs, b"{", b"}", None if before is None else before.root)
+    return Rope(root, runs, before)
+
+
+def _runs_of_members(keys: Iterable[str], parts: Mapping[str, bytes]) -> list[Run]:
+    cutter = _Cutter()
+    _feed(cutter, keys, parts)
+    cutter.close()
+    return cutter.runs
+
+
+def _feed(cutter: _Cutter, keys: Iterable[str], parts: Mapping[str, bytes]) -> None:
+    for key in keys:
+        cutter.feed(key, encode_string(key) + b":", parts[key])
+
+
+def encode_recipe(entries: Iterable[Entry]) -> bytes:
+    """Entries as they are kept: neighbouring bytes as one."""
+    merged: list[Entry] = []
+    literal: list[bytes] = []
+    for entry in entries:
+        if isinstance(entry, bytes):
+            literal.append(entry)
+            continue
+        if literal:
+            merged.append(b"".join(literal))
+            literal = []
+        merged.append(entry)
+    if literal:
+        merged.append(b"".join(literal))
+    return _RECIPE.encode(merged)
+
+
+def decode_recipe(data: bytes) -> list[Entry]:
+    """The entries of a recipe; ``ValueError`` for what is none."""
+    entries: list[Entry] = msgspec.msgpack.decode(data, type=list[bytes | tuple[int, bytes, int]])
+    return entries

@@ -1,0 +1,124 @@
+"""Artifacts that are kept in parts: what two of them have in common is there once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from perdure.canonical import artifact_id_for_bytes
+from perdure.errors import CorruptionError
+from perdure.ids import ArtifactId
+from perdure.model.events import ArtifactKind
+from perdure.model.rope import CHUNK, Entry, Rope, decode_recipe
+from perdure.stores.ports import (
+    Append,
+    ArtifactRows,
+    ArtifactStore,
+    Blob,
+    Claim,
+    Committed,
+    Committer,
+    RecipeBlob,
+    RopeBlob,
+)
+from perdure.stores.refusals import artifact_corruption, artifact_not_found
+
+_LEVELS_MAX = 64
+
+
+class SharingStore(ArtifactStore, ArtifactRows, Committer, Protocol):
+    """What :class:`SharedArtifacts` stands on."""
+
+
+class SharedArtifacts:
+    """Artifacts and commits over a store that keeps recipes.
+
+    Ids stay those of the whole bytes, and ``get`` verifies them. Bytes that are JSON are cut where members
+    and items meet; others are kept whole.
+    """
+
+    def __init__(self, store: SharingStore) -> None:
+        self._store = store
+
+    async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        return (await self.commit((Blob(kind, data),), ())).artifact_ids[0]
+
+    async def exists(self, artifact_id: ArtifactId) -> bool:
+        return await self._store.exists(artifact_id)
+
+    async def get(self, artifact_id: ArtifactId) -> bytes:
+        row = (await self._store.rows([artifact_id])).get(artifact_id)
+        if row is None:
+            if await self._store.exists(artifact_id):
+                raise artifact_corruption(artifact_id)
+            raise artifact_not_found(artifact_id)
+        data = row.data
+        if row.is_recipe:
+            try:
+                data = await self._assembled(row.data)
+            except (msgspec.DecodeError, ValueError):
+                raise artifact_corruption(artifact_id) from None
+        if artifact_id_for_bytes(data) != artifact_id:
+            raise artifact_corruption(artifact_id)
+        return data
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: bool = False,
+    ) -> Committed:
+        blobs: list[Blob] = []
+        ropes: list[Rope] = []
+        for blob in artifacts:
+            rope = blob.rope if isinstance(blob, RopeBlob) else Rope.of_bytes(blob.data)
+            if rope is None:
+                blobs.append(blob)
+                continue
+            ropes.append(rope)
+            blobs += [Blob(blob.kind, part.data, part.id) for part in rope.new_parts()]
+            blobs.append(RecipeBlob(blob.kind, rope.id, rope.recipe, rope.size))
+        committed = await self._store.commit(blobs, appends, claim, release=release)
+        for blob, artifact_id in zip(blobs, committed.artifact_ids, strict=True):
+            if blob.id != artifact_id:
+                raise CorruptionError.of(
+                    "artifact_put_id_mismatch",
+                    "the store names an artifact by something else than its content",
+                    details={"expected": str(blob.id), "got": str(artifact_id)},
+                )
+        for rope in ropes:
+            rope.mark_kept()
+        return Committed([blob.id for blob in artifacts], committed.heads)
+
+    async def _assembled(self, recipe: bytes) -> bytes:
+        """The whole of a recipe; ``ValueError`` if a part is missing or is not what it should be."""
+        entries = decode_recipe(recipe)
+        for _ in range(_LEVELS_MAX):
+            wanted = {each[1] for each in entries if not isinstance(each, bytes)}
+            if not wanted:
+                return b"".join(each for each in entries if isinstance(each, bytes))
+            rows = await self._store.rows([ArtifactId(each.hex()) for each in wanted])
+            known = {bytes.fromhex(artifact_id): row.data for artifact_id, row in rows.items()}
+            opened: list[Entry] = []
+            for each in entries:
+                if isinstance(each, bytes):
+                    opened.append(each)
+                elif each[1] not in known:
+                    raise ValueError("a part is missing")
+                else:
+                    opened += _opened(each, known[each[1]])
+            entries = opened
+        raise ValueError("the recipe has too many levels")
+
+
+def _opened(entry: tuple[int, bytes, int], data: bytes) -> list[Entry]:
+    """What an entry stands for. Lengths are checked at every level, so that nothing grows without end."""
+    form, _, size = entry
+    inside: list[Entry] = [data] if form == CHUNK else decode_recipe(data)
+    if sum(len(each) if isinstance(each, bytes) else each[2] for each in inside) != size:
+        raise ValueError("a part has another length")
+    return inside
