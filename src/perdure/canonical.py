@@ -148,6 +148,33 @@ def split_object(data: bytes) -> dict[str, bytes]:
         raise CanonicalJsonError("value_not_json", "", "expected a JSON object") from None
 
 
+def news_of(before: bytes, after: bytes, levels: int = 8) -> bytes:
+    """What ``after`` holds and ``before`` does not, both canonical: members and items in their containers.
+
+    Every string of ``after`` that is not in the result stands in ``before`` too, under the same key.
+    """
+    if len(after) < _NEWS_BYTES_MIN or not levels or before[:1] != after[:1]:
+        return after
+    if after[:1] == b"{":
+        old = _RAW_OBJECT.decode(before)
+        members = [
+            (key, news_of(bytes(old[key]), bytes(raw), levels - 1) if key in old else bytes(raw))
+            for key, raw in _RAW_OBJECT.decode(after).items()
+            if old.get(key) != raw
+        ]
+        return b"{" + b",".join([b"%b:%b" % (encode_string(key), data) for key, data in members]) + b"}"
+    if after[:1] == b"[":
+        old_items, items = _RAW_ARRAY.decode(before), _RAW_ARRAY.decode(after)
+        shorter = min(len(old_items), len(items))
+        begin = next((each for each in range(shorter) if old_items[each] != items[each]), shorter)
+        end = next(
+            (each for each in range(shorter - begin) if old_items[-1 - each] != items[-1 - each]),
+            shorter - begin,
+        )
+        return b"[" + b",".join(map(bytes, items[begin : len(items) - end])) + b"]"
+    return after
+
+
 def encode_string(text: str) -> bytes:
     """The canonical bytes of a string."""
     return _STRING.encode(str(text))
@@ -159,6 +186,8 @@ def pointer_token(key: str) -> str:
 
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_NEWS_BYTES_MIN = 4096
 _STRING = msgspec.json.Encoder()
 _BYTES_OF_LATE_PLANE = re.compile(rb"[\xf0-\xf4]")
 _BYTES_OF_LATE_BMP = re.compile(rb"[\xee\xef]")

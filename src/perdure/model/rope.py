@@ -127,6 +127,14 @@ class Group:
         found.append(self.closing)
         return found
 
+    def runs(self) -> Iterator[Run]:
+        """The runs below, in order."""
+        for child in self.children:
+            if isinstance(child, Run):
+                yield child
+            else:
+                yield from child.runs()
+
     def new_parts(self) -> Iterator[Segment]:
         """All that is not kept yet, itself last."""
         if self.is_kept:
@@ -217,14 +225,16 @@ class Run:
 
 
 class _Cutter:
-    """Forms runs of the members or items that it is fed."""
+    """Forms runs of the members or items that it is fed. Those that ``before`` has as well are taken over."""
 
-    def __init__(self, level: int = 0) -> None:
+    def __init__(self, level: int = 0, before: Group | None = None) -> None:
         self.runs: list[Run] = []
         self._level = level
         self._elements: list[bytes] = []
         self._keys: list[str] = []
         self._size = 0
+        self._old = [] if before is None else list(before.runs())
+        self._old_by_key = {run.keys[0]: run for run in self._old if run.keys}
 
     @property
     def is_open(self) -> bool:
@@ -235,8 +245,14 @@ class _Cutter:
         """Take the next member or item: ``head`` is the key with its colon."""
         if len(data) > _ALONE_BYTES:
             self.close()
-            pieces = [head, _cut(data, self._level + 1)] if head else [_cut(data, self._level + 1)]
-            self.runs.append(Run(() if key is None else (key,), pieces, zlib.crc32(data[-64:]) & 7 == 0))
+            old = self._old_run(key)
+            piece = old.pieces[-1] if old is not None else None
+            if old is not None and isinstance(piece, Segment) and piece.data == data:
+                self.runs.append(old)
+                return
+            cut = _cut(data, self._level + 1, piece if isinstance(piece, Group) else None)
+            ends = zlib.crc32(data[-64:]) & 7 == 0
+            self.runs.append(Run(() if key is None else (key,), (head, cut) if head else (cut,), ends))
             return
         element = head + data
         self._elements.append(element)
@@ -255,22 +271,33 @@ class _Cutter:
 
     def _flush(self, ends: bool) -> None:
         data = b",".join(self._elements)
-        piece = data if len(data) <= _INLINE_BYTES_MAX else Segment(data)
-        self.runs.append(Run(tuple(self._keys), (piece,), ends))
+        old = self._old_run(self._keys[0] if self._keys else None)
+        piece = old.pieces[0] if old is not None else None
+        if old is not None and isinstance(piece, Segment) and piece.data == data and old.ends == ends:
+            self.runs.append(old)
+        else:
+            kept = data if len(data) <= _INLINE_BYTES_MAX else Segment(data)
+            self.runs.append(Run(tuple(self._keys), (kept,), ends))
         self._elements, self._keys, self._size = [], [], 0
 
+    def _old_run(self, key: str | None) -> Run | None:
+        """The run that may be the next one: of the same first key, or of the same place among items."""
+        if key is not None:
+            return self._old_by_key.get(key)
+        return self._old[len(self.runs)] if len(self.runs) < len(self._old) else None
 
-def _cut(data: bytes, level: int) -> bytes | Segment | Group:
+
+def _cut(data: bytes, level: int, before: Group | None = None) -> bytes | Segment | Group:
     """One value in parts."""
     if len(data) <= _INLINE_BYTES_MAX:
         return data
     if len(data) <= _ALONE_BYTES or data[:1] not in (b"{", b"[") or level > NESTED_LEVELS_MAX:
         return Segment(data)
-    return gathered(_runs_of(data, level), data[:1], data[-1:])
+    return gathered(_runs_of(data, level, before), data[:1], data[-1:], before)
 
 
-def _runs_of(data: bytes, level: int) -> list[Run]:
-    cutter = _Cutter(level)
+def _runs_of(data: bytes, level: int, before: Group | None = None) -> list[Run]:
+    cutter = _Cutter(level, before)
     if data[:1] == b"{":
         for key, raw in _OBJECT.decode(data).items():
             cutter.feed(key, encode_string(key) + b":", bytes(raw))
@@ -367,7 +394,7 @@ class Rope:
         begin = self._place_of(changed[0])
         end = self._place_of(changed[-1]) + 1
         members = {key for run in self.runs[begin:end] for key in run.keys}.union(changed)
-        cutter = _Cutter()
+        cutter = _Cutter(before=Group(self.runs[begin:end]))
         _feed(cutter, sorted((key for key in members if key in parts), key=utf16_order), parts)
         while cutter.is_open and end < len(self.runs):
             _feed(cutter, self.runs[end].keys, parts)
