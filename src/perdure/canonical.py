@@ -237,9 +237,10 @@ def _is_plain(value: Json) -> bool:
                 return False
         if kinds.isdisjoint((dict, list, tuple)):
             return True
-        if len(kinds) == 1 or len(level) < 64:
+        if len(kinds) == 1 or (len(level) < 64 and kinds <= _PLAIN_TYPES):
             containers = level
         else:
+            # Also because an instance of a class refers to its class.
             containers = [each for each in level if type(each) in (dict, list, tuple)]
         if len(containers) > _CONTAINERS_BEFORE_DEDUPLICATION:
             # A list that contains itself twice would double at every level.

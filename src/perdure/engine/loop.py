@@ -201,4 +201,6 @@ class Stint:
 
 def _blob_of(snapshot: Snapshot) -> Blob:
     kind = ArtifactKind.CONTEXT_SNAPSHOT
-    return Blob(kind, snapshot.data) if snapshot.rope is None else RopeBlob(kind, snapshot.rope)
+    if snapshot.rope is None:
+        return Blob(kind, snapshot.data, snapshot.id)
+    return RopeBlob(kind, snapshot.rope)

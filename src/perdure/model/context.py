@@ -63,7 +63,7 @@ class Snapshot:
     from that of the snapshot before and costs what has changed.
     """
 
-    __slots__ = ("_before", "_changed", "_id", "_rope", "parts", "size")
+    __slots__ = ("_before", "_changed", "_data", "_id", "_rope", "parts", "size")
 
     def __init__(
         self, parts: Mapping[str, bytes], before: Snapshot | None = None, changed: Collection[str] = ()
@@ -72,6 +72,7 @@ class Snapshot:
         self._before = before
         self._changed = changed
         self._rope: Rope | None = None
+        self._data: bytes | None = None
         self._id: ArtifactId | None = None
         if before is None:
             self.size = 2 + sum(map(_member_size, parts.items()))
@@ -97,7 +98,11 @@ class Snapshot:
     @property
     def data(self) -> bytes:
         """The canonical bytes of the whole context."""
-        return join_object(self.parts.items()) if self.rope is None else self.rope.data
+        if self.rope is not None:
+            return self.rope.data
+        if self._data is None:  # short, so that it may be kept
+            self._data = join_object(self.parts.items())
+        return self._data
 
     @property
     def id(self) -> ArtifactId:

@@ -356,21 +356,24 @@ class SqliteStore:
         connection, seconds = self._connection, 0.0
         try:
             connection.execute("BEGIN IMMEDIATE")
-            if len(jobs) == 1:
-                jobs[0].result = jobs[0].work(connection)
-            else:
+            try:
+                for job in jobs:
+                    job.result = job.work(connection)
+            except (PerdureError, apsw.ConstraintError):
+                # Rare: all of them once more, each so that it can be undone.
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
                 for job in jobs:
                     self._write_one(connection, job)
             begun = time.perf_counter()
             connection.execute("COMMIT")
             seconds = time.perf_counter() - begun
             self.commits += 1
-        except (PerdureError, apsw.Error) as error:
+        except apsw.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            refusal = translate(error, self.path) if isinstance(error, apsw.Error) else error
             for job in jobs:
-                job.error = job.error or refusal
+                job.error = job.error or translate(error, self.path)
         return seconds
 
     def _write_one(self, connection: apsw.Connection, job: Job) -> None:
