@@ -76,10 +76,13 @@ async def _call(
 ) -> BaseException | ErrorInfo | None:
     timeout = state.meta().timeout
     begun = clock.monotonic_seconds()
-    deadline = asyncio.timeout(None if timeout is None else timeout.total_seconds())
+    deadline: asyncio.Timeout | None = None
     try:
-        async with deadline:
+        if timeout is None:
             outcome = await state.handle(ctx, io, rec)
+        else:
+            async with asyncio.timeout(timeout.total_seconds()) as deadline:
+                outcome = await state.handle(ctx, io, rec)
     except (FailpointStop, KeyboardInterrupt):
         raise
     except asyncio.CancelledError as error:
@@ -88,7 +91,7 @@ async def _call(
             raise
         return error
     except BaseException as error:  # noqa: BLE001 — no exception of a handler leaves its attempt
-        if isinstance(error, TimeoutError) and deadline.expired():
+        if isinstance(error, TimeoutError) and deadline is not None and deadline.expired():
             return _timed_out(timeout)
         return error
     if timeout is not None and clock.monotonic_seconds() - begun > timeout.total_seconds():

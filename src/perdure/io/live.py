@@ -158,6 +158,8 @@ class LiveIo:
 
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
+        if not self._in_flight:
+            return
         tasks = [flight.task for flight in self._in_flight.values() if flight.task is not None]
         for task in tasks:
             task.cancel()

@@ -11,7 +11,7 @@ from perdure.canonical import artifact_id_for_bytes
 from perdure.errors import CorruptionError
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind
-from perdure.model.rope import CHUNK, Entry, Rope, decode_recipe
+from perdure.model.rope import CHUNK, WHOLE_BYTES_MAX, Entry, Rope, decode_recipe
 from perdure.stores.ports import (
     Append,
     ArtifactRows,
@@ -72,6 +72,8 @@ class SharedArtifacts:
         *,
         release: bool = False,
     ) -> Committed:
+        if not any(isinstance(blob, RopeBlob) or blob.size > WHOLE_BYTES_MAX for blob in artifacts):
+            return await self._store.commit(artifacts, appends, claim, release=release)
         blobs: list[Blob] = []
         ropes: list[Rope] = []
         for blob in artifacts:

@@ -32,7 +32,7 @@ class GroupCommit:
         self._worker = Worker(name, self._run_in_thread)
         self._busy = threading.Lock()
         self._mean_seconds = 0.0
-        self._turns: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        self._turns: dict[asyncio.AbstractEventLoop, list[tuple[Job, UninterruptedFuture[None]]]] = {}
 
     async def run(self, work: Callable[[apsw.Connection], T], *, alone: bool) -> T:
         """The result of ``work``, once it is committed.
@@ -54,7 +54,7 @@ class GroupCommit:
             turn = self._turns.setdefault(loop, [])
             if not turn:
                 loop.call_soon(self._end_turn, loop)
-            turn.append(job)
+            turn.append((job, future))
             await future
         result: T = job.outcome()
         return result
@@ -66,16 +66,17 @@ class GroupCommit:
     def close(self) -> None:
         """Finish the jobs that wait."""
         for loop in list(self._turns):
-            self._end_turn(loop)
+            for job, _ in self._turns.pop(loop):
+                self._worker.submit(job)
         self._worker.close()
 
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        jobs = self._turns.pop(loop, [])
-        if self._run_here(jobs):
-            for job in jobs:
-                job.answer()
+        turn = self._turns.pop(loop, [])
+        if self._run_here([job for job, _ in turn]):
+            for _, future in turn:
+                future.set_result(None)
         else:
-            for job in jobs:
+            for job, _ in turn:
                 self._worker.submit(job)
 
     def _run_here(self, jobs: Sequence[Job]) -> bool:
@@ -97,7 +98,7 @@ class GroupCommit:
 
 
 def _settle(loop: asyncio.AbstractEventLoop, future: UninterruptedFuture[None]) -> None:
-    # Called by the loop or by the worker's thread, which may find that the loop has ended without waiting.
+    # Called by the worker's thread, which may find that the loop has ended without waiting.
     if not loop.is_closed():
         loop.call_soon_threadsafe(future.set_result, None)
 
