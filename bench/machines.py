@@ -26,6 +26,7 @@ from perdure import (
 )
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.engine.writer import Observer
+from perdure.stores.sharing import SharedArtifacts
 
 
 class CountUp:
@@ -58,7 +59,8 @@ class Fixed:
 def open_store(path: Path) -> tuple[SqliteStore, Stores]:
     """A store, and the bundle around it."""
     store = SqliteStore(path)
-    return store, Stores(store, store, store, store, store.close)
+    shared = SharedArtifacts(store)
+    return store, Stores(store, shared, store, shared, store.close)
 
 
 async def run_chain(
