@@ -20,6 +20,7 @@ import pytest
 from perdure import (
     ArtifactId,
     ArtifactKind,
+    ConcurrencyError,
     CorruptionError,
     DomainEvent,
     RunCompleted,
@@ -28,11 +29,12 @@ from perdure import (
     StorageError,
     Stores,
 )
+from perdure.adapters.sqlite import worker
 from perdure.adapters.sqlite.database import migrate, migrations, open_database
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import Event
 from perdure.model.wire import encode_event
-from perdure.stores.ports import Append, Blob
+from perdure.stores.ports import Append, Blob, Committed
 from perdure.testing.store_conformance import OTHER, RUN, told
 
 TTL = timedelta(seconds=30)
@@ -188,9 +190,8 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 async def test_a_locked_store_says_so(tmp_path: Path) -> None:
     """Somebody keeps the file locked for too long: nothing is written, and it may be tried again."""
     path = tmp_path / "runs.db"
-    store = SqliteStore(path)
+    store = SqliteStore(path, busy_timeout_millis=1)
     async with Stores(store, store, store, store, store.close) as stores:
-        store._connection.set_busy_timeout(1)
         other = apsw.Connection(str(path))
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError) as caught:
@@ -200,6 +201,54 @@ async def test_a_locked_store_says_so(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
         assert await stores.events.append(RUN, 0, told("a")) == 1
+
+
+async def test_another_process_s_transaction_does_not_stop_the_loop(tmp_path: Path) -> None:
+    """It is waited for in a thread; the same loop goes on, and ends it."""
+    path = tmp_path / "runs.db"
+    store = SqliteStore(path)
+    async with Stores(store, store, store, store, store.close) as stores:
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        commit = asyncio.create_task(stores.events.append(RUN, 0, told("a")))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not commit.done()
+        other.execute("ROLLBACK")
+        other.close()
+        assert await commit == 1
+
+
+async def test_a_slow_disk_does_not_stop_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it was found to be slow a thread waits for it, and takes at once what came up meanwhile."""
+    store = SqliteStore(tmp_path / "runs.db")
+    monkeypatch.setattr(worker, "SLOW_SECONDS", -1.0)
+    async with Stores(store, store, store, store, store.close) as stores:
+        runs = [RunId.random() for _ in range(20)]
+        before = store.commits
+        await asyncio.gather(*(stores.events.append(run_id, 0, told("a")) for run_id in runs))
+        assert store.commits - before <= 3
+        assert [await stores.events.head_seq(run_id) for run_id in runs] == [1] * 20
+
+
+async def test_runs_share_transactions(tmp_path: Path) -> None:
+    """Those that come up while one is written; who is refused takes nobody along."""
+    store = SqliteStore(tmp_path / "runs.db")
+    async with Stores(store, store, store, store, store.close) as stores:
+        runs = [RunId.random() for _ in range(20)]
+        claims = [await stores.claims.acquire(run_id, "me", TTL) for run_id in runs]
+        before = store.commits
+        expected = [7, *[0] * 19]
+        done = await asyncio.gather(
+            *(
+                stores.commit([], [Append(claim.run_id, seq, told("a"))], claim)
+                for claim, seq in zip(claims, expected, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        assert store.commits - before <= 3
+        assert isinstance(done[0], ConcurrencyError)
+        assert all(isinstance(each, Committed) for each in done[1:])
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -127,13 +127,15 @@ class Engine:
         """
         refuse_fan_out(run.run_config)
         manifest_bytes = _checked_manifest(run)
-        if not await stores.artifacts.exists(run.manifest_id):
+        try:
+            stored_bytes = await stores.artifacts.get(run.manifest_id)
+        except NotFoundError:
             raise NotFoundError.of(
                 "manifest_not_found",
                 "the manifest is not in the artifact store",
                 details={"manifest_id": str(run.manifest_id)},
-            )
-        if await stores.artifacts.get(run.manifest_id) != manifest_bytes:
+            ) from None
+        if stored_bytes != manifest_bytes:
             raise CorruptionError.of(
                 "manifest_artifact_mismatch",
                 "the stored manifest is another one",

@@ -12,9 +12,14 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from perdure.adapters.sqlite.database import open_database, open_for_reading, schema_version, translate
+from perdure.adapters.sqlite.database import (
+    BUSY_TIMEOUT_MILLIS,
+    open_database,
+    open_for_reading,
+    schema_version,
+    translate,
+)
 from perdure.adapters.sqlite.files import ArtifactFiles
-from perdure.adapters.sqlite.group_commit import GroupCommit
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.canonical import artifact_id_for_bytes
@@ -52,7 +57,8 @@ _COUNTS = """
 class SqliteStore:
     """All four ports over one file; any number of processes may open it.
 
-    ``commits`` counts the transactions that this handle has committed.
+    ``commits`` counts the transactions that this handle has committed. Transactions of other processes are
+    waited for ``busy_timeout_millis`` at most.
     """
 
     def __init__(
@@ -62,8 +68,10 @@ class SqliteStore:
         clock: Clock | None = None,
         file_threshold_bytes: int = FILE_THRESHOLD_BYTES,
         failpoints: Failpoints | None = None,
+        busy_timeout_millis: int = BUSY_TIMEOUT_MILLIS,
     ) -> None:
         self.path = Path(path)
+        self._busy_timeout_millis = busy_timeout_millis
         self.commits = 0
         self._clock = clock or SystemClock()
         self._file_threshold_bytes = file_threshold_bytes
@@ -74,14 +82,14 @@ class SqliteStore:
         self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         self._claimed: set[RunId] = set()
-        self._writer = GroupCommit("perdure-sqlite-writer", self._write_batch)
+        self._writer = Worker("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self._closed = False
 
     # Events
 
     async def head_seq(self, run_id: RunId) -> int:
-        return await self._reader.run(lambda connection: _run_row(connection, run_id).head)
+        return await self._reader.run_soon(lambda connection: _run_row(connection, run_id).head)
 
     async def append(
         self, run_id: RunId, expected_seq: int, events: Sequence[Event], claim: Claim | None = None
@@ -158,7 +166,7 @@ class SqliteStore:
 
     async def exists(self, artifact_id: ArtifactId) -> bool:
         query = "SELECT 1 FROM artifact WHERE id = ?"
-        return await self._reader.run(
+        return await self._reader.run_soon(
             lambda connection: bool(connection.execute(query, (_key(artifact_id),)).fetchall())
         )
 
@@ -170,7 +178,7 @@ class SqliteStore:
         # Taken before the file is asked, so that a second caller in this process sees it at once.
         self._claimed.add(run_id)
         try:
-            row = await self._reader.run(lambda connection: _run_row(connection, run_id))
+            row = await self._reader.run_soon(lambda connection: _run_row(connection, run_id))
             if not self._is_free(row.owner, row.expires_millis):
                 raise run_already_active(run_id)
         except BaseException:
@@ -196,9 +204,9 @@ class SqliteStore:
         if claim.run_id not in self._claimed:
             return
         self._claimed.discard(claim.run_id)
-        row = await self._reader.run(lambda connection: _run_row(connection, claim.run_id))
+        row = await self._reader.run_soon(lambda connection: _run_row(connection, claim.run_id))
         if (row.owner, row.epoch) == (claim.owner, claim.epoch):
-            await self._writer.run(lambda connection: _give_up(connection, claim), alone=not self._claimed)
+            await self._writer.run(lambda connection: _give_up(connection, claim))
 
     # Commit
 
@@ -247,7 +255,9 @@ class SqliteStore:
                 _give_up(connection, claim)
             return Committed([blob.id for blob in artifacts], heads)
 
-        committed = await self._writer.run(write, alone=len(self._claimed) <= 1)
+        # Several runs share the transactions of a thread; one alone waits for nobody.
+        alone = len(self._claimed) <= 1
+        committed = await (self._writer.run_soon(write) if alone else self._writer.run(write))
         if release and claim is not None:
             self._claimed.discard(claim.run_id)
         return committed
@@ -351,11 +361,18 @@ class SqliteStore:
             lambda connection: connection.execute(query, (str(run_id), from_seq, *bindings, limit)).fetchall()
         )
 
-    def _write_batch(self, jobs: Sequence[Job]) -> float:
+    def _write_batch(self, jobs: Sequence[Job], may_wait: bool) -> float | None:
         """One transaction for all jobs; a job that is refused is undone alone. The commit's seconds."""
         connection, seconds = self._connection, 0.0
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError:
+                if may_wait:
+                    raise
+                return None
+            connection.set_busy_timeout(self._busy_timeout_millis)
             try:
                 for job in jobs:
                     job.result = job.work(connection)
@@ -385,7 +402,8 @@ class SqliteStore:
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
 
-    def _read_batch(self, jobs: Sequence[Job]) -> None:
+    def _read_batch(self, jobs: Sequence[Job], may_wait: bool) -> float:
+        begun = time.perf_counter()
         for job in jobs:
             try:
                 job.result = job.work(self._reading)
@@ -393,6 +411,7 @@ class SqliteStore:
                 job.error = translate(error, self.path)
             except PerdureError as error:
                 job.error = error
+        return time.perf_counter() - begun
 
 
 CLAIM_FIRST_TTL = timedelta(seconds=30)

@@ -1,4 +1,4 @@
-"""A thread that does database work for any number of event loops and threads."""
+"""Database work for any number of event loops and threads: in a thread, or here where the disk is quick."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from perdure.stores.uninterrupted import UninterruptedFuture
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], Any]
+RunBatch = Callable[[Sequence["Job"], bool], float | None]
 
 
 class Job:
-    """Work, how it went, and what is to be called when it is done."""
+    """Work, how it went, and who is to be told when it is done."""
 
-    __slots__ = ("answer", "error", "result", "work")
+    __slots__ = ("error", "future", "result", "tell", "work")
 
-    def __init__(self, work: Work, answer: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        future: UninterruptedFuture[None] | None = None,
+        tell: Callable[[], object] | None = None,
+    ) -> None:
         self.work = work
-        self.answer = answer
+        self.future = future
+        self.tell = tell
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -35,35 +42,54 @@ class Job:
         return self.result
 
 
-class Worker:
-    """Runs jobs on one connection, all that wait at once: ``run_batch`` decides what that means.
+SLOW_SECONDS = 0.0005
+"""A disk that takes longer for a job, on average, is waited for in a thread."""
+_WEIGHT = 0.1
 
-    The thread starts with the first job and ends with :meth:`close`.
+
+class Worker:
+    """Runs jobs on one connection, one batch at a time.
+
+    ``run_batch`` does a batch, and gives the seconds that waiting for the disk took. Told not to wait for
+    other processes, it gives None, and has done nothing, if it would have to. Handing a job to a thread and
+    back takes as long as a quick disk does, so the caller may do it where it is.
+
+    The thread starts with the first job that it is given, takes all that wait at once, and ends with
+    :meth:`close`.
     """
 
-    def __init__(self, name: str, run_batch: Callable[[Sequence[Job]], None]) -> None:
+    def __init__(self, name: str, run_batch: RunBatch) -> None:
         self._name = name
         self._run_batch = run_batch
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._busy = threading.Lock()
+        self._mean_seconds = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    async def run_soon(self, work: Callable[[apsw.Connection], T]) -> T:
+        """The result of ``work``, which is short: done here if the disk is quick, else as by :meth:`run`."""
+        self._check_open()
+        if self._mean_seconds <= SLOW_SECONDS and self._busy.acquire(blocking=False):
+            job = Job(work)
+            try:
+                is_done = self._run_timed([job], False)
+            finally:
+                self._busy.release()
+            if is_done:
+                result: T = job.outcome()
+                return result
+        return await self.run(work)
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
         """The result of ``work``, without blocking the loop.
 
         A caller that is cancelled meanwhile is told so when the work is done.
         """
-        loop = asyncio.get_running_loop()
-        future: UninterruptedFuture[None] = UninterruptedFuture(loop=loop)
-
-        def answer() -> None:
-            # The loop may have ended without waiting; then nobody is left to be told.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(future.set_result, None)
-
-        job = Job(work, answer)
-        self.submit(job)
+        future: UninterruptedFuture[None] = UninterruptedFuture(loop=asyncio.get_running_loop())
+        job = Job(work, future)
+        self._submit(job)
         await future
         result: T = job.outcome()
         return result
@@ -71,25 +97,11 @@ class Worker:
     def run_blocking(self, work: Callable[[apsw.Connection], T]) -> T:
         """The result of ``work``; blocks the calling thread."""
         done = threading.Event()
-        job = Job(work, done.set)
-        self.submit(job)
+        job = Job(work, tell=done.set)
+        self._submit(job)
         done.wait()
         result: T = job.outcome()
         return result
-
-    def submit(self, job: Job) -> None:
-        """Have ``job`` done; its ``answer`` is called by the thread."""
-        with self._lock:
-            self.check_open()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                self._thread.start()
-            self._jobs.put(job)
-
-    def check_open(self) -> None:
-        """Raise ``StorageError`` (``store_closed``) after :meth:`close`."""
-        if self._closed:
-            raise StorageError.of("store_closed", "the store was closed")
 
     def close(self) -> None:
         """Finish the jobs that wait, and end the thread."""
@@ -110,8 +122,46 @@ class Worker:
                     last = True
                     break
                 batch.append(following)
-            self._run_batch(batch)
-            for each in batch:
-                each.answer()
+            with self._busy:
+                self._run_timed(batch, True)
+            _tell(batch)
             if last:
                 return
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError.of("store_closed", "the store was closed")
+
+    def _submit(self, job: Job) -> None:
+        with self._lock:
+            self._check_open()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                self._thread.start()
+            self._jobs.put(job)
+
+    def _run_timed(self, jobs: Sequence[Job], may_wait: bool) -> bool:
+        seconds = self._run_batch(jobs, may_wait)
+        if seconds is None:
+            return False
+        self._mean_seconds += (seconds / len(jobs) - self._mean_seconds) * _WEIGHT
+        return True
+
+
+def _tell(jobs: Sequence[Job]) -> None:
+    """Wake whoever waits: each loop once, however many of its tasks do."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[UninterruptedFuture[None]]] = {}
+    for job in jobs:
+        if job.future is not None:
+            by_loop.setdefault(job.future.get_loop(), []).append(job.future)
+        elif job.tell is not None:
+            job.tell()
+    for loop, futures in by_loop.items():
+        # A loop may have ended without waiting; then nobody is left to be told.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, futures)
+
+
+def _settle(futures: Sequence[UninterruptedFuture[None]]) -> None:
+    for future in futures:
+        future.set_result(None)
