@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.canonical import canonical_json_bytes, encode
-from perdure.errors import CorruptionError
+from perdure.errors import CorruptionError, NotFoundError
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind
 from perdure.model.rope import ENTRIES_MAX, WHOLE_BYTES_MAX, Rope, decode_recipe
 from perdure.stores.memory import MemoryState, MemoryStore
-from perdure.stores.ports import RopeBlob
+from perdure.stores.ports import RopeBlob, Row
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 
@@ -181,3 +182,49 @@ async def test_damage_is_found(damage: str) -> None:
             await place.shared.get(artifact_id)
         blobs[part] = (kind, kept)
     assert json.loads(await place.shared.get(artifact_id)) == grown("keys", 100)
+
+
+class Reading(MemoryStore):
+    """Counts the bytes that are read."""
+
+    read_bytes = 0
+
+    async def rows(self, artifact_ids: Sequence[ArtifactId]) -> dict[ArtifactId, Row]:
+        found = await super().rows(artifact_ids)
+        self.read_bytes += sum(len(row.data) for row in found.values())
+        return found
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=40), CHANGES)
+async def test_two_are_compared_by_their_parts(start: dict[str, Any], changes: Any) -> None:
+    """The keys in which they differ, whatever they share."""
+    shared = SharedArtifacts(MemoryStore(MemoryState(), FakeClock()))
+    end = {key: each for key, each in (start | dict(changes)).items() if each is not None}
+    left, right = [await shared.put(ArtifactKind.OUTPUT, encode(each)) for each in (start, end)]
+    absent = object()
+    differing = {key for key in start | end if start.get(key, absent) != end.get(key, absent)}
+    assert set(await shared.differing_keys(left, right)) == differing
+    assert set(await shared.differing_keys(right, left)) == differing
+    assert await shared.differing_keys(left, left) == []
+
+
+@pytest.mark.parametrize("shape", ["keys", "list", "nested"])
+async def test_comparing_reads_what_differs(shape: str) -> None:
+    """Of two megabytes, little."""
+    store = Reading(MemoryState(), FakeClock())
+    shared = SharedArtifacts(store)
+    ids = [await shared.put(ArtifactKind.OUTPUT, encode(grown(shape, count))) for count in (199, 200)]
+    store.read_bytes = 0
+    expected = {"keys": ["key0199"], "list": ["counter", "items"], "nested": ["all"]}[shape]
+    assert await shared.differing_keys(*ids) == expected
+    assert store.read_bytes <= 40_000
+
+
+async def test_what_is_no_object_cannot_be_compared() -> None:
+    """Nor what is not there."""
+    place = Place()
+    one, other = [await place.shared.put(ArtifactKind.OUTPUT, data) for data in (b"[1]", b"\xff")]
+    with pytest.raises(CorruptionError):
+        await place.shared.differing_keys(one, other)
+    with pytest.raises(NotFoundError):
+        await place.shared.differing_keys(one, ArtifactId("0" * 64))

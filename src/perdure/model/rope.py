@@ -36,17 +36,23 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _RECIPE = msgspec.msgpack.Encoder()
 
 Entry = bytes | tuple[int, bytes, int]
-"""Of a recipe: bytes that stand there as they are; or form, hash and length of what is kept apart."""
-CHUNK, NODE = 0, 1
+"""Of a recipe: bytes that stand there as they are; or form, hash and length of what is kept apart.
+
+The form says what that is, a value, a run of items or a run of members, and whether its bytes are kept or its
+recipe.
+"""
+VALUE, ITEMS, MEMBERS = 0, 2, 4
+NODE = 1
 
 
 class Segment:
     """Bytes that are kept apart, under their hash."""
 
-    __slots__ = ("_id", "data", "is_kept")
+    __slots__ = ("_id", "data", "is_kept", "shape")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, shape: int = VALUE) -> None:
         self.data = data
+        self.shape = shape
         self.is_kept = False
         self._id: ArtifactId | None = None
 
@@ -65,7 +71,7 @@ class Segment:
     @property
     def entry(self) -> Entry:
         """The entry in a recipe."""
-        return (CHUNK, bytes.fromhex(self.id), len(self.data))
+        return (self.shape, bytes.fromhex(self.id), len(self.data))
 
     def new_parts(self) -> Iterator[Segment]:
         """Itself, unless it is kept already."""
@@ -101,7 +107,12 @@ class Group:
     @property
     def entry(self) -> Entry:
         """The entry in the recipe above."""
-        return (NODE, bytes.fromhex(self.node.id), self.size)
+        return (self.shape | NODE, bytes.fromhex(self.node.id), self.size)
+
+    @property
+    def shape(self) -> int:
+        """What it is to the recipe above."""
+        return VALUE if self.opening else self.children[0].shape
 
     @property
     def entry_count(self) -> int:
@@ -186,6 +197,11 @@ class Run:
         )
         self.is_kept = False
         self._entries: list[Entry] | None = None
+
+    @property
+    def shape(self) -> int:
+        """What it is to a recipe."""
+        return MEMBERS if self.keys else ITEMS
 
     @property
     def entry_count(self) -> int:
@@ -276,7 +292,8 @@ class _Cutter:
         if old is not None and isinstance(piece, Segment) and piece.data == data and old.ends == ends:
             self.runs.append(old)
         else:
-            kept = data if len(data) <= _INLINE_BYTES_MAX else Segment(data)
+            shape = MEMBERS if self._keys else ITEMS
+            kept = data if len(data) <= _INLINE_BYTES_MAX else Segment(data, shape)
             self.runs.append(Run(tuple(self._keys), (kept,), ends))
         self._elements, self._keys, self._size = [], [], 0
 

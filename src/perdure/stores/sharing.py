@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from perdure.canonical import artifact_id_for_bytes
-from perdure.errors import CorruptionError
+from perdure.canonical import artifact_id_for_bytes, utf16_order
+from perdure.errors import CorruptionError, Json
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind
-from perdure.model.rope import CHUNK, WHOLE_BYTES_MAX, Entry, Rope, decode_recipe
+from perdure.model.rope import MEMBERS, NODE, WHOLE_BYTES_MAX, Entry, Rope, decode_recipe
 from perdure.stores.ports import (
     Append,
     ArtifactRows,
@@ -64,6 +64,37 @@ class SharedArtifacts:
             raise artifact_corruption(artifact_id)
         return data
 
+    async def differing_keys(self, left: ArtifactId, right: ArtifactId) -> list[str]:
+        """The top-level keys in which two objects differ, in order; what they share is not read.
+
+        Raises as :meth:`get` does for what is read, and ``CorruptionError`` for what is no JSON object.
+        """
+        if left == right:
+            return []
+        sides = [await self._root(left), await self._root(right)]
+        try:
+            while True:
+                shared = set.intersection(*(set(_references(side)) for side in sides))
+                opened = [await self._step(side, shared) for side in sides]
+                if opened == sides:
+                    break
+                sides = opened
+            one, other = (_sketch(side) for side in sides)
+            keys = [key for key in {**one, **other} if one.get(key, sides) != other.get(key, sides)]
+            if any(key.startswith(_PLACEHOLDER) for key in keys):
+                # A run of members that stands elsewhere in the other one: there is no way round reading.
+                one, other = [_sketch([await self.get(each)]) for each in (left, right)]
+                keys = [key for key in {**one, **other} if one.get(key, sides) != other.get(key, sides)]
+        except (msgspec.DecodeError, ValueError):
+            raise artifact_corruption(left) from None
+        return sorted(keys, key=utf16_order)
+
+    async def _root(self, artifact_id: ArtifactId) -> list[Entry]:
+        row = (await self._store.rows([artifact_id])).get(artifact_id)
+        if row is None or not row.is_recipe:
+            return [await self.get(artifact_id)]
+        return decode_recipe(row.data)
+
     async def commit(
         self,
         artifacts: Sequence[Blob],
@@ -100,27 +131,54 @@ class SharedArtifacts:
         """The whole of a recipe; ``ValueError`` if a part is missing or is not what it should be."""
         entries = decode_recipe(recipe)
         for _ in range(_LEVELS_MAX):
-            wanted = {each[1] for each in entries if not isinstance(each, bytes)}
-            if not wanted:
+            opened = await self._step(entries, frozenset())
+            if opened == entries:
                 return b"".join(each for each in entries if isinstance(each, bytes))
-            rows = await self._store.rows([ArtifactId(each.hex()) for each in wanted])
-            known = {bytes.fromhex(artifact_id): row.data for artifact_id, row in rows.items()}
-            opened: list[Entry] = []
-            for each in entries:
-                if isinstance(each, bytes):
-                    opened.append(each)
-                elif each[1] not in known:
-                    raise ValueError("a part is missing")
-                else:
-                    opened += _opened(each, known[each[1]])
             entries = opened
         raise ValueError("the recipe has too many levels")
+
+    async def _step(self, entries: Sequence[Entry], closed: Collection[Entry]) -> list[Entry]:
+        """``entries`` with everything one level further open, but for what is in ``closed``."""
+        wanted = {each[1] for each in _references(entries) if each not in closed}
+        if not wanted:
+            return list(entries)
+        rows = await self._store.rows([ArtifactId(each.hex()) for each in wanted])
+        known = {bytes.fromhex(artifact_id): row.data for artifact_id, row in rows.items()}
+        opened: list[Entry] = []
+        for each in entries:
+            if isinstance(each, bytes) or each in closed:
+                opened.append(each)
+            elif each[1] not in known:
+                raise ValueError("a part is missing")
+            else:
+                opened += _opened(each, known[each[1]])
+        return opened
+
+
+def _references(entries: Iterable[Entry]) -> Iterator[tuple[int, bytes, int]]:
+    return (each for each in entries if not isinstance(each, bytes))
+
+
+_PLACEHOLDER = "\0"
+
+
+def _sketch(entries: Iterable[Entry]) -> dict[str, Json]:
+    """The object of which ``entries`` are the parts, with a name for what is closed."""
+    pieces = []
+    for each in entries:
+        if isinstance(each, bytes):
+            pieces.append(each)
+        else:
+            name = b'"\\u0000%b"' % each[1].hex().encode()
+            pieces.append(name + b":0" if each[0] & MEMBERS else name)
+    sketch: dict[str, Json] = msgspec.json.decode(b"".join(pieces), type=dict[str, Any])
+    return sketch
 
 
 def _opened(entry: tuple[int, bytes, int], data: bytes) -> list[Entry]:
     """What an entry stands for. Lengths are checked at every level, so that nothing grows without end."""
     form, _, size = entry
-    inside: list[Entry] = [data] if form == CHUNK else decode_recipe(data)
+    inside: list[Entry] = decode_recipe(data) if form & NODE else [data]
     if sum(len(each) if isinstance(each, bytes) else each[2] for each in inside) != size:
         raise ValueError("a part has another length")
     return inside
