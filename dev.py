@@ -562,6 +562,12 @@ def docs(options: argparse.Namespace) -> int:
     return call([python, "-m", "pytest", "tests/docs", *options.pytest]) or built
 
 
+def peers(_: argparse.Namespace) -> int:
+    """Prepares the environment of those that `bench --peers` compares with; its Python is the last line."""
+    say(Environment(ROOT / ".venv-peers", running_python()).ready("peers").python)
+    return 0
+
+
 def fix(_: argparse.Namespace) -> int:
     ruff = str(Path(current("test").python).with_name("ruff"))
     checked = call([ruff, "check", "--fix", "."])
@@ -582,7 +588,7 @@ def lock(options: argparse.Namespace) -> int:
         fresh = Path(scratch) / "requirements.txt"
         if not options.upgrade and lock_file("test").exists():
             shutil.copy(lock_file("test"), fresh)
-        for name, group in (("test", "test"), ("run", "build")):
+        for name, group in (("test", "test"), ("run", "build"), ("peers", "peers")):
             heading(f"requirements/{name}.txt")
             command = [uv, "pip", "compile", "pyproject.toml", "--group", group, "--universal", "--quiet"]
             command += ["--python-version", oldest, "--generate-hashes", "--only-binary", ":all:"]
@@ -625,6 +631,7 @@ def parser() -> argparse.ArgumentParser:
     locking.add_argument("--upgrade", action="store_true", help="to the newest versions, not the locked ones")
     locking.set_defaults(action=lock)
     commands.add_parser("docs", help="build the documentation, and check it").set_defaults(action=docs)
+    commands.add_parser("peers", help="prepare what `bench --peers` compares with").set_defaults(action=peers)
     commands.add_parser("fix", help="format, and fix what ruff can").set_defaults(action=fix)
     for name, (target, _, purpose) in MODULES.items():
         commands.add_parser(name, help=f"{purpose}; further words go to `{target}`")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, growing, http_calls
+from bench import at_once, authoring, canonicalising, compared, growing, http_calls
 from bench.machines import Fixed, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
@@ -52,10 +52,11 @@ def main() -> int:
     parser.add_argument(
         "only", nargs="*", help="the measures to take: authored, calling, …; all unless given"
     )
+    parser.add_argument("--peers", action="store_true", help="compare with other engines too")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
     figures: list[Figure] = []
-    for measure in MEASURES:
+    for measure in (*MEASURES, *([peers] if options.peers else [])):
         if options.only and measure.__name__ not in options.only:
             continue
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
@@ -217,6 +218,66 @@ def grown(folder: Path) -> list[Figure]:
     ]
 
 
+def canonical(folder: Path) -> list[Figure]:
+    """A megabyte, with and without the search for secrets."""
+    figures = []
+    for name, make in canonicalising.DOCUMENTS.items():
+        document = make()
+        alone = canonicalising.times_faster(document, ROUNDS, searches=False)
+        searched = canonicalising.times_faster(document, ROUNDS, searches=True)
+        is_text = name == "long strings"
+        figures += [
+            Figure(f"1 MB of {name}: times faster than rfc8785", alone, 0 if is_text else -15, "x"),
+            Figure("the same with the search for secrets", searched, -1 if is_text else -8, "x"),
+        ]
+    return figures
+
+
+def peers(folder: Path) -> list[Figure]:
+    """LangGraph with a synchronous SQLite checkpointer, and DBOS with SQLite in WAL mode."""
+    steps, runs, grow = compared.compared(folder, ROUNDS)
+    states = at_once.RUNS * at_once.STATES
+    return [
+        *(Figure(f"{name}: ms a step", each, 0, "ms") for name, each in steps.seconds.items()),
+        Figure("a state against the fastest step of the others", steps.against_best, 1 / 3, "x"),
+        *(
+            Figure(f"{name}: steps per second, 200 runs x 10", states / each, 0, "/s")
+            for name, each in runs.seconds.items()
+        ),
+        Figure("200 runs at once against the best of the others", 1 / runs.against_best, -3, "x"),
+        *(Figure(f"{name}: 200 x 10 KB", each, 0, "s") for name, each in grow.seconds.items()),
+        Figure("200 x 10 KB against DBOS", grow.seconds["Perdure"] / grow.seconds["DBOS"], 1, "x"),
+    ]
+
+
+def lasting(folder: Path) -> list[Figure]:
+    """A process that runs a thousand runs, one after another."""
+    program = """
+import asyncio, sys
+import psutil
+from perdure import Stores
+from bench.machines import run_chain
+
+async def main():
+    process, sizes = psutil.Process(), []
+    async with Stores.sqlite(sys.argv[1]) as stores:
+        for number in range(1000):
+            await run_chain(stores, 5)
+            sizes.append(process.memory_info().rss)
+    print(max(sizes[100:]) / sizes[99])
+
+asyncio.run(main())
+"""
+    return [
+        Figure(
+            "memory of 1,000 runs, its peak against that of 100",
+            _python(program, str(folder / "r.db")),
+            1.1,
+            "x",
+        )
+    ]
+
+
 def resuming(folder: Path) -> list[Figure]:
     """A run of 10,000 states that stops in its last one, against resuming it."""
     _, stores = open_store(folder / "runs.db")
@@ -258,7 +319,7 @@ def starting(folder: Path) -> list[Figure]:
     program = """
 import asyncio, sys
 from perdure import Stores
-from bench import at_once, authoring, growing, http_calls
+from bench import at_once, authoring, canonicalising, compared, growing, http_calls
 from bench.machines import run_chain
 async def main():
     async with Stores.sqlite(sys.argv[1]) as stores:
@@ -292,11 +353,13 @@ MEASURES = (
     time_per_state,
     together,
     grown,
+    canonical,
     growth,
     authored,
     calling,
     resuming,
     starting,
+    lasting,
     commits_and_syncs,
 )
 

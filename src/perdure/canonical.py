@@ -11,7 +11,7 @@ import gc
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -189,6 +189,10 @@ _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _NEWS_BYTES_MIN = 4096
 _STRING = msgspec.json.Encoder()
+_CONTAINERS = frozenset({dict, list, tuple})
+# Only integers with so many digits may be out of range; strings may hold as many.
+_LONG_NUMBER = b"a" * 19
+_DIGITS_AS_A = bytes(97 if 48 <= byte <= 57 else 46 for byte in range(256))
 _BYTES_OF_LATE_PLANE = re.compile(rb"[\xf0-\xf4]")
 _BYTES_OF_LATE_BMP = re.compile(rb"[\xee\xef]")
 
@@ -205,11 +209,14 @@ _FAST = msgspec.json.Encoder(order="sorted", enc_hook=_plain_str)
 
 def _encode_fast(value: Json) -> bytes | None:
     """The canonical bytes, or None when only the slow walk can tell."""
-    if not _is_plain(value):
+    kinds = _kinds_of(value)
+    if kinds is None:
         return None
     try:
         data = _FAST.encode(value)
     except (TypeError, ValueError, RecursionError, OverflowError):
+        return None
+    if int in kinds and _LONG_NUMBER in data.translate(_DIGITS_AS_A) and not _has_integers_in_range(value):
         return None
     # msgspec sorts keys by code point. UTF-16 order differs only between U+E000–U+FFFF and the planes
     # above, so bytes that do not hold both kinds of character are in the right order.
@@ -218,35 +225,49 @@ def _encode_fast(value: Json) -> bytes | None:
     return None
 
 
-def _is_plain(value: Json) -> bool:
-    """Whether ``value`` is made of the allowed types alone, with integers in range, not nested too deep.
+def _levels_of(value: Json) -> Iterator[list[Any]]:
+    """What ``value`` is made of, level by level at C speed: by the collector's list of what refers to what.
 
-    Goes level by level at C speed: the collector's own list of what a container refers to.
+    Nothing but plain types may be on a level when the next one is asked for.
     """
     level: list[Any] = [value]
-    for _ in range(NESTING_LEVELS_MAX + 1):
-        kinds = set(map(type, level))
-        if not kinds <= _PLAIN_TYPES and not all(
-            kind in _PLAIN_TYPES or (issubclass(kind, str) and not issubclass(kind, enum.Enum))
-            for kind in kinds
-        ):
-            return False
-        if int in kinds:
-            integers = level if len(kinds) == 1 else [each for each in level if type(each) is int]
-            if min(integers) < INTEGER_MIN or max(integers) > INTEGER_MAX:
-                return False
-        if kinds.isdisjoint((dict, list, tuple)):
-            return True
-        if len(kinds) == 1 or (len(level) < 64 and kinds <= _PLAIN_TYPES):
-            containers = level
-        else:
-            # Also because an instance of a class refers to its class.
-            containers = [each for each in level if type(each) in (dict, list, tuple)]
-        if len(containers) > _CONTAINERS_BEFORE_DEDUPLICATION:
+    while level:
+        yield level
+        if len(level) > _CONTAINERS_BEFORE_DEDUPLICATION:
             # A list that contains itself twice would double at every level.
-            containers = list({id(each): each for each in containers}.values())
-        level = gc.get_referents(*containers)
-    return False
+            level = list({id(each): each for each in level}.values())
+        level = gc.get_referents(*level)
+
+
+def _kinds_of(value: Json) -> set[type] | None:
+    """The types that ``value`` is made of; None if they are not the allowed ones, or are nested too deep."""
+    found: set[type] = set()
+    for depth, level in enumerate(_levels_of(value)):
+        kinds = set(map(type, level))
+        if not kinds <= _PLAIN_TYPES:
+            if not all(kind in _PLAIN_TYPES or _is_string(kind) for kind in kinds):
+                return None
+            # An instance of a class refers to its class.
+            level[:] = [each for each in level if type(each) in _PLAIN_TYPES]
+        found |= kinds
+        if kinds.isdisjoint(_CONTAINERS):
+            return found
+        if depth >= NESTING_LEVELS_MAX:
+            return None
+    return found
+
+
+def _is_string(kind: type) -> bool:
+    return issubclass(kind, str) and not issubclass(kind, enum.Enum)
+
+
+def _has_integers_in_range(value: Json) -> bool:
+    for level in _levels_of(value):
+        level[:] = [each for each in level if type(each) in _PLAIN_TYPES]
+        integers = [each for each in level if type(each) is int]
+        if integers and not (min(integers) >= INTEGER_MIN and max(integers) <= INTEGER_MAX):
+            return False
+    return True
 
 
 def _encode_slowly(value: Json) -> bytes:

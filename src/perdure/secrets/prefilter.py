@@ -34,6 +34,7 @@ _LOWER = _EVERY_BYTE.lower()
 _NO_CONSONANTS = bytes(byte for byte in _EVERY_BYTE if byte not in LETTERS or byte in b"aeiouAEIOU")
 _RUN_MEMBERS = mapping(LETTERS + DIGITS + b"_- \\")
 _RUN = "a" * RUN
+_LONG = 4096
 
 
 def consonants(data: bytes) -> str:
@@ -58,7 +59,10 @@ def surely_clean(canonical: bytes) -> bool:
     the value; False says nothing.
     """
     skeleton = consonants(canonical)
-    for stem in _STEMS:
+    # One letter is found, or found missing, far quicker than several.
+    is_long = len(skeleton) > _LONG
+    stems = [each for each in _STEMS if all(map(skeleton.__contains__, each))] if is_long else _STEMS
+    for stem in stems:
         if stem in skeleton:
             from perdure.secrets.suspicion import may_hold_name
 
