@@ -50,10 +50,12 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     config: DBOSConfig = {"name": "bench", "system_database_url": f"sqlite:///{options.path}"}
+    # Before anybody else has it open: the file remembers.
+    connection = sqlite3.connect(options.path)
+    assert connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+    connection.close()
     DBOS(config=config)
     DBOS.launch()
-    with sqlite3.connect(options.path) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
     work: Any = grow if options.work == "grow" else steps
     steps(10)
     begun = time.perf_counter()

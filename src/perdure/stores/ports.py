@@ -152,7 +152,7 @@ class ArtifactStore(Protocol):
 
 
 class ArtifactRows(Protocol):
-    """What a store offers that keeps recipes: ``commit`` takes each ``RecipeBlob`` as it is, and this reads them."""
+    """What a store offers that keeps recipes; its ``commit`` keeps each ``RecipeBlob`` under its id."""
 
     async def rows(self, artifact_ids: Sequence[ArtifactId]) -> dict[ArtifactId, Row]:
         """What is kept under these ids, unverified; what is not there is left out."""

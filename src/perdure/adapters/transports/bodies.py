@@ -22,8 +22,6 @@ from perdure.io.facts import recordable
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
 
-INLINE_BYTES = 64 << 10
-
 # Python knows these as encodings of text, but no document is written in them.
 _NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 

@@ -22,13 +22,13 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
+from perdure.adapters.transports.limits import EXEC_OUTPUT_BYTES
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.port import Transport, TransportEnv
 from perdure.model.handler import IoCall
 from perdure.secrets import SecretResolver, is_reference
 
-LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
 _CANNOT_BE_PASSED = "an argument or a variable cannot be passed to a program"
 _NO_SECRETS = SecretResolver()
@@ -54,7 +54,9 @@ class ExecTransportFactory:
 
     namespace_group = "exec"
 
-    def __init__(self, allowed_programs: Iterable[str | Path], *, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self, allowed_programs: Iterable[str | Path], *, limit_bytes: int = EXEC_OUTPUT_BYTES
+    ) -> None:
         self._allowed = frozenset(os.path.realpath(program) for program in allowed_programs)
         self._limit_bytes = limit_bytes
 

@@ -28,13 +28,13 @@ from typing import Literal, NoReturn, TypeVar
 
 import msgspec
 
-from perdure.adapters.transports.bodies import INLINE_BYTES, BodyFields, shown
+from perdure.adapters.transports.bodies import BodyFields, shown
 from perdure.adapters.transports.folders import Refused, checked_status, opened_below, opened_file
+from perdure.adapters.transports.limits import FILE_BYTES, INLINE_BYTES
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
 
-LIMIT_BYTES = 256 << 20
 LISTED_MAX = 10_000
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class FilesTransportFactory:
         roots: Mapping[str, str | Path],
         *,
         writable: Iterable[str] = (),
-        limit_bytes: int = LIMIT_BYTES,
+        limit_bytes: int = FILE_BYTES,
         inline_bytes: int = INLINE_BYTES,
     ) -> None:
         # Made absolute now: a program that changes its folder later does not change what is allowed.

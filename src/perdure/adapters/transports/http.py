@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from perdure.adapters.transports.bodies import INLINE_BYTES, BodyFields, shown
+from perdure.adapters.transports.bodies import BodyFields, shown
 from perdure.adapters.transports.http_answers import (
     Gunzip,
     content_type,
@@ -34,6 +34,7 @@ from perdure.adapters.transports.http_answers import (
 )
 from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
+from perdure.adapters.transports.limits import HTTP_BODY_BYTES, INLINE_BYTES
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
@@ -41,8 +42,6 @@ from perdure.secrets import is_reference
 
 if TYPE_CHECKING:
     import httpx
-
-LIMIT_BYTES = 10 << 20
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
@@ -92,7 +91,7 @@ class HttpTransportFactory:
         self,
         allowed_hosts: Iterable[str] | None = None,
         *,
-        limit_bytes: int = LIMIT_BYTES,
+        limit_bytes: int = HTTP_BODY_BYTES,
         inline_bytes: int = INLINE_BYTES,
         options: Mapping[str, Any] | None = None,
     ) -> None:
