@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import shutil
@@ -82,6 +83,7 @@ CASES: dict[str, list[str]] = {
     "store migrate": ["store", "migrate"],
     "store info": ["store", "info"],
     "store info missing": ["store", "info", "--store", "missing.db"],
+    "artifact get": ["artifact", "get", hashlib.sha256(b"{}").hexdigest(), "--json"],
     "artifact get missing": ["artifact", "get", "0" * 64],
     "worker": ["worker", "--until-idle"],
     "unknown command": ["run", "strat"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from perdure import Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
+from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_conformance import StoreConformance
+from tests.small_parts import small_parts
 
 
 class TestMemory(StoreConformance):
@@ -44,6 +47,32 @@ class TestSqliteWithFiles(TestSqlite):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock, file_threshold_bytes=0)
         return Stores(store, store, store, store, store.close)
+
+
+@pytest.fixture
+def _small_parts() -> Iterator[None]:
+    with small_parts():
+        yield
+
+
+@pytest.mark.usefixtures("_small_parts")
+class TestSharedMemory(TestMemory):
+    """In memory, in parts."""
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
+        shared = SharedArtifacts(store)
+        return Stores(store, shared, store, shared)
+
+
+@pytest.mark.usefixtures("_small_parts")
+class TestSharedSqlite(TestSqlite):
+    """One file, in parts: as users have it."""
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        store = SqliteStore(self.folder / f"{name}.db", clock=clock)
+        shared = SharedArtifacts(store)
+        return Stores(store, shared, store, shared, store.close)
 
 
 class TestComposed(StoreConformance):

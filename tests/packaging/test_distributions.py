@@ -157,3 +157,67 @@ def test_a_user_s_program_is_typed(installed: Path, tmp_path: Path) -> None:
     told = re.findall(r"^program\.py:\d+: (error|note: .*)", done.stdout, re.MULTILINE)
     is_int = 'note: Revealed type is "int"'
     assert told == [is_int, is_int, "error", is_int, is_int, "error"], done.stdout
+
+
+PLUGIN = """
+import perdure
+from perdure import Stores
+
+greet = perdure.op("greet", input=str, output=str)
+
+
+@greet.state
+async def greeting(name: str, io: perdure.IoProvider) -> str:
+    answer = await io.call(perdure.IoCall("words.hello", {}, fact_key="hello"))
+    return f"{answer.response} {name}"
+
+
+@perdure.transport("words")
+def words(call, env):
+    return "hello"
+
+
+app = perdure.App([greet])
+
+
+def transport():
+    return words
+
+
+def store(rest, failpoints):
+    print("opened", rest)
+    return Stores.open("memory:")
+"""
+ENTRIES = """
+[perdure.ops]
+plugin = plugin:app
+[perdure.transports]
+words = plugin:transport
+[perdure.stores]
+plugged = plugin:store
+"""
+
+
+def test_installed_packages_add_to_it(installed: Path, tmp_path: Path) -> None:
+    """Operations, transports and stores, by their entry points."""
+    site = next(installed.glob("lib/python*/site-packages"))
+    metadata = site / "plugin-1.dist-info"
+    metadata.mkdir()
+    (site / "plugin.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(ENTRIES)
+    perdure = installed / "bin" / "perdure"
+    assert "greet" in run([perdure, "op", "list", "--store", "memory:"], tmp_path).stdout
+    words: list[str | Path] = [
+        perdure,
+        "run",
+        "start",
+        "greet",
+        "--input",
+        '"you"',
+        "--store",
+        "plugged:here",
+    ]
+    done = run(words, tmp_path)
+    assert "opened here" in done.stdout, done.stderr
+    assert 'greeting: "hello you"' in done.stdout

@@ -34,7 +34,8 @@ from perdure.engine.history import RunView, fold
 from perdure.errors import Json
 from perdure.io.facts import fact_of
 from perdure.model.events import FACT_RECORDED, EventEnvelope
-from perdure.stores.memory import MemoryState, memory_stores
+from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
+from perdure.stores.sharing import SharedArtifacts
 from tests.support import (
     CountingTransport,
     FixedResolver,
@@ -173,11 +174,11 @@ class DyingStore:
 def process(world: World, dies_after: int | None = None, *, after: bool = True) -> Stores:
     """A new process's view of the store. The claims of the dead are free: their locks died with them."""
     world.state.claims.clear()
-    stores = memory_stores(world.state, InstantClock())
-    if dies_after is None:
-        return stores
-    dying = DyingStore(stores.events, dies_after, after=after)
-    return Stores(dying, dying, dying, dying)
+    store: Any = MemoryStore(world.state, InstantClock())
+    if dies_after is not None:
+        store = DyingStore(store, dies_after, after=after)
+    shared = SharedArtifacts(store)
+    return Stores(store, shared, store, shared)
 
 
 async def live(machine: Machine, world: World, stores: Stores) -> RunResult:
@@ -263,6 +264,7 @@ def test_a_history_cut_after_any_event_resumes_to_the_same_end(machine: Machine)
         for length in range(1, len(history) + 1):
             world = World()
             world.state.blobs.update(calm.state.blobs)
+            world.state.recipes.update(calm.state.recipes)
             world.state.streams[RUN_ID] = history[:length]
             result = await live(machine, world, process(world))
             assert (result.phase, result.final_snapshot_id) == (expected.phase, expected.final_snapshot_id)

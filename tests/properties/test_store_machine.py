@@ -16,6 +16,7 @@ from perdure import ArtifactId, ArtifactKind, PerdureError, RunId, Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, memory_stores
 from perdure.stores.ports import Append, Blob
+from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_conformance import TTL, told
 
@@ -40,7 +41,8 @@ class StoreMachine(RuleBasedStateMachine):
         """SQLite, in which artifacts over two bytes are files."""
         path = Path(self.folder.name) / "runs.db"
         store = SqliteStore(path, clock=self.clock, file_threshold_bytes=2)
-        return Stores(store, store, store, store, store.close)
+        shared = SharedArtifacts(store)
+        return Stores(store, shared, store, shared, store.close)
 
     def teardown(self) -> None:
         asyncio.run(self.sqlite.close())

@@ -96,7 +96,6 @@ class UntypedOperation:
     """An ``Operation`` that was made by hand, as something to start: JSON in, JSON out."""
 
     def __init__(self, operation: Operation) -> None:
-        self._operation = operation
         self.op_id, self.op_version = operation.op_id, operation.op_version
 
     def pipeline_of(self, config: Any = None) -> Pipeline:

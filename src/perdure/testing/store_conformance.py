@@ -192,6 +192,22 @@ class StoreConformance:
                 assert await stores.artifacts.exists(ArtifactId(wanted))
                 assert await stores.artifacts.get(ArtifactId(wanted)) == data
 
+    async def test_json_comes_back_as_it_was_put(self) -> None:
+        """Byte for byte, canonical or not, also from another handle, and beside others that share much."""
+        items = ",".join(f'{{"n":{number},"text":"item {number}"}}' for number in range(400))
+        documents = [
+            f'{{"all":[{items}]}}',
+            f'{{"all":[{items},7]}}',
+            f'{{ "all" : [{items}]}}',
+            f"[{items}]",
+        ]
+        async with self.place(2) as (_, (stores, other)):
+            ids = [await stores.artifacts.put(ArtifactKind.OUTPUT, each.encode()) for each in documents]
+            assert ids == [hashlib.sha256(each.encode()).hexdigest() for each in documents]
+            for artifact_id, document in zip(ids, documents, strict=True):
+                assert await other.artifacts.get(artifact_id) == document.encode()
+                assert await other.artifacts.exists(artifact_id)
+
     async def test_an_unknown_artifact_is_not_found(self) -> None:
         """``artifact_not_found``."""
         async with self.place() as (_, (stores,)):
