@@ -472,8 +472,9 @@ class Suite:
             if base is None:
                 return Result(title, None, 0, "not found on this machine")
             environment = Environment(ROOT / f".venv-{minor}", base).ready("test")
-            # Snippets and pages are those of one Python.
-            return self.pytest(title, environment, ["--ignore=tests/docs"])
+            # Snippets, pages and kills are those of one Python: slow, and not the interpreter's doing.
+            ignored = ["--ignore=tests/docs", "--ignore=tests/acceptance/test_kills.py"]
+            return self.pytest(title, environment, ignored)
 
         return run
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -21,11 +22,12 @@ from perdure.stores.memory import MemoryState, MemoryStore
 from perdure.stores.ports import RopeBlob, Row
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
+from tests.small_parts import small_parts
 
 KEYS = st.text(st.sampled_from("abcé￿𐀀"), min_size=1, max_size=4)
 LEAVES = st.integers(-9, 9) | st.text(max_size=3) | st.integers(0, 9000).map(lambda size: "x" * size)
 VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=60) | st.dictionaries(KEYS, inner, max_size=60)
+    LEAVES, lambda inner: st.lists(inner, max_size=30) | st.dictionaries(KEYS, inner, max_size=30)
 )
 CHANGES = st.lists(st.tuples(KEYS, st.none() | VALUES), max_size=12)
 
@@ -56,9 +58,17 @@ def rope_of(value: dict[str, Any]) -> Rope:
     return Rope.of_members({key: encode(each) for key, each in value.items()})
 
 
-@given(st.dictionaries(KEYS, VALUES, max_size=40), CHANGES)
-async def test_whatever_changes_the_bytes_are_those_of_the_whole(start: dict[str, Any], changes: Any) -> None:
+@given(st.dictionaries(KEYS, VALUES, max_size=40), CHANGES, st.booleans())
+async def test_whatever_changes_the_bytes_are_those_of_the_whole(
+    start: dict[str, Any], changes: Any, is_cut_small: bool
+) -> None:
     """Id, bytes and what comes back from a store, after every change of one key or several."""
+    with small_parts() if is_cut_small else nullcontext():
+        await follow(start, changes)
+
+
+async def follow(start: dict[str, Any], changes: Any) -> None:
+    """Make the changes, two at a time."""
     place, value = Place(), dict(start)
     rope = rope_of(value)
     for number in range(0, len(changes) + 1, 2):
