@@ -11,7 +11,7 @@ import gc
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -225,36 +225,30 @@ def _encode_fast(value: Json) -> bytes | None:
     return None
 
 
-def _levels_of(value: Json) -> Iterator[list[Any]]:
-    """What ``value`` is made of, level by level at C speed: by the collector's list of what refers to what.
-
-    Nothing but plain types may be on a level when the next one is asked for.
-    """
-    level: list[Any] = [value]
-    while level:
-        yield level
-        if len(level) > _CONTAINERS_BEFORE_DEDUPLICATION:
-            # A list that contains itself twice would double at every level.
-            level = list({id(each): each for each in level}.values())
-        level = gc.get_referents(*level)
-
-
 def _kinds_of(value: Json) -> set[type] | None:
     """The types that ``value`` is made of; None if they are not the allowed ones, or are nested too deep."""
     found: set[type] = set()
-    for depth, level in enumerate(_levels_of(value)):
+    level: list[Any] = [value]
+    for _ in range(NESTING_LEVELS_MAX + 1):
         kinds = set(map(type, level))
+        found |= kinds
         if not kinds <= _PLAIN_TYPES:
             if not all(kind in _PLAIN_TYPES or _is_string(kind) for kind in kinds):
                 return None
             # An instance of a class refers to its class.
-            level[:] = [each for each in level if type(each) in _PLAIN_TYPES]
-        found |= kinds
+            level = [each for each in level if type(each) in _PLAIN_TYPES]
         if kinds.isdisjoint(_CONTAINERS):
             return found
-        if depth >= NESTING_LEVELS_MAX:
-            return None
-    return found
+        level = _referred_to(level)
+    return None
+
+
+def _referred_to(level: list[Any]) -> list[Any]:
+    """What the members of a level refer to, at C speed: the collector's own list."""
+    if len(level) > _CONTAINERS_BEFORE_DEDUPLICATION:
+        # A list that contains itself twice would double at every level.
+        level = list({id(each): each for each in level}.values())
+    return gc.get_referents(*level)
 
 
 def _is_string(kind: type) -> bool:
@@ -262,11 +256,12 @@ def _is_string(kind: type) -> bool:
 
 
 def _has_integers_in_range(value: Json) -> bool:
-    for level in _levels_of(value):
-        level[:] = [each for each in level if type(each) in _PLAIN_TYPES]
+    level: list[Any] = [value]
+    while level:
         integers = [each for each in level if type(each) is int]
         if integers and not (min(integers) >= INTEGER_MIN and max(integers) <= INTEGER_MAX):
             return False
+        level = _referred_to([each for each in level if type(each) in _CONTAINERS])
     return True
 
 

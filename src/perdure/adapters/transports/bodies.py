@@ -94,6 +94,18 @@ def exact_json(data: bytes) -> Json:
     Floats, integers out of range, keys that stand twice and lone surrogates cannot.
     """
     try:
+        value = msgspec.json.decode(data)
+        # A key that stands twice would be missing once.
+        if msgspec.json.encode(value) == data:
+            encode(value)
+            return value
+    except (ValueError, RecursionError):
+        return msgspec.UNSET
+    return _exact_json_slowly(data)
+
+
+def _exact_json_slowly(data: bytes) -> Json:
+    try:
         value = json.loads(
             data.decode(), object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse
         )

@@ -30,7 +30,7 @@ from perdure.adapters.transports.http_answers import (
     content_type,
     is_no_answer,
     refuse_no_answer,
-    tells_credentials,
+    shown_headers,
 )
 from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
@@ -228,7 +228,7 @@ class HttpTransport:
                 f"the server answered with status {response.status_code}",
                 details={"status": response.status_code},
             )
-        headers = {name: value for name, value in response.headers.items() if not tells_credentials(name)}
+        headers = shown_headers(response.headers)
         unpacked = Gunzip() if headers.get("content-encoding", "").lower() in ("gzip", "x-gzip") else None
         data = bytearray()
         chunks = cast("httpx.AsyncByteStream", response.stream).__aiter__()

@@ -8,10 +8,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.errors import RateLimitedError, TransportError
 from perdure.secrets.names import is_key_name
+
+if TYPE_CHECKING:
+    import httpx
 
 _CHUNK_BYTES = 64 << 10
 
@@ -77,6 +80,20 @@ def _content_type(header: str) -> tuple[str, bool]:
     return message.get_content_charset("utf-8"), is_json
 
 
+def shown_headers(headers: httpx.Headers) -> dict[str, str]:
+    """The headers that an answer shows, by lower-case name; one that came several times with commas."""
+    shown: dict[str, str] = {}
+    try:
+        for raw_name, raw_value in headers.raw:
+            name, value = raw_name.decode("ascii").lower(), raw_value.decode("ascii")
+            if not tells_credentials(name):
+                shown[name] = f"{shown[name]}, {value}" if name in shown else value
+    except UnicodeDecodeError:
+        return {name: value for name, value in headers.items() if not tells_credentials(name)}
+    return shown
+
+
+@lru_cache(maxsize=256)
 def tells_credentials(header: str) -> bool:
     """Whether a header of this lower-case name may hold what lets its reader in somewhere."""
     return header in _CREDENTIALS or is_key_name(header)
