@@ -319,7 +319,6 @@ def starting(folder: Path) -> list[Figure]:
     program = """
 import asyncio, sys
 from perdure import Stores
-from bench import at_once, authoring, canonicalising, compared, growing, http_calls
 from bench.machines import run_chain
 async def main():
     async with Stores.sqlite(sys.argv[1]) as stores:
