@@ -32,7 +32,7 @@ ATTEMPT_INTERRUPTED = "attempt_interrupted"
 _NOT_OWN_FAILURES = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED})
 
 
-class OpenAttempt(msgspec.Struct, frozen=True):
+class OpenAttempt(msgspec.Struct, frozen=True, gc=False):
     """An attempt that was entered and has not ended."""
 
     state_id: StateId
@@ -40,7 +40,7 @@ class OpenAttempt(msgspec.Struct, frozen=True):
     base_snapshot_id: ArtifactId
 
 
-class StateProgress(msgspec.Struct):
+class StateProgress(msgspec.Struct, gc=False):
     """What is known of one state."""
 
     last_attempt: int
@@ -78,7 +78,9 @@ class RunView(msgspec.Struct):
         Raises ``InvalidPlanError`` (``invalid_attempt_envelopes``) for an event that cannot follow, and
         ``CorruptionError`` for a fact that is malformed or contradicts another.
         """
-        if isinstance(event, DomainEvent):
+        if isinstance(event, (StateEntered, StateCompleted)) and self.started and not self.ended:
+            self._advance_kernel(event, seq)  # first, since most events are one of these
+        elif isinstance(event, DomainEvent):
             self._advance_domain(event, seq)
         elif isinstance(event, RunStarted):
             if self.started is not None:
