@@ -21,10 +21,14 @@ from perdure import (
     ArtifactId,
     ArtifactKind,
     ConcurrencyError,
+    Context,
     CorruptionError,
     DomainEvent,
+    Engine,
+    IoProvider,
     RunCompleted,
     RunId,
+    RunPhase,
     RunStatus,
     StorageError,
     Stores,
@@ -33,9 +37,11 @@ from perdure.adapters.sqlite import worker
 from perdure.adapters.sqlite.database import migrate, migrations, open_database
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import Event
+from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
 from perdure.stores.ports import Append, Blob, Committed
 from perdure.testing.store_conformance import OTHER, RUN, told
+from tests.support import FixedResolver, Scripted, plan_of, start_run
 
 TTL = timedelta(seconds=30)
 
@@ -249,6 +255,59 @@ async def test_runs_share_transactions(tmp_path: Path) -> None:
         assert store.commits - before <= 3
         assert isinstance(done[0], ConcurrencyError)
         assert all(isinstance(each, Committed) for each in done[1:])
+
+
+async def test_who_is_alone_lets_others_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits that are done in the loop never wait; whoever makes many yields all the same."""
+    monkeypatch.setattr(worker, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(worker, "YIELD_SECONDS", -1.0)
+    seen: list[int] = []
+    async with Stores.sqlite(tmp_path / "runs.db") as stores:
+
+        async def append() -> None:
+            for head in range(20):
+                await stores.events.append(RUN, head, told("a"))
+
+        appending = asyncio.create_task(append())
+        while not appending.done():
+            seen.append(await stores.events.head_seq(RUN))
+    assert {0, 10, 19} <= set(seen)
+
+
+async def test_runs_that_start_together_commit_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a disk so quick that the first could be through before the second begins."""
+    monkeypatch.setattr(worker, "SLOW_SECONDS", 60.0)
+
+    async def count(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        ctx.write("n", 1)
+
+    plan = plan_of(("a", Scripted(count)), ("b", Scripted(count)))
+    store = SqliteStore(tmp_path / "runs.db")
+    async with Stores(store, store, store, store, store.close) as stores:
+        starts = [await start_run(stores, plan) for _ in range(20)]
+        before, engine = store.commits, Engine(FixedResolver(plan))
+        results = await asyncio.gather(*(engine.start(stores, each) for each in starts))
+        assert {each.phase for each in results} == {RunPhase.COMPLETED}
+        assert store.commits - before <= 2 * 3
+
+
+async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
+    """A commit that was begun in the same turn of the loop is kept."""
+    path = tmp_path / "runs.db"
+    store = SqliteStore(path)
+    stores = Stores(store, store, store, store, store.close)
+    for run_id in (RUN, OTHER):
+        await stores.claims.acquire(run_id, "me", TTL)
+    commit = asyncio.create_task(stores.events.append(RUN, 0, told("a")))
+    await asyncio.sleep(0)
+    await stores.close()
+    assert await commit == 1
+    async with Stores.sqlite(path) as again:
+        assert await again.events.head_seq(RUN) == 1
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ class Engine:
         initial = _initial_snapshot(run.initial_context)
         run_id = _run_id_of(run)
 
-        if await stores.events.head_seq(run_id):
+        # A random id is new; were it not, the first commit would be refused.
+        is_named = run.run_id is not None or run.invocation_key is not None
+        if is_named and await stores.events.head_seq(run_id):
             if run.invocation_key is None:
                 raise ConcurrencyError.of(
                     "run_already_exists", "a run of this id exists", details={"run_id": run_id}

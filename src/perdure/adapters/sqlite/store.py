@@ -181,6 +181,8 @@ class SqliteStore:
             row = await self._reader.run_soon(lambda connection: _run_row(connection, run_id))
             if not self._is_free(row.owner, row.expires_millis):
                 raise run_already_active(run_id)
+            # Runs that are started together know of each other before the first one commits.
+            await asyncio.sleep(0)
         except BaseException:
             self._claimed.discard(run_id)
             raise

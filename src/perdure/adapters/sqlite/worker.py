@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -45,6 +46,8 @@ class Job:
 SLOW_SECONDS = 0.0005
 """A disk that takes longer for a job, on average, is waited for in a thread."""
 _WEIGHT = 0.1
+YIELD_SECONDS = 0.01
+"""How long jobs are done in the loop before its other tasks have a turn."""
 
 
 class Worker:
@@ -55,16 +58,19 @@ class Worker:
     back takes as long as a quick disk does, so the caller may do it where it is.
 
     The thread starts with the first job that it is given, takes all that wait at once, and ends with
-    :meth:`close`.
+    :meth:`close`. What comes up in one turn of a loop is handed over together, at its end: before that the
+    thread and the loop would only hinder each other.
     """
 
     def __init__(self, name: str, run_batch: RunBatch) -> None:
         self._name = name
         self._run_batch = run_batch
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Lock()
         self._mean_seconds = 0.0
+        self._yielded_seconds = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -78,18 +84,33 @@ class Worker:
             finally:
                 self._busy.release()
             if is_done:
+                await self._yield_at_times()
                 result: T = job.outcome()
                 return result
         return await self.run(work)
+
+    async def _yield_at_times(self) -> None:
+        """Let the loop's other tasks have their turn: who never waits would never yield to them."""
+        now = time.monotonic()
+        if now - self._yielded_seconds > YIELD_SECONDS:
+            self._yielded_seconds = now
+            await asyncio.sleep(0)
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
         """The result of ``work``, without blocking the loop.
 
         A caller that is cancelled meanwhile is told so when the work is done.
         """
-        future: UninterruptedFuture[None] = UninterruptedFuture(loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        future: UninterruptedFuture[None] = UninterruptedFuture(loop=loop)
         job = Job(work, future)
-        self._submit(job)
+        self._check_open()
+        gathered = self._gathered.get(loop)
+        if gathered is None:
+            self._gathered[loop] = [job]
+            loop.call_soon(self._hand_over, loop)
+        else:
+            gathered.append(job)
         await future
         result: T = job.outcome()
         return result
@@ -98,13 +119,15 @@ class Worker:
         """The result of ``work``; blocks the calling thread."""
         done = threading.Event()
         job = Job(work, tell=done.set)
-        self._submit(job)
+        self._submit([job])
         done.wait()
         result: T = job.outcome()
         return result
 
     def close(self) -> None:
         """Finish the jobs that wait, and end the thread."""
+        for loop in list(self._gathered):
+            self._hand_over(loop)
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -113,15 +136,14 @@ class Worker:
             thread.join()
 
     def _main(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            batch = [job]
+        while (batch := self._jobs.get()) is not None:
             last = False
             while not self._jobs.empty():
                 following = self._jobs.get()
                 if following is None:
                     last = True
                     break
-                batch.append(following)
+                batch += following
             with self._busy:
                 self._run_timed(batch, True)
             _tell(batch)
@@ -130,15 +152,24 @@ class Worker:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StorageError.of("store_closed", "the store was closed")
+            raise _closed()
 
-    def _submit(self, job: Job) -> None:
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        gathered = self._gathered.pop(loop, None)
+        if gathered is not None:
+            self._submit(gathered)
+
+    def _submit(self, jobs: list[Job]) -> None:
         with self._lock:
-            self._check_open()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                self._thread.start()
-            self._jobs.put(job)
+            if not self._closed:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                    self._thread.start()
+                self._jobs.put(jobs)
+                return
+        for job in jobs:
+            job.error = _closed()
+        _tell(jobs)
 
     def _run_timed(self, jobs: Sequence[Job], may_wait: bool) -> bool:
         seconds = self._run_batch(jobs, may_wait)
@@ -146,6 +177,10 @@ class Worker:
             return False
         self._mean_seconds += (seconds / len(jobs) - self._mean_seconds) * _WEIGHT
         return True
+
+
+def _closed() -> StorageError:
+    return StorageError.of("store_closed", "the store was closed")
 
 
 def _tell(jobs: Sequence[Job]) -> None:
