@@ -205,7 +205,7 @@ def grown(folder: Path) -> list[Figure]:
         *figures,
         Figure(
             "3,000 additions of 200 bytes: time at the end against the start",
-            growing.slowdown(folder),
+            growing.slowdown(folder, ROUNDS),
             2,
             "x",
         ),

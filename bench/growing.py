@@ -129,12 +129,15 @@ def grown(folder: Path, shape: str) -> tuple[float, float, float]:
     return stored / (STATES * ADDED_BYTES), outcome.log_bytes / 1e6, outcome.seconds
 
 
-def slowdown(folder: Path) -> float:
-    """The last states of a run of many small additions, against its first."""
+def slowdown(folder: Path, rounds: int) -> float:
+    """The last states of a run of many small additions, against its first; the median of several runs."""
     changes = [as_small_keys(number) for number in range(SMALL_STATES)]
-    moments = asyncio.run(run(folder / "small.db", changes, {})).moments
-    steps = [after - before for before, after in pairwise(moments)]
-    return statistics.median(steps[-200:]) / statistics.median(steps[:200])
+    ratios = []
+    for number in range(rounds):
+        moments = asyncio.run(run(folder / f"small{number}.db", changes, {})).moments
+        steps = [after - before for before, after in pairwise(moments)]
+        ratios.append(statistics.median(steps[-200:]) / statistics.median(steps[:200]))
+    return statistics.median(ratios)
 
 
 def one_key(folder: Path, rounds: int) -> float:

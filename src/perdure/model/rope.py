@@ -11,6 +11,8 @@ import hashlib
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress, count
+from operator import is_not
 from typing import Any
 
 import msgspec
@@ -86,16 +88,20 @@ class Segment:
 class Group:
     """Neighbours whose entries form a recipe of their own; with brackets, a container inside another."""
 
-    __slots__ = ("_node", "children", "closing", "is_kept", "opening", "size")
+    __slots__ = ("_flat", "_node", "child_entries", "children", "closing", "is_kept", "opening", "size")
+    entry_count = 1
+    """How many entries it adds to the recipe above."""
 
     def __init__(self, children: Sequence[Run | Group], opening: bytes = b"", closing: bytes = b"") -> None:
         self.children = children
+        self.child_entries = sum([each.entry_count for each in children])
         self.opening, self.closing = opening, closing
         self.size: int = (
             sum(each.size for each in children) + max(0, len(children) - 1) + len(opening) + len(closing)
         )
         self.is_kept = False
         self._node: Segment | None = None
+        self._flat: list[bytes] | None = None
 
     @property
     def node(self) -> Segment:
@@ -113,11 +119,6 @@ class Group:
     def shape(self) -> int:
         """What it is to the recipe above."""
         return VALUE if self.opening else self.children[0].shape
-
-    @property
-    def entry_count(self) -> int:
-        """How many entries it adds to the recipe above."""
-        return 1
 
     @property
     def ends(self) -> bool:
@@ -163,15 +164,16 @@ class Group:
                 child.mark_kept()
 
     def flat(self, into: list[bytes]) -> None:
-        """Add the bytes, in pieces."""
-        if self.opening:
-            into.append(self.opening)
-        for number, child in enumerate(self.children):
-            if number:
-                into.append(b",")
-            child.flat(into)
-        if self.closing:
-            into.append(self.closing)
+        """Add the bytes, in pieces; these are remembered, since most groups live on in the next tree."""
+        if self._flat is None:
+            self._flat = [self.opening] if self.opening else []
+            for number, child in enumerate(self.children):
+                if number:
+                    self._flat.append(b",")
+                child.flat(self._flat)
+            if self.closing:
+                self._flat.append(self.closing)
+        into.extend(self._flat)
 
 
 class Run:
@@ -180,12 +182,13 @@ class Run:
     ``keys`` are the members', of which ``first`` is the order; both are empty for items.
     """
 
-    __slots__ = ("_entries", "ends", "first", "is_kept", "keys", "pieces", "size")
+    __slots__ = ("_entries", "ends", "entry_count", "first", "is_kept", "keys", "pieces", "size")
 
     def __init__(self, keys: Sequence[str], pieces: Sequence[bytes | Segment | Group], ends: bool) -> None:
         self.keys = keys
         self.first = utf16_order(keys[0]) if keys else b""
         self.pieces = pieces
+        self.entry_count = len(pieces)
         self.ends = ends
         self.size = sum(
             len(each)
@@ -202,11 +205,6 @@ class Run:
     def shape(self) -> int:
         """What it is to a recipe."""
         return MEMBERS if self.keys else ITEMS
-
-    @property
-    def entry_count(self) -> int:
-        """How many entries it adds to the recipe above."""
-        return len(self.pieces)
 
     def add_entries(self, into: list[Entry]) -> None:
         """Add what stands for it in the recipe above."""
@@ -335,7 +333,7 @@ def gathered(
         groups = [each for each in level if isinstance(each, Group)]
         known |= {id(each.children[0]): each for each in groups}
         level = [child for each in groups for child in each.children]
-    while sum(each.entry_count for each in units) > ENTRIES_MAX:
+    while sum([each.entry_count for each in units]) > ENTRIES_MAX:
         units = _grouped(units, known)
     return Group(units, opening, closing)
 
@@ -348,17 +346,15 @@ def _grouped(units: Sequence[Run | Group], known: Mapping[int, Group]) -> list[R
         if old is not None and units[place : place + len(old.children)] == old.children:
             # The end of the whole is no natural end of a group: more may belong to it now.
             stop = place + len(old.children)
-            if stop == len(units) or _may_end(
-                sum(each.entry_count for each in old.children), old.children[-1]
-            ):
+            if stop == len(units) or _may_end(old.child_entries, old.children[-1]):
                 groups.append(old)
                 place = stop
                 continue
-        stop, count = place, 0
+        stop, entries = place, 0
         while stop < len(units):
-            count += units[stop].entry_count
+            entries += units[stop].entry_count
             stop += 1
-            if _may_end(count, units[stop - 1]):
+            if _may_end(entries, units[stop - 1]):
                 break
         groups.append(Group(units[place:stop]))
         place = stop
@@ -466,13 +462,8 @@ class Rope:
 
 
 def _common(left: Sequence[bytes], right: Sequence[bytes]) -> int:
-    """How many pieces are alike from the start."""
-    count = 0
-    for one, other in zip(left, right, strict=False):
-        if one is not other and one != other:
-            break
-        count += 1
-    return count
+    """How many pieces are the same from the start; one that is only alike is taken for another."""
+    return next(compress(count(), map(is_not, left, right)), min(len(left), len(right)))
 
 
 def _of_runs(runs: Sequence[Run], before: Rope | None = None) -> Rope:
