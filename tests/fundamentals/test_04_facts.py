@@ -262,14 +262,12 @@ async def test_a_fact_that_cannot_be_stored_is_taken_back() -> None:
     class FailsOnce(MemoryStore):
         failed = False
 
-        async def commit(
-            self, artifacts: Any, appends: Any, claim: Any = None, *, release: bool = False
-        ) -> Any:
+        async def commit(self, artifacts: Any, appends: Any, claim: Any = None, **rest: Any) -> Any:
             names = [getattr(event, "name", "") for append in appends for event in append.events]
             if names == ["fact_recorded"] and not self.failed:
                 self.failed = True
                 raise StorageError.of("store_full", "no room")
-            return await super().commit(artifacts, appends, claim, release=release)
+            return await super().commit(artifacts, appends, claim, **rest)
 
     async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
         await io.call(IoCall("test", 1, "k"))

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from perdure import ArtifactId, ArtifactKind, PerdureError, RunId, Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, memory_stores
-from perdure.stores.ports import Append, Blob
+from perdure.stores.ports import Append, Blob, Release
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_conformance import TTL, told
@@ -100,7 +100,9 @@ class StoreMachine(RuleBasedStateMachine):
     def own_for_a_moment(self, run: RunId) -> None:
         async def own(stores: Stores) -> int:
             claim = await stores.claims.acquire(run, "me", TTL)
-            done = await stores.commit([], [Append(run, self.heads[run], told("mine"))], claim, release=True)
+            done = await stores.commit(
+                [], [Append(run, self.heads[run], told("mine"))], claim, release=Release()
+            )
             return done.heads[0]
 
         self.heads[run] = self.both(own)

@@ -28,7 +28,7 @@ from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, RunStarted, StateCompleted
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Blob, RopeBlob
+from perdure.stores.ports import Blob, Release, RopeBlob
 from perdure.stores.reading import read_json
 
 
@@ -90,7 +90,7 @@ class Stint:
 
     async def leave(self) -> None:
         """Write what is staged and give the run up to whoever resumes it."""
-        await self._writer.flush(release=True)
+        await self._writer.flush(release=Release())
 
     async def drive(self) -> None:
         """Take steps until the run ends."""
@@ -111,7 +111,7 @@ class Stint:
             place = step.place
             self._writer.stage(step.events)
             if isinstance(step.then, Stop):
-                await self._writer.flush(release=True)
+                await self._writer.flush(release=Release())
                 return
             if isinstance(step.then, Sleep):
                 await self._writer.flush()

@@ -14,7 +14,7 @@ from perdure.ids import FactKey, RunId
 from perdure.io.facts import Facts, fact_event
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Append, Blob
+from perdure.stores.ports import Append, Blob, Release
 
 Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
 """Called after every durable write with the run and its new events, each with its number."""
@@ -88,7 +88,7 @@ class RunWriter:
             head = self.view.head_seq
             try:
                 blobs = [*self._kept, *(blob for _, blob in new)]
-                await self._commit(head, events, blobs, release=False)
+                await self._commit(head, events, blobs, release=None)
             except ConcurrencyError:
                 raise
             except StorageError as error:
@@ -103,10 +103,10 @@ class RunWriter:
             for seq, event in enumerate(events, head + 1):
                 self.view.advance(event, seq)
 
-    async def flush(self, *, release: bool = False) -> None:
+    async def flush(self, *, release: Release | None = None) -> None:
         """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
         async with self._lock:
-            if not self._staged and not release:
+            if not self._staged and release is None:
                 return
             staged, self._staged = self._staged, []
             blobs, self._staged_blobs = self._staged_blobs, []
@@ -117,7 +117,7 @@ class RunWriter:
         self._held.check()
 
     async def _commit(
-        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], *, release: bool
+        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], *, release: Release | None
     ) -> None:
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []

@@ -25,6 +25,7 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     EventStore,
+    Release,
 )
 from perdure.stores.refusals import run_already_active
 from perdure.stores.uninterrupted import uninterrupted
@@ -87,18 +88,23 @@ class Stores:
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         """As ``Committer.commit``; atomic where one database holds everything."""
         if self._committer is not None:
-            committed = await self._committer.commit(artifacts, appends, claim, release=release)
+            committed = await self._committer.commit(artifacts, appends, claim, release=release, read=read)
         else:
             committed = await uninterrupted(self._commit_in_steps(artifacts, appends, claim, release))
         _check_ids(artifacts, committed.artifact_ids)
         return committed
 
     async def _commit_in_steps(
-        self, artifacts: Sequence[Blob], appends: Sequence[Append], claim: Claim | None, release: bool
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None,
+        release: Release | None,
     ) -> Committed:
         ids = [await self.artifacts.put(blob.kind, blob.data) for blob in artifacts]
         heads = [
@@ -110,7 +116,7 @@ class Stores:
             )
             for append in appends
         ]
-        if release and claim is not None:
+        if release is not None and claim is not None:
             await self.claims.release(claim)
         return Committed(ids, heads)
 

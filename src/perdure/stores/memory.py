@@ -15,7 +15,7 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Row
+from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
     artifact_not_found,
@@ -123,7 +123,8 @@ class MemoryStore:
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         if claim is not None and not self._holds(claim):
             raise claim_lost(claim)
@@ -143,7 +144,7 @@ class MemoryStore:
                 if isinstance(event, RunCompleted):
                     self._state.ended.add(run_id)
             heads.append(expected_seq + len(events))
-        if release and claim is not None:
+        if release is not None and claim is not None:
             await self.release(claim)
         return Committed([blob.id for blob in artifacts], heads)
 

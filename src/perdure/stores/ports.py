@@ -7,13 +7,14 @@ check, since a store must also hold what other engines, and attackers, wrote.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
 from perdure.model.rope import Rope
@@ -100,6 +101,26 @@ class Claim(msgspec.Struct, frozen=True):
     epoch: int
 
 
+class Release(NamedTuple):
+    """That a run is given up, and when somebody is to take it up again.
+
+    ``due_millis`` is the moment, by the clock of ``ts_millis``; 0 is at once, None not before a letter comes.
+    """
+
+    due_millis: int | None = 0
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """What an outsider wants a run to know.
+
+    ``id`` is unique in the run; ``body`` is JSON data; ``sent_millis`` is the store's time.
+    """
+
+    id: str
+    body: Any
+    sent_millis: int
+
+
 class EventStore(Protocol):
     """Append-only streams of events, one a run, numbered from 1 without gaps."""
 
@@ -162,7 +183,7 @@ class ClaimStore(Protocol):
     """Who may append to a run.
 
     ``acquire`` reserves the run for this process at once, and the claim becomes durable with the first
-    commit that carries it; ``commit(…, release=True)`` gives it up in the same transaction as the last
+    commit that carries it; ``commit(…, release=Release())`` gives it up in the same transaction as the last
     events. A local owner also holds a lock of the operating system, so that a killed process's runs are
     free at once; ``ttl`` is for owners on other machines.
     """
@@ -177,6 +198,36 @@ class ClaimStore(Protocol):
         """Give the run up. Nothing happens if another owner has it."""
 
 
+class Mailbox(Protocol):
+    """Letters to runs. Outsiders post them; who owns the run reads them, and its commit takes them away."""
+
+    async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
+        """Keep a letter, durably, and make the run due at once. False if one of this id waits already.
+
+        ``NotFoundError`` (``run_not_found``) for a run without events, ``ConcurrencyError``
+        (``run_already_terminal``) for one that has ended.
+        """
+
+    async def unread(self, run_id: RunId) -> list[Letter]:
+        """The letters that nobody has taken away, in the order in which they were posted."""
+
+    async def addressed(self, run_ids: Collection[RunId]) -> set[RunId]:
+        """Which of these runs have unread letters. One indexed read."""
+
+
+class Agenda(Protocol):
+    """Which runs nobody drives though they have not ended, and when they are due."""
+
+    async def due_runs(self, limit: int) -> list[RunId]:
+        """Unfinished runs that are due now and have no live owner, those longest due first.
+
+        A run whose owner died is due at once. One indexed read.
+        """
+
+    async def next_due_millis(self) -> int | None:
+        """When the next unfinished run without an owner is due; None if none ever is. One indexed read."""
+
+
 class Committer(Protocol):
     """Writes artifacts and events together."""
 
@@ -186,11 +237,13 @@ class Committer(Protocol):
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         """Keep all of it durably, or none of it.
 
         Once begun it goes on to its end: a caller that is cancelled meanwhile is told so afterwards.
         ``claim`` is checked for its own run. With ``release`` the run is given up in the same
-        transaction. Errors are those of ``append`` and ``put``.
+        transaction; it is due at once whatever ``release`` says if letters are left unread. ``read`` are
+        the ids of letters of the claim's run that are taken away. Errors are those of ``append`` and ``put``.
         """

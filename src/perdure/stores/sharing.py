@@ -21,6 +21,7 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     RecipeBlob,
+    Release,
     RopeBlob,
 )
 from perdure.stores.refusals import artifact_corruption, artifact_not_found
@@ -101,10 +102,11 @@ class SharedArtifacts:
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         if not any(isinstance(blob, RopeBlob) or blob.size > WHOLE_BYTES_MAX for blob in artifacts):
-            return await self._store.commit(artifacts, appends, claim, release=release)
+            return await self._store.commit(artifacts, appends, claim, release=release, read=read)
         blobs: list[Blob] = []
         ropes: list[Rope] = []
         for blob in artifacts:
@@ -115,7 +117,7 @@ class SharedArtifacts:
             ropes.append(rope)
             blobs += [Blob(blob.kind, part.data, part.id) for part in rope.new_parts()]
             blobs.append(RecipeBlob(blob.kind, rope.id, rope.recipe, rope.size))
-        committed = await self._store.commit(blobs, appends, claim, release=release)
+        committed = await self._store.commit(blobs, appends, claim, release=release, read=read)
         for blob, artifact_id in zip(blobs, committed.artifact_ids, strict=True):
             if blob.id != artifact_id:
                 raise CorruptionError.of(

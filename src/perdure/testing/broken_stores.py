@@ -9,7 +9,7 @@ from perdure.errors import ConcurrencyError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import Event, EventEnvelope
 from perdure.stores.memory import MemoryStore
-from perdure.stores.ports import Append, Blob, Claim, Committed
+from perdure.stores.ports import Append, Blob, Claim, Committed, Release
 
 
 class LosesAppends(MemoryStore):
@@ -21,10 +21,11 @@ class LosesAppends(MemoryStore):
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         kept = [append._replace(events=append.events[:-1]) for append in appends]
-        done = await super().commit(artifacts, kept, claim, release=release)
+        done = await super().commit(artifacts, kept, claim, release=release, read=read)
         return done._replace(heads=[head + 1 for head in done.heads])
 
 
@@ -37,11 +38,12 @@ class TearsCommits(MemoryStore):
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         kept = await super().commit(artifacts, (), claim)
         heads = [(await MemoryStore.commit(self, (), (append,), claim)).heads[0] for append in appends]
-        if release and claim is not None:
+        if release is not None and claim is not None:
             await self.release(claim)
         return Committed(kept.artifact_ids, heads)
 
@@ -84,10 +86,11 @@ class IgnoresEpochs(MemoryStore):
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         done = await super().commit(artifacts, appends, None)
-        if release and claim is not None:
+        if release is not None and claim is not None:
             await self.release(claim)
         return done
 

@@ -17,7 +17,7 @@ from perdure.errors import ConcurrencyError, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, DomainEvent, Event, RunCompleted, RunStarted, RunStatus
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Append, Blob, Claim
+from perdure.stores.ports import Append, Blob, Claim, Release
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -279,7 +279,7 @@ class StoreConformance:
             assert (await refusal(stores.claims.acquire(RUN, "two", TTL))).code == "run_already_active"
             await stores.commit([], [Append(RUN, 0, told("a"))], first)
             assert (await refusal(stores.claims.acquire(RUN, "two", TTL))).code == "run_already_active"
-            await stores.commit([], [Append(RUN, 1, told("b"))], first, release=True)
+            await stores.commit([], [Append(RUN, 1, told("b"))], first, release=Release())
             second = await stores.claims.acquire(RUN, "two", TTL)
             assert second.epoch > first.epoch
             await stores.claims.release(second)

@@ -29,7 +29,7 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.model.wire import decode_events, encode_event
-from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Row
+from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
     artifact_not_found,
@@ -218,7 +218,8 @@ class SqliteStore:
         appends: Sequence[Append],
         claim: Claim | None = None,
         *,
-        release: bool = False,
+        release: Release | None = None,
+        read: Sequence[str] = (),
     ) -> Committed:
         large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
         if large:
@@ -231,13 +232,17 @@ class SqliteStore:
         artifacts: Sequence[Blob],
         appends: Sequence[Append],
         claim: Claim | None,
-        release: bool,
+        release: Release | None,
     ) -> Committed:
         await asyncio.to_thread(self._write_files, large)
         return await self._commit(artifacts, appends, claim, release)
 
     async def _commit(
-        self, artifacts: Sequence[Blob], appends: Sequence[Append], claim: Claim | None, release: bool
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None,
+        release: Release | None,
     ) -> Committed:
         encoded = [
             [(is_engine_event(event), encode_event(event)) for event in append.events] for append in appends
@@ -253,14 +258,14 @@ class SqliteStore:
                 row = rows.get(append.run_id) or _run_row(connection, append.run_id)
                 rows[append.run_id] = self._insert_events(connection, append, events, row)
                 heads.append(rows[append.run_id].head)
-            if release and claim is not None:
+            if release is not None and claim is not None:
                 _give_up(connection, claim)
             return Committed([blob.id for blob in artifacts], heads)
 
         # Several runs share the transactions of a thread; one alone waits for nobody.
         alone = len(self._claimed) <= 1
         committed = await (self._writer.run_soon(write) if alone else self._writer.run(write))
-        if release and claim is not None:
+        if release is not None and claim is not None:
             self._claimed.discard(claim.run_id)
         return committed
 
