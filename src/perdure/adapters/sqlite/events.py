@@ -1,0 +1,114 @@
+"""The rows of events: one a run's stream and number, with a checksum over its place and its body."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from perdure.adapters.sqlite.runs import RunRow, made
+from perdure.errors import CorruptionError
+from perdure.ids import RunId
+from perdure.model.events import Event, EventEnvelope, RunCompleted, is_engine_event
+from perdure.model.wire import decode_events, encode_event
+from perdure.stores.ports import Append
+from perdure.stores.refusals import check_head
+
+EncodedEvent = tuple[bool, bytes]
+"""Whether recovery reads the event, and its body."""
+
+_SELECT = """
+    SELECT event.seq, event.ts_millis, event.crc, event.body
+    FROM event JOIN run ON run.key = event.run
+    WHERE run.run_id = ? AND event.seq >= ?"""
+
+_BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
+
+
+def encoded(events: Sequence[Event]) -> list[EncodedEvent]:
+    """What :func:`insert_events` keeps of ``events``."""
+    return [(is_engine_event(event), encode_event(event)) for event in events]
+
+
+def insert_events(
+    connection: apsw.Connection, append: Append, events: Sequence[EncodedEvent], row: RunRow, now_millis: int
+) -> RunRow:
+    """Add ``append``, whose events are ``events``, to the run of ``row``; the row as it is afterwards.
+
+    A stale expectation is refused (``event_store_concurrency``).
+    """
+    check_head(append, row.head)
+    if not events:
+        return row
+    row = made(connection, append.run_id, row)
+    key, run_crc = row.key, zlib.crc32(append.run_id.encode())
+    connection.executemany(
+        "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (key, seq, now_millis, engine, _crc(run_crc, seq, now_millis, body), body)
+            for seq, (engine, body) in enumerate(events, row.head + 1)
+        ],
+    )
+    if RunCompleted in map(type, append.events):
+        connection.execute("UPDATE run SET ended = 1 WHERE key = ?", (row.key,))
+    return row._replace(head=row.head + len(events))
+
+
+def select_range(
+    connection: apsw.Connection, run_id: RunId, from_seq: int, to_seq: int | None
+) -> list[EventEnvelope]:
+    """The events from ``from_seq`` to ``to_seq``; ``event_sequence_gap`` if one is missing."""
+    condition, bindings = ("", ()) if to_seq is None else (" AND event.seq <= ?", (to_seq,))
+    rows = _selected(connection, condition, (str(run_id), from_seq, *bindings, -1))
+    for expected, row in enumerate(rows, max(from_seq, 1)):
+        if row[0] != expected:
+            raise CorruptionError.of(
+                "event_sequence_gap",
+                "an event of the stream is missing",
+                details={"run_id": str(run_id), "seq": expected},
+            )
+    return _envelopes(run_id, rows)
+
+
+def select_engine_events(
+    connection: apsw.Connection, run_id: RunId, from_seq: int, limit: int
+) -> list[EventEnvelope]:
+    """The first ``limit`` kernel and engine events from ``from_seq`` on."""
+    return _envelopes(run_id, _selected(connection, " AND event.engine = 1", (str(run_id), from_seq, limit)))
+
+
+def select_runs(
+    connection: apsw.Connection, after: RunId | None, limit: int, *, unfinished: bool
+) -> list[RunId]:
+    """Runs with events, the one begun last first: keys are given out in the order of beginning."""
+    conditions = [_BEGUN]
+    conditions += ["ended = 0"] if unfinished else []
+    conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {_BEGUN})"] if after else []
+    query = f"SELECT run_id FROM run WHERE {' AND '.join(conditions)} ORDER BY key DESC LIMIT :limit"
+    rows: list[Any] = connection.execute(query, {"after": after and str(after), "limit": limit}).fetchall()
+    return [RunId.trusted(row[0]) for row in rows]
+
+
+def _selected(connection: apsw.Connection, condition: str, bindings: tuple[Any, ...]) -> list[Any]:
+    query = f"{_SELECT}{condition} ORDER BY event.seq LIMIT ?"
+    rows: list[Any] = connection.execute(query, bindings).fetchall()
+    return rows
+
+
+def _envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+    run_crc = zlib.crc32(run_id.encode())
+    for seq, ts_millis, crc, body in rows:
+        if _crc(run_crc, seq, ts_millis, body) != crc:
+            raise CorruptionError.of(
+                "event_corruption",
+                "a stored event is not what was written",
+                details={"run_id": str(run_id), "seq": seq},
+            )
+    events = decode_events([row[3] for row in rows])
+    return [EventEnvelope(run_id, row[0], row[1], event) for row, event in zip(rows, events, strict=True)]
+
+
+def _crc(run_crc: int, seq: int, ts_millis: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(b",%d,%d," % (seq, ts_millis), run_crc))

@@ -1,0 +1,77 @@
+"""The rows of runs: who may append, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import apsw
+
+from perdure.ids import RunId
+from perdure.stores.ports import Claim
+
+
+class RunRow(NamedTuple):
+    """What is known of a run; a run that nobody knows is free, in epoch 0."""
+
+    key: int | None
+    owner: str | None
+    epoch: int
+    expires_millis: int
+    head: int
+
+    def is_held_by(self, claim: Claim) -> bool:
+        """Whether ``claim`` is the durable one."""
+        return (self.owner, self.epoch) == (claim.owner, claim.epoch)
+
+
+_UNKNOWN = RunRow(None, None, 0, 0, 0)
+
+
+def run_row(connection: apsw.Connection, run_id: RunId) -> RunRow:
+    """The run's row."""
+    query = """
+        SELECT key, owner, epoch, expires_millis,
+               (SELECT coalesce(max(seq), 0) FROM event WHERE event.run = run.key)
+        FROM run WHERE run_id = ?"""
+    rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
+    return RunRow(*rows[0]) if rows else _UNKNOWN
+
+
+def made(connection: apsw.Connection, run_id: RunId, row: RunRow) -> RunRow:
+    """The run's row, inserted if there is none yet."""
+    if row.key is not None:
+        return row
+    connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
+    return row._replace(key=connection.last_insert_rowid())
+
+
+def take(connection: apsw.Connection, claim: Claim, row: RunRow, expires_millis: int) -> RunRow:
+    """Make ``claim`` the durable one; ``row`` is the run's."""
+    row = made(connection, claim.run_id, row)
+    connection.execute(
+        "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
+        (claim.owner, claim.epoch, expires_millis, row.key),
+    )
+    return row
+
+
+def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_millis: int) -> list[Claim]:
+    """Prolong ``claims``; those that were lost."""
+    lost: list[Claim] = []
+    for claim in claims:
+        connection.execute(
+            "UPDATE run SET expires_millis = ? WHERE run_id = ? AND owner = ? AND epoch = ?",
+            (expires_millis, str(claim.run_id), claim.owner, claim.epoch),
+        )
+        if not connection.changes():
+            lost.append(claim)
+    return lost
+
+
+def give_up(connection: apsw.Connection, claim: Claim) -> None:
+    """Leave the run without an owner, if ``claim`` is the durable one."""
+    connection.execute(
+        "UPDATE run SET owner = NULL WHERE run_id = ? AND owner = ? AND epoch = ?",
+        (str(claim.run_id), claim.owner, claim.epoch),
+    )
