@@ -27,6 +27,7 @@ HINTS: dict[str, str] = {
         "expires within 30 seconds"
     ),
     "run_not_found": "check the id and the store's address; `perdure run list` shows what is there",
+    "run_already_terminal": "`perdure run status RUN` shows how it ended; nothing more can be told to it",
     "invocation_conflict": "use another key, or start with the same manifest and initial context as before",
     "recovery_state_not_in_plan": "resume with the version of the operation that the run was started with",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
@@ -146,5 +147,6 @@ HINTS: dict[str, str] = {
     "store_full": "make room on the disk and resume the run; nothing is lost",
     "store_io_error": "look at the disk and the system's log, then resume the run",
     "store_closed": "open the stores again; closing ends their use",
+    "letter_malformed": "the stored letter was damaged; restore the store from a backup",
     "event_malformed": "the stored event was damaged; restore the store from a backup",
 }

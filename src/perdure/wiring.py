@@ -26,7 +26,7 @@ def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of a SQLite file; what follows ``sqlite:`` is its path."""
     store = SqliteStore(Path(rest), failpoints=failpoints)
     shared = SharedArtifacts(store)
-    return Stores(store, shared, store, shared, store.close, store.describe)
+    return Stores(store, shared, store, shared, store.close, store.describe, mailbox=store, agenda=store)
 
 
 def exec_transport(

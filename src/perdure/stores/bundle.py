@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from perdure.canonical import canonical_json_bytes
+from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, Json
 from perdure.failpoints import Failpoints
-from perdure.ids import ArtifactId, RunId
+from perdure.ids import ArtifactId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
 from perdure.stores import locations
+from perdure.stores.local import LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
+    Agenda,
     Append,
     ArtifactStore,
     Blob,
@@ -25,17 +27,19 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     EventStore,
+    Mailbox,
     Release,
 )
-from perdure.stores.refusals import run_already_active
 from perdure.stores.uninterrupted import uninterrupted
 
 
 class Stores:
-    """Events, artifacts and claims of one place.
+    """Events, artifacts, claims, letters and due times of one place.
 
     Any two ports make a bundle: without ``committer`` a commit is artifacts first, then events, and
-    without ``claims`` ownership holds within this bundle alone.
+    without ``claims`` ownership holds within this bundle alone. So do letters without ``mailbox``, which are
+    lost when it is closed. Without ``agenda`` the bundle knows what is due if it also keeps the claims, and
+    nothing otherwise. ``clock`` is the time of what is kept in the bundle itself.
     """
 
     def __init__(
@@ -46,10 +50,26 @@ class Stores:
         committer: Committer | None = None,
         close: Callable[[], Awaitable[None]] | None = None,
         describe: Callable[[], Awaitable[Json]] | None = None,
+        *,
+        mailbox: Mailbox | None = None,
+        agenda: Agenda | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        if committer is None and (mailbox is not None or agenda is not None):
+            raise TypeError("letters and due times are kept by commits: give the committer that does it")
+        clock = clock or SystemClock()
         self.events = events
         self.artifacts = artifacts
         self.claims: ClaimStore = claims if claims is not None else LocalClaims()
+        self.mailbox: Mailbox = mailbox if mailbox is not None else LocalMailbox(events, clock)
+        self.agenda: Agenda
+        if agenda is not None:
+            self.agenda = agenda
+        elif isinstance(self.claims, LocalClaims):
+            self.agenda = LocalAgenda(events, self.claims, self.mailbox, clock)
+        else:
+            self.agenda = UnknownAgenda()
+        self._keeps_something = isinstance(self.mailbox, LocalMailbox) or isinstance(self.claims, LocalClaims)
         self._committer = committer
         self._close = close
         self._describe = describe
@@ -92,10 +112,11 @@ class Stores:
         read: Sequence[str] = (),
     ) -> Committed:
         """As ``Committer.commit``; atomic where one database holds everything."""
-        if self._committer is not None:
+        concerns_us = self._keeps_something and (release is not None or len(read) > 0)
+        if self._committer is not None and not concerns_us:
             committed = await self._committer.commit(artifacts, appends, claim, release=release, read=read)
         else:
-            committed = await uninterrupted(self._commit_in_steps(artifacts, appends, claim, release))
+            committed = await uninterrupted(self._commit_in_steps(artifacts, appends, claim, release, read))
         _check_ids(artifacts, committed.artifact_ids)
         return committed
 
@@ -105,6 +126,24 @@ class Stores:
         appends: Sequence[Append],
         claim: Claim | None,
         release: Release | None,
+        read: Sequence[str],
+    ) -> Committed:
+        """First what other stores keep, and if that has landed, what this bundle keeps."""
+        if self._committer is not None:
+            committed = await self._committer.commit(artifacts, appends, claim, release=release, read=read)
+        else:
+            committed = await self._write_in_steps(artifacts, appends, claim)
+        if claim is not None and isinstance(self.mailbox, LocalMailbox):
+            self.mailbox.take_away(claim.run_id, read)
+        if claim is not None and release is not None:
+            if isinstance(self.claims, LocalClaims):
+                self.claims.park(claim, release.due_millis)
+            elif self._committer is None:
+                await self.claims.release(claim)
+        return committed
+
+    async def _write_in_steps(
+        self, artifacts: Sequence[Blob], appends: Sequence[Append], claim: Claim | None
     ) -> Committed:
         ids = [await self.artifacts.put(blob.kind, blob.data) for blob in artifacts]
         heads = [
@@ -116,8 +155,6 @@ class Stores:
             )
             for append in appends
         ]
-        if release is not None and claim is not None:
-            await self.claims.release(claim)
         return Committed(ids, heads)
 
     async def describe(self) -> dict[str, Json]:
@@ -145,27 +182,6 @@ class Stores:
     ) -> None:
         # An interrupted caller must not leave the files open behind it.
         await asyncio.shield(self.close())
-
-
-class LocalClaims:
-    """Ownership among the users of one bundle, for ports that keep none."""
-
-    def __init__(self) -> None:
-        self._epochs: dict[RunId, int] = {}
-        self._held: set[RunId] = set()
-
-    async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
-        if run_id in self._held:
-            raise run_already_active(run_id)
-        self._held.add(run_id)
-        self._epochs[run_id] = self._epochs.get(run_id, 0) + 1
-        return Claim(run_id, owner, self._epochs[run_id])
-
-    def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
-        return []
-
-    async def release(self, claim: Claim) -> None:
-        self._held.discard(claim.run_id)
 
 
 def _check_ids(blobs: Sequence[Blob], ids: Sequence[ArtifactId]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import dropwhile, islice
+from operator import itemgetter
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,13 +17,16 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Append, Blob, Claim, Committed, RecipeBlob, Release, Row
+from perdure.stores.letters import encode_body, opened
+from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
     artifact_not_found,
     check_head,
     claim_lost,
     run_already_active,
+    run_already_terminal,
+    run_not_found,
 )
 
 
@@ -34,6 +39,9 @@ class MemoryState:
         self.recipes: set[ArtifactId] = set()
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
+        self.letters: dict[RunId, dict[str, _LetterRow]] = {}
+        # Runs that are not due at once.
+        self.due_millis: dict[RunId, int | None] = {}
 
 
 class _ClaimRow(msgspec.Struct):
@@ -42,8 +50,13 @@ class _ClaimRow(msgspec.Struct):
     expires_millis: int
 
 
+class _LetterRow(NamedTuple):
+    body: bytes
+    sent_millis: int
+
+
 class MemoryStore:
-    """All four ports over one :class:`MemoryState`."""
+    """All ports over one :class:`MemoryState`."""
 
     def __init__(self, state: MemoryState, clock: Clock) -> None:
         self._state = state
@@ -116,6 +129,42 @@ class MemoryStore:
     async def release(self, claim: Claim) -> None:
         if self._holds(claim):
             self._state.claims[claim.run_id].owner = None
+            self._state.due_millis.pop(claim.run_id, None)
+
+    async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
+        data = encode_body(body)
+        if run_id not in self._state.streams:
+            raise run_not_found(run_id)
+        if run_id in self._state.ended:
+            raise run_already_terminal(run_id)
+        letters = self._state.letters.setdefault(run_id, {})
+        if letter_id in letters:
+            return False
+        letters[letter_id] = _LetterRow(data, self._clock.now_millis())
+        self._state.due_millis.pop(run_id, None)
+        return True
+
+    async def unread(self, run_id: RunId) -> list[Letter]:
+        letters = self._state.letters.get(run_id, {})
+        return [opened(letter_id, *row) for letter_id, row in letters.items()]
+
+    async def addressed(self, run_ids: Collection[RunId]) -> set[RunId]:
+        return {run_id for run_id in run_ids if self._state.letters.get(run_id)}
+
+    async def due_runs(self, limit: int) -> list[RunId]:
+        now, due = self._clock.now_millis(), list[tuple[int, RunId]]()
+        for run_id in self._unfinished():
+            owner = self._owner(run_id)
+            since = 0 if owner is not None else self._state.due_millis.get(run_id, 0)
+            if since is not None and since <= now and (owner is None or owner.expires_millis <= now):
+                due.append((since, run_id))
+        due.sort(key=itemgetter(0))
+        return [run_id for _, run_id in due[:limit]]
+
+    async def next_due_millis(self) -> int | None:
+        idle = (run_id for run_id in self._unfinished() if self._owner(run_id) is None)
+        due = (self._state.due_millis.get(run_id, 0) for run_id in idle)
+        return min((each for each in due if each is not None), default=None)
 
     async def commit(
         self,
@@ -143,9 +192,16 @@ class MemoryStore:
                 stream.append(EventEnvelope(run_id, number, now, event))
                 if isinstance(event, RunCompleted):
                     self._state.ended.add(run_id)
+                    self._state.due_millis.pop(run_id, None)
             heads.append(expected_seq + len(events))
-        if release is not None and claim is not None:
-            await self.release(claim)
+        if claim is not None:
+            letters = self._state.letters.get(claim.run_id, {})
+            for letter_id in read:
+                letters.pop(letter_id, None)
+            if release is not None:
+                await self.release(claim)
+                if release.due_millis != 0 and not letters and claim.run_id not in self._state.ended:
+                    self._state.due_millis[claim.run_id] = release.due_millis
         return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:
@@ -164,6 +220,13 @@ class MemoryStore:
             "stored_bytes": sum(sizes),
         }
 
+    def _unfinished(self) -> Iterable[RunId]:
+        return (run_id for run_id in self._state.streams if run_id not in self._state.ended)
+
+    def _owner(self, run_id: RunId) -> _ClaimRow | None:
+        row = self._state.claims.get(run_id)
+        return None if row is None or row.owner is None else row
+
     def _holds(self, claim: Claim) -> bool:
         row = self._state.claims.get(claim.run_id)
         return row is not None and row.owner == claim.owner and row.epoch == claim.epoch
@@ -175,7 +238,7 @@ class MemoryStore:
 def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) -> Stores:
     """Stores over ``state``, which several bundles may share as processes share a database."""
     store = MemoryStore(state if state is not None else MemoryState(), clock or SystemClock())
-    return Stores(store, store, store, store, describe=store.describe)
+    return Stores(store, store, store, store, describe=store.describe, mailbox=store, agenda=store)
 
 
 def open_memory(_rest: str, _failpoints: Failpoints | None = None) -> Stores:

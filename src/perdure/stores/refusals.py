@@ -39,6 +39,18 @@ def run_already_active(run_id: str) -> ConcurrencyError:
     )
 
 
+def run_not_found(run_id: str) -> NotFoundError:
+    """The error for a run without events."""
+    return NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": str(run_id)})
+
+
+def run_already_terminal(run_id: str) -> ConcurrencyError:
+    """The error for a letter to a run that has ended."""
+    return ConcurrencyError.of(
+        "run_already_terminal", "the run has ended, nobody will read it", details={"run_id": str(run_id)}
+    )
+
+
 def claim_lost(claim: Claim) -> ConcurrencyError:
     """The error for a claim that another owner has taken over, or that was given up."""
     return ConcurrencyError.of(

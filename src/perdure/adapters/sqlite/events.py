@@ -52,7 +52,7 @@ def insert_events(
         ],
     )
     if RunCompleted in map(type, append.events):
-        connection.execute("UPDATE run SET ended = 1 WHERE key = ?", (row.key,))
+        connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (row.key,))
     return row._replace(head=row.head + len(events))
 
 

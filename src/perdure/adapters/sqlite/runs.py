@@ -1,4 +1,4 @@
-"""The rows of runs: who may append, and since when."""
+"""The rows of runs: who may append, and when somebody is to."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class RunRow(NamedTuple):
     owner: str | None
     epoch: int
     expires_millis: int
+    ended: bool
+    due_millis: int | None
     head: int
 
     def is_held_by(self, claim: Claim) -> bool:
@@ -25,13 +27,13 @@ class RunRow(NamedTuple):
         return (self.owner, self.epoch) == (claim.owner, claim.epoch)
 
 
-_UNKNOWN = RunRow(None, None, 0, 0, 0)
+_UNKNOWN = RunRow(None, None, 0, 0, False, 0, 0)
 
 
 def run_row(connection: apsw.Connection, run_id: RunId) -> RunRow:
     """The run's row."""
     query = """
-        SELECT key, owner, epoch, expires_millis,
+        SELECT key, owner, epoch, expires_millis, ended, due_millis,
                (SELECT coalesce(max(seq), 0) FROM event WHERE event.run = run.key)
         FROM run WHERE run_id = ?"""
     rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
@@ -69,9 +71,26 @@ def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_millis: 
     return lost
 
 
-def give_up(connection: apsw.Connection, claim: Claim) -> None:
-    """Leave the run without an owner, if ``claim`` is the durable one."""
+def give_up(connection: apsw.Connection, claim: Claim, due_millis: int | None) -> None:
+    """Leave the run without an owner until ``due_millis``, if ``claim`` is the durable one.
+
+    A run with letters is due at once, one that has ended never.
+    """
     connection.execute(
-        "UPDATE run SET owner = NULL WHERE run_id = ? AND owner = ? AND epoch = ?",
-        (str(claim.run_id), claim.owner, claim.epoch),
+        """
+        UPDATE run SET owner = NULL, due_millis = CASE
+            WHEN ended THEN NULL
+            WHEN EXISTS (SELECT 1 FROM letter WHERE letter.run = run.key) THEN 0
+            ELSE ?
+        END
+        WHERE run_id = ? AND owner = ? AND epoch = ?""",
+        (due_millis, str(claim.run_id), claim.owner, claim.epoch),
+    )
+
+
+def make_due(connection: apsw.Connection, claim: Claim) -> None:
+    """Make the run due at once for which ``claim`` was reserved, if nobody has owned it since."""
+    connection.execute(
+        "UPDATE run SET due_millis = 0 WHERE run_id = ? AND owner IS NULL AND epoch = ? AND ended = 0",
+        (str(claim.run_id), claim.epoch - 1),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
+from perdure.adapters.sqlite.agenda import select_due, select_next_due_millis
 from perdure.adapters.sqlite.artifacts import (
     artifact_exists,
     insert_artifacts,
@@ -33,16 +34,25 @@ from perdure.adapters.sqlite.events import (
 )
 from perdure.adapters.sqlite.files import ArtifactFiles
 from perdure.adapters.sqlite.liveness import OwnerLock
-from perdure.adapters.sqlite.runs import RunRow, give_up, renew, run_row, take
+from perdure.adapters.sqlite.mailbox import (
+    delete_letters,
+    insert_letter,
+    select_addressed,
+    select_unread,
+)
+from perdure.adapters.sqlite.runs import RunRow, give_up, make_due, renew, run_row, take
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
-from perdure.stores.ports import Append, Blob, Claim, Committed, Release, Row
+from perdure.stores.letters import encode_body
+from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, Release, Row
 from perdure.stores.refusals import claim_lost, run_already_active
 from perdure.stores.uninterrupted import uninterrupted
+
+T = TypeVar("T")
 
 FILE_THRESHOLD_BYTES = 1 << 20
 CLAIM_FIRST_TTL = timedelta(seconds=30)
@@ -56,7 +66,7 @@ _COUNTS = """
 
 
 class SqliteStore:
-    """All four ports over one file; any number of processes may open it.
+    """All ports over one file; any number of processes may open it.
 
     ``commits`` counts the transactions that this handle has committed. Transactions of other processes are
     waited for ``busy_timeout_millis`` at most.
@@ -82,7 +92,8 @@ class SqliteStore:
         self._reading = open_for_reading(self.path)
         self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
-        self._claimed: set[RunId] = set()
+        # The epoch for which each run is reserved, 0 until it is known.
+        self._claimed: dict[RunId, int] = {}
         self._writer = Worker("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self._closed = False
@@ -137,7 +148,7 @@ class SqliteStore:
         if run_id in self._claimed:
             raise run_already_active(run_id)
         # Taken before the file is asked, so that a second caller in this process sees it at once.
-        self._claimed.add(run_id)
+        self._claimed[run_id] = 0
         try:
             row = await self._reader.run_soon(lambda connection: run_row(connection, run_id))
             if not self._is_free(row.owner, row.expires_millis):
@@ -145,20 +156,54 @@ class SqliteStore:
             # Runs that are started together know of each other before the first one commits.
             await asyncio.sleep(0)
         except BaseException:
-            self._claimed.discard(run_id)
+            del self._claimed[run_id]
             raise
+        self._claimed[run_id] = row.epoch + 1
         return Claim(run_id, self._lock.name, row.epoch + 1)
 
     def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
         return self._writer.run_blocking(lambda connection: renew(connection, claims, self._expiry(ttl)))
 
     async def release(self, claim: Claim) -> None:
-        if claim.run_id not in self._claimed:
+        # The run may be somebody else's by now, also in this process.
+        if not self._forget(claim):
             return
-        self._claimed.discard(claim.run_id)
         row = await self._reader.run_soon(lambda connection: run_row(connection, claim.run_id))
         if row.is_held_by(claim):
-            await self._writer.run(lambda connection: give_up(connection, claim))
+            await self._writer.run(lambda connection: give_up(connection, claim, 0))
+        elif row.owner is None and not row.ended and row.due_millis != 0:
+            await self._writer.run(lambda connection: make_due(connection, claim))
+
+    # Letters
+
+    async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
+        data = encode_body(body)
+        return await self._write(
+            lambda connection: insert_letter(
+                connection, run_id, str(letter_id), data, self._clock.now_millis()
+            )
+        )
+
+    async def unread(self, run_id: RunId) -> list[Letter]:
+        return await self._reader.run_soon(lambda connection: select_unread(connection, run_id))
+
+    async def addressed(self, run_ids: Collection[RunId]) -> set[RunId]:
+        return await self._reader.run_soon(lambda connection: select_addressed(connection, run_ids))
+
+    # Due runs
+
+    async def due_runs(self, limit: int) -> list[RunId]:
+        now = self._clock.now_millis()
+        return await self._reader.run(
+            lambda connection: select_due(
+                connection, limit, now, self._lock.name, self._claimed, self._is_free
+            )
+        )
+
+    async def next_due_millis(self) -> int | None:
+        return await self._reader.run_soon(
+            lambda connection: select_next_due_millis(connection, self._claimed)
+        )
 
     # Commit
 
@@ -173,8 +218,8 @@ class SqliteStore:
     ) -> Committed:
         large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
         if large:
-            return await uninterrupted(self._commit_large(large, artifacts, appends, claim, release))
-        return await self._commit(artifacts, appends, claim, release)
+            return await uninterrupted(self._commit_large(large, artifacts, appends, claim, release, read))
+        return await self._commit(artifacts, appends, claim, release, read)
 
     async def _commit_large(
         self,
@@ -183,9 +228,10 @@ class SqliteStore:
         appends: Sequence[Append],
         claim: Claim | None,
         release: Release | None,
+        read: Sequence[str],
     ) -> Committed:
         await asyncio.to_thread(self._write_files, large)
-        return await self._commit(artifacts, appends, claim, release)
+        return await self._commit(artifacts, appends, claim, release, read)
 
     async def _commit(
         self,
@@ -193,6 +239,7 @@ class SqliteStore:
         appends: Sequence[Append],
         claim: Claim | None,
         release: Release | None,
+        read: Sequence[str],
     ) -> Committed:
         bodies = [encoded(append.events) for append in appends]
 
@@ -207,15 +254,16 @@ class SqliteStore:
                 row = rows.get(append.run_id) or run_row(connection, append.run_id)
                 rows[append.run_id] = insert_events(connection, append, events, row, now)
                 heads.append(rows[append.run_id].head)
-            if release is not None and claim is not None:
-                give_up(connection, claim)
+            if claim is not None:
+                if read:
+                    delete_letters(connection, claim.run_id, read)
+                if release is not None:
+                    give_up(connection, claim, release.due_millis)
             return Committed([blob.id for blob in artifacts], heads)
 
-        # Several runs share the transactions of a thread; one alone waits for nobody.
-        alone = len(self._claimed) <= 1
-        committed = await (self._writer.run_soon(write) if alone else self._writer.run(write))
+        committed = await self._write(write)
         if release is not None and claim is not None:
-            self._claimed.discard(claim.run_id)
+            self._forget(claim)
         return committed
 
     async def describe(self) -> Json:
@@ -259,6 +307,18 @@ class SqliteStore:
         if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
             raise claim_lost(claim)
         return take(connection, claim, row, self._expiry(CLAIM_FIRST_TTL))
+
+    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        """The result of ``work``. Several runs share a thread's transactions; one alone waits for nobody."""
+        alone = len(self._claimed) <= 1
+        return await (self._writer.run_soon(work) if alone else self._writer.run(work))
+
+    def _forget(self, claim: Claim) -> bool:
+        """Whether ``claim`` was what this process had of its run; it no more is."""
+        if self._claimed.get(claim.run_id) != claim.epoch:
+            return False
+        del self._claimed[claim.run_id]
+        return True
 
     def _is_free(self, owner: str | None, expires_millis: int) -> bool:
         return owner is None or expires_millis <= self._clock.now_millis() or self._lock.is_dead(owner)

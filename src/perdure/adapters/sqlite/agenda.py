@@ -1,0 +1,53 @@
+"""Which runs are due: those without an owner by their time, and those whose owner is no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import apsw
+
+from perdure.ids import RunId
+
+_BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
+
+# One statement, so that a run that changes hands meanwhile is seen once.
+SELECT_DUE = f"""
+    SELECT 0, key, run_id, owner, expires_millis FROM run
+    WHERE ended = 0 AND owner IS NOT NULL AND (owner <> :me OR expires_millis <= :now) AND {_BEGUN}
+    UNION ALL
+    SELECT * FROM (
+        SELECT due_millis, key, run_id, owner, expires_millis FROM run
+        WHERE ended = 0 AND owner IS NULL AND due_millis <= :now AND {_BEGUN}
+        ORDER BY due_millis, key LIMIT :limit
+    )"""
+
+SELECT_NEXT = f"""
+    SELECT run_id, due_millis FROM run
+    WHERE ended = 0 AND owner IS NULL AND due_millis IS NOT NULL AND {_BEGUN}
+    ORDER BY due_millis LIMIT :limit"""
+
+
+def select_due(
+    connection: apsw.Connection,
+    limit: int,
+    now_millis: int,
+    me: str,
+    claimed: Collection[RunId],
+    is_free: Callable[[str | None, int], bool],
+) -> list[RunId]:
+    """As ``Agenda.due_runs``, for the owner ``me``, who has reserved what is ``claimed``."""
+    bindings = {"me": me, "now": now_millis, "limit": limit + len(claimed)}
+    rows: list[Any] = connection.execute(SELECT_DUE, bindings).fetchall()
+    due = [
+        (since, key, run_id)
+        for since, key, run_id, owner, expires_millis in rows
+        if run_id not in claimed and is_free(owner, expires_millis)
+    ]
+    return [RunId.trusted(run_id) for _, _, run_id in sorted(due)[:limit]]
+
+
+def select_next_due_millis(connection: apsw.Connection, claimed: Collection[RunId]) -> int | None:
+    """As ``Agenda.next_due_millis``; what is ``claimed`` is about to have an owner."""
+    rows: list[Any] = connection.execute(SELECT_NEXT, {"limit": len(claimed) + 1}).fetchall()
+    return next((due_millis for run_id, due_millis in rows if run_id not in claimed), None)

@@ -1,0 +1,59 @@
+"""The rows of letters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import apsw
+
+from perdure.adapters.sqlite.runs import run_row
+from perdure.ids import RunId
+from perdure.stores.letters import opened
+from perdure.stores.ports import Letter
+from perdure.stores.refusals import run_already_terminal, run_not_found
+
+SELECT_ADDRESSED = "SELECT DISTINCT run.run_id FROM letter JOIN run ON run.key = letter.run"
+_SELECT_UNREAD = """
+    SELECT letter.id, letter.body, letter.sent_millis
+    FROM letter JOIN run ON run.key = letter.run
+    WHERE run.run_id = ? ORDER BY letter.key"""
+
+
+def insert_letter(
+    connection: apsw.Connection, run_id: RunId, letter_id: str, body: bytes, now_millis: int
+) -> bool:
+    """As ``Mailbox.post``."""
+    row = run_row(connection, run_id)
+    if not row.head:
+        raise run_not_found(run_id)
+    if row.ended:
+        raise run_already_terminal(run_id)
+    connection.execute(
+        "INSERT INTO letter (run, id, sent_millis, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (row.key, letter_id, now_millis, body),
+    )
+    if not connection.changes():
+        return False
+    connection.execute("UPDATE run SET due_millis = 0 WHERE key = ? AND due_millis IS NOT 0", (row.key,))
+    return True
+
+
+def select_unread(connection: apsw.Connection, run_id: RunId) -> list[Letter]:
+    """As ``Mailbox.unread``."""
+    rows: list[Any] = connection.execute(_SELECT_UNREAD, (str(run_id),)).fetchall()
+    return [opened(*row) for row in rows]
+
+
+def select_addressed(connection: apsw.Connection, run_ids: Collection[RunId]) -> set[RunId]:
+    """As ``Mailbox.addressed``. Letters that wait are few, runs that are asked for may be many."""
+    rows: list[Any] = connection.execute(SELECT_ADDRESSED).fetchall()
+    return {RunId.trusted(row[0]) for row in rows}.intersection(run_ids)
+
+
+def delete_letters(connection: apsw.Connection, run_id: RunId, letter_ids: Sequence[str]) -> None:
+    """Take letters away; those that are not there are passed over."""
+    connection.executemany(
+        "DELETE FROM letter WHERE run = (SELECT key FROM run WHERE run_id = ?) AND id = ?",
+        [(str(run_id), str(each)) for each in letter_ids],
+    )
