@@ -38,7 +38,7 @@ class TestSqlite(StoreConformance):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
-        return Stores(store, store, store, store, store.close)
+        return Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
 
 
 class TestSqliteWithFiles(TestSqlite):
@@ -46,7 +46,7 @@ class TestSqliteWithFiles(TestSqlite):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock, file_threshold_bytes=0)
-        return Stores(store, store, store, store, store.close)
+        return Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ class TestSharedMemory(TestMemory):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared)
+        return Stores(store, shared, store, shared, mailbox=store, agenda=store)
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -72,7 +72,7 @@ class TestSharedSqlite(TestSqlite):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, store.close)
+        return Stores(store, shared, store, shared, store.close, mailbox=store, agenda=store)
 
 
 class TestComposed(StoreConformance):
@@ -87,7 +87,7 @@ class TestComposed(StoreConformance):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
-        return Stores(_EventsOnly(store), store)
+        return Stores(_EventsOnly(store), store, clock=clock)
 
 
 class _EventsOnly:
@@ -114,7 +114,7 @@ def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
 
         def open_place(self, name: str, clock: FakeClock) -> Stores:
             store = kind(self.states.setdefault(name, MemoryState()), clock)
-            return Stores(store, store, store, store)
+            return Stores(store, store, store, store, mailbox=store, agenda=store)
 
     failed = []
     for name in dir(Suite):

@@ -40,7 +40,7 @@ from perdure.model.events import Event
 from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
 from perdure.stores.ports import Append, Blob, Committed
-from perdure.testing.store_conformance import OTHER, RUN, told
+from perdure.testing.store_places import OTHER, RUN, told
 from tests.support import FixedResolver, Scripted, plan_of, start_run
 
 TTL = timedelta(seconds=30)

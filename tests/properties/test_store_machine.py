@@ -18,7 +18,7 @@ from perdure.stores.memory import MemoryState, memory_stores
 from perdure.stores.ports import Append, Blob, Release
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
-from perdure.testing.store_conformance import TTL, told
+from perdure.testing.store_places import TTL, told
 
 RUNS = [RunId(f"0000000{number}-0000-0000-0000-000000000000") for number in range(3)]
 runs = st.sampled_from(RUNS)

@@ -112,7 +112,7 @@ class Stores:
         read: Sequence[str] = (),
     ) -> Committed:
         """As ``Committer.commit``; atomic where one database holds everything."""
-        concerns_us = self._keeps_something and (release is not None or len(read) > 0)
+        concerns_us = self._keeps_something and (release is not None or bool(read))
         if self._committer is not None and not concerns_us:
             committed = await self._committer.commit(artifacts, appends, claim, release=release, read=read)
         else:

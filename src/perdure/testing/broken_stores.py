@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
-from perdure.errors import ConcurrencyError
+from perdure.errors import ConcurrencyError, Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import Event, EventEnvelope
 from perdure.stores.memory import MemoryStore
-from perdure.stores.ports import Append, Blob, Claim, Committed, Release
+from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, Release
 
 
 class LosesAppends(MemoryStore):
@@ -43,8 +45,7 @@ class TearsCommits(MemoryStore):
     ) -> Committed:
         kept = await super().commit(artifacts, (), claim)
         heads = [(await MemoryStore.commit(self, (), (append,), claim)).heads[0] for append in appends]
-        if release is not None and claim is not None:
-            await self.release(claim)
+        await super().commit((), (), claim, release=release, read=read)
         return Committed(kept.artifact_ids, heads)
 
 
@@ -90,8 +91,8 @@ class IgnoresEpochs(MemoryStore):
         read: Sequence[str] = (),
     ) -> Committed:
         done = await super().commit(artifacts, appends, None)
-        if release is not None and claim is not None:
-            await self.release(claim)
+        with suppress(ConcurrencyError):
+            await super().commit((), (), claim, release=release, read=read)
         return done
 
 
@@ -107,6 +108,103 @@ class IgnoresExpectations(MemoryStore):
             return await super().append(run_id, await self.head_seq(run_id), events, claim)
 
 
+class LosesLetters(MemoryStore):
+    """Says that it has kept a letter, and has not if others wait."""
+
+    async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
+        waiting = await super().unread(run_id)
+        if waiting and letter_id not in [letter.id for letter in waiting]:
+            return True
+        return await super().post(run_id, letter_id, body)
+
+
+class DoublesLetters(MemoryStore):
+    """Keeps a letter once more that waits already."""
+
+    async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
+        return await super().post(run_id, letter_id, body) or await self.post(run_id, f"{letter_id} ", body)
+
+
+class ReordersLetters(MemoryStore):
+    """Gives letters in the order of their ids."""
+
+    async def unread(self, run_id: RunId) -> list[Letter]:
+        return sorted(await super().unread(run_id), key=attrgetter("id"))
+
+
+class KeepsReadLetters(MemoryStore):
+    """Takes no letters away, so that they are read again and again."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        return await super().commit(artifacts, appends, claim, release=release)
+
+
+class TakesLettersTooSoon(MemoryStore):
+    """Takes letters away though the commit that has read them does not land."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        await super().commit((), (), claim, read=read)
+        return await super().commit(artifacts, appends, claim, release=release)
+
+
+class ForgetsDueTimes(MemoryStore):
+    """Makes every run due at once."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        soon = None if release is None else Release()
+        return await super().commit(artifacts, appends, claim, release=soon, read=read)
+
+
+class ParksRunsWithLetters(MemoryStore):
+    """Overlooks, when a run is given up, what came meanwhile."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        done = await super().commit(artifacts, appends, claim, release=release, read=read)
+        if claim is not None and release is not None:
+            self._state.due_millis[claim.run_id] = release.due_millis
+        return done
+
+
+class ForgetsDeadOwners(MemoryStore):
+    """Leaves the runs to their owners for ever."""
+
+    async def due_runs(self, limit: int) -> list[RunId]:
+        due = await super().due_runs(len(self._state.streams))
+        return [run_id for run_id in due if self._owner(run_id) is None][:limit]
+
+
 BROKEN: tuple[type[MemoryStore], ...] = (
     LosesAppends,
     TearsCommits,
@@ -115,4 +213,12 @@ BROKEN: tuple[type[MemoryStore], ...] = (
     ReordersEvents,
     IgnoresEpochs,
     IgnoresExpectations,
+    LosesLetters,
+    DoublesLetters,
+    ReordersLetters,
+    KeepsReadLetters,
+    TakesLettersTooSoon,
+    ForgetsDueTimes,
+    ParksRunsWithLetters,
+    ForgetsDeadOwners,
 )

@@ -8,66 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
-from perdure.errors import ConcurrencyError, NotFoundError, PerdureError
+from perdure.errors import ConcurrencyError, NotFoundError
 from perdure.ids import ArtifactId, RunId
-from perdure.model.events import ArtifactKind, DomainEvent, Event, RunCompleted, RunStarted, RunStatus
-from perdure.stores.bundle import Stores
+from perdure.model.events import ArtifactKind, DomainEvent, Event, RunStarted
 from perdure.stores.ports import Append, Blob, Claim, Release
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from perdure.testing.clock import FakeClock
-
-RUN = RunId("00000000-0000-0000-0000-000000000001")
-OTHER = RunId("00000000-0000-0000-0000-000000000002")
-TTL = timedelta(seconds=30)
+from perdure.testing.agenda_conformance import AgendaConformance
+from perdure.testing.mailbox_conformance import MailboxConformance
+from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, refusal, told
 
 
-def told(*names: str) -> list[Event]:
-    """Domain events of these names."""
-    return [DomainEvent(name, {"of": name}) for name in names]
-
-
-async def refusal(work: Awaitable[Any]) -> PerdureError:
-    """The error of ``work``, which must fail."""
-    try:
-        await work
-    except PerdureError as error:
-        return error
-    raise AssertionError("the store accepted what it must refuse")
-
-
-class StoreConformance:
-    """The suite. ``open_place`` gives stores of a place; with one ``name``, always of the same place."""
-
-    #: Whether claims and commits survive in the place itself, so that another handle sees them.
-    shares_claims = True
-    #: Whether one commit is all or nothing across artifacts and runs.
-    is_atomic = True
-
-    def open_place(self, name: str, clock: FakeClock) -> Stores:
-        """A new handle on the place called ``name``; its time is ``clock``'s."""
-        raise NotImplementedError
-
-    @asynccontextmanager
-    async def place(self, handles: int = 1) -> AsyncIterator[tuple[FakeClock, list[Stores]]]:
-        """A clock and ``handles`` handles on one fresh place."""
-        from perdure.testing.clock import FakeClock
-
-        clock = FakeClock()
-        name = hashlib.sha256(str(id(clock)).encode()).hexdigest()[:12]
-        stores = [self.open_place(name, clock) for _ in range(handles)]
-        try:
-            yield clock, stores
-        finally:
-            for each in stores:
-                await each.close()
+class StoreConformance(MailboxConformance, AgendaConformance):
+    """The suite."""
 
     # Events
 
@@ -147,11 +99,10 @@ class StoreConformance:
     async def test_unfinished_runs_are_listed_apart(self) -> None:
         """A run is unfinished until its stream holds ``RunCompleted``."""
         async with self.place() as (_, (stores,)):
-            ended = RunCompleted(RunStatus.FAILED, None)
             await stores.events.append(RUN, 0, told("a"))
             await stores.events.append(OTHER, 0, told("a"))
             assert await stores.events.list_runs(unfinished=True) == [OTHER, RUN]
-            await stores.events.append(OTHER, 1, [ended, *told("after the end")])
+            await stores.events.append(OTHER, 1, [ENDED, *told("after the end")])
             assert await stores.events.list_runs(unfinished=True) == [RUN]
             assert await stores.events.list_runs() == [OTHER, RUN]
 
@@ -345,6 +296,16 @@ class StoreConformance:
             await here.commit([blob], [Append(RUN, 0, [started])])
             assert [each.event for each in await there.events.read_range(RUN, 1)] == [started]
             assert await there.artifacts.get(blob.id) == b"{}"
+
+    async def test_a_late_release_does_not_free_the_next_owner_s_run(self) -> None:
+        """A claim that was given up has nothing more to give."""
+        async with self.place() as (_, (stores,)):
+            first = await stores.claims.acquire(RUN, "one", TTL)
+            await stores.commit([], [Append(RUN, 0, told("a"))], first, release=Release())
+            second = await stores.claims.acquire(RUN, "two", TTL)
+            await stores.claims.release(first)
+            assert (await refusal(stores.claims.acquire(RUN, "three", TTL))).code == "run_already_active"
+            assert (await stores.commit([], [Append(RUN, 1, told("b"))], second)).heads == [2]
 
     async def test_a_claim_for_another_epoch_is_refused(self) -> None:
         """A claim nobody was given is no claim."""

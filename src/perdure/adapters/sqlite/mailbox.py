@@ -13,8 +13,8 @@ from perdure.stores.letters import opened
 from perdure.stores.ports import Letter
 from perdure.stores.refusals import run_already_terminal, run_not_found
 
-SELECT_ADDRESSED = "SELECT DISTINCT run.run_id FROM letter JOIN run ON run.key = letter.run"
-_SELECT_UNREAD = """
+SELECT_ADDRESSED = "SELECT run_id FROM run WHERE key IN (SELECT run FROM letter)"
+SELECT_UNREAD = """
     SELECT letter.id, letter.body, letter.sent_millis
     FROM letter JOIN run ON run.key = letter.run
     WHERE run.run_id = ? ORDER BY letter.key"""
@@ -41,7 +41,7 @@ def insert_letter(
 
 def select_unread(connection: apsw.Connection, run_id: RunId) -> list[Letter]:
     """As ``Mailbox.unread``."""
-    rows: list[Any] = connection.execute(_SELECT_UNREAD, (str(run_id),)).fetchall()
+    rows: list[Any] = connection.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
     return [opened(*row) for row in rows]
 
 

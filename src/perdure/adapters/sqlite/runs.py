@@ -26,6 +26,10 @@ class RunRow(NamedTuple):
         """Whether ``claim`` is the durable one."""
         return (self.owner, self.epoch) == (claim.owner, claim.epoch)
 
+    def is_idle_before(self, claim: Claim) -> bool:
+        """Whether nobody has owned the unfinished run since ``claim`` was reserved, also not by it."""
+        return self.owner is None and self.epoch == claim.epoch - 1 and not self.ended
+
 
 _UNKNOWN = RunRow(None, None, 0, 0, False, 0, 0)
 

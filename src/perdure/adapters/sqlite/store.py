@@ -171,7 +171,7 @@ class SqliteStore:
         row = await self._reader.run_soon(lambda connection: run_row(connection, claim.run_id))
         if row.is_held_by(claim):
             await self._writer.run(lambda connection: give_up(connection, claim, 0))
-        elif row.owner is None and not row.ended and row.due_millis != 0:
+        elif row.is_idle_before(claim) and row.due_millis != 0:
             await self._writer.run(lambda connection: make_due(connection, claim))
 
     # Letters
