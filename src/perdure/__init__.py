@@ -13,11 +13,12 @@ _MODULES = {
     "engine.engine": "Engine PlanResolver RunResult StartRun",
     "errors": (
         "ConcurrencyError ContextError CorruptionError ErrorCategory ErrorInfo InvalidPlanError IoError "
-        "MissingFactError MissingFactKeyError NotFoundError PerdureError RateLimitedError RunError "
-        "StateError StorageError TransportError"
+        "MissingFactError MissingFactKeyError NotAppliedError NotFoundError PerdureError RateLimitedError "
+        "RunError StateError StorageError TransportError"
     ),
     "failpoints": "Failpoints",
     "ids": "ArtifactId ContextKey FactKey InvalidIdError OpId OpPath RunId StateId",
+    "io.effects": "EffectTraits",
     "io.functions": "transport",
     "io.port": "Transport TransportEnv TransportFactory",
     "io.router": "TransportRouter",
@@ -30,7 +31,7 @@ _MODULES = {
         "ArtifactKind DomainEvent EventEnvelope RunCompleted RunPhase RunStarted RunStatus "
         "StateCompleted StateEntered StateErrorInfo StateFailed"
     ),
-    "model.handler": "Context IoCall IoProvider IoResult Recorder SnapshotPolicy State StateOutcome",
+    "model.handler": "Context IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome",
     "model.meta": "SideEffectKind StateMeta",
     "model.plan": "DependencyEdge ExecutionPlan StateGraph StateNode",
     "sdk.app": "App",

@@ -17,6 +17,7 @@ from perdure.errors import InvalidPlanError as InvalidPlanError
 from perdure.errors import IoError as IoError
 from perdure.errors import MissingFactError as MissingFactError
 from perdure.errors import MissingFactKeyError as MissingFactKeyError
+from perdure.errors import NotAppliedError as NotAppliedError
 from perdure.errors import NotFoundError as NotFoundError
 from perdure.errors import PerdureError as PerdureError
 from perdure.errors import RateLimitedError as RateLimitedError
@@ -33,6 +34,7 @@ from perdure.ids import OpId as OpId
 from perdure.ids import OpPath as OpPath
 from perdure.ids import RunId as RunId
 from perdure.ids import StateId as StateId
+from perdure.io.effects import EffectTraits as EffectTraits
 from perdure.io.functions import transport as transport
 from perdure.io.port import Transport as Transport
 from perdure.io.port import TransportEnv as TransportEnv
@@ -66,6 +68,7 @@ from perdure.model.handler import IoCall as IoCall
 from perdure.model.handler import IoProvider as IoProvider
 from perdure.model.handler import IoResult as IoResult
 from perdure.model.handler import Recorder as Recorder
+from perdure.model.handler import Signal as Signal
 from perdure.model.handler import SnapshotPolicy as SnapshotPolicy
 from perdure.model.handler import State as State
 from perdure.model.handler import StateOutcome as StateOutcome

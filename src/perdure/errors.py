@@ -212,6 +212,8 @@ class IoError(_VariantError):
     """A call through the IO provider failed."""
 
     run_error_variant = "Io"
+    not_applied = False
+    """Whether the transport knows that the call has changed nothing; not part of the wire form."""
 
 
 class MissingFactKeyError(IoError):
@@ -249,6 +251,12 @@ class TransportError(IoError):
 
     variant = "Transport"
     usual_category = ErrorCategory.RPC
+
+
+class NotAppliedError(TransportError):
+    """The transport knows that the call has changed nothing: it may be made again."""
+
+    not_applied = True
 
 
 class RateLimitedError(IoError):

@@ -28,6 +28,29 @@ HINTS: dict[str, str] = {
     ),
     "run_not_found": "check the id and the store's address; `perdure run list` shows what is there",
     "run_already_terminal": "`perdure run status RUN` shows how it ended; nothing more can be told to it",
+    "letter_invalid": "give the letter an id, a sender and, for a signal, a name: short printable texts",
+    "wait_invalid": (
+        "wait for a timedelta that is not negative, until a datetime with a time zone, or for signals by "
+        "name; a wait's own name begins with a letter"
+    ),
+    "wait_started_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "effect_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "run_request_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "effect_not_declared": (
+        "declare the state with side_effects=SideEffectKind.APPLY_SIDE_EFFECT and an idempotency key, or the "
+        "call with effect=…; READ_ONLY_IO for a call that only asks"
+    ),
+    "effect_request_mismatch": (
+        "make the request from recorded facts only, so that every attempt makes the same; give other effects "
+        "another idempotency_key"
+    ),
+    "effect_answer_lost": (
+        "the effect was made once and is not made again; have the transport answer what may be recorded, or "
+        "ask the call to redact its answer"
+    ),
+    "effect_not_in_doubt": "`perdure run list --in-doubt` shows which effects wait to be resolved",
+    "heartbeat_missed": "call io.heartbeat() more often than heartbeat_timeout, or allow for more time",
+    "run_timeout": "start the run anew with a longer timeout in its RunConfig",
     "invocation_conflict": "use another key, or start with the same manifest and initial context as before",
     "recovery_state_not_in_plan": "resume with the version of the operation that the run was started with",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
@@ -59,7 +82,7 @@ HINTS: dict[str, str] = {
     "argument_invalid": "make the parameter's type agree with what was recorded; old runs have old values",
     "result_invalid": "return a value of the annotated type: dataclass, msgspec.Struct, pydantic or built in",
     "run_failed": "`perdure run status RUN` shows the state and its error; mend the cause and start anew",
-    "run_cancelled": "`perdure run status RUN` shows how far it came",
+    "run_cancelled": "`perdure run status RUN` shows how far it came, who asked for it and why",
     "client_closed": "open the store again, which resumes the run, or `perdure run resume RUN`",
     "attempt_closed": "await everything that the handler starts before it returns",
     "context_not_canonical": "write values of None, bool, int, str, list and dict only",

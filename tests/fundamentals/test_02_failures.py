@@ -166,9 +166,8 @@ async def test_a_delayed_retry_waits_until_its_recorded_time() -> None:
     backoff = ExponentialBackoff(timedelta(seconds=10), timedelta(seconds=15))
     config = RunConfig(retry_policy=RetryPolicy(3, backoff))
     stores, plan, clock = Stores.in_memory(), plan_of(("a", Scripted(fails))), InstantClock()
-    result = await Engine(FixedResolver(plan), clock=clock).start(
-        stores, await start_run(stores, plan, config)
-    )
+    engine = Engine(FixedResolver(plan), clock=clock, park_after=timedelta(minutes=1))
+    result = await engine.start(stores, await start_run(stores, plan, config))
     assert await stream(stores, result) == [
         "started",
         "entered a 0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from datetime import timedelta
 
@@ -12,8 +13,9 @@ from perdure.clock import Clock
 from perdure.engine.recorder import AttemptRecorder
 from perdure.errors import ErrorCategory, ErrorInfo, IoError, PerdureError
 from perdure.failpoints import Failpoints, FailpointStop
-from perdure.io.live import AttemptScope, LiveIo
+from perdure.io.live import LiveIo
 from perdure.io.replay import ReplayIo
+from perdure.io.scope import AttemptScope, Stopped
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.handler import State, StateOutcome
 from perdure.secrets import text_may_hold_secret
@@ -28,6 +30,12 @@ class Completed(msgspec.Struct, frozen=True):
     """The handler returned; the context is now this."""
 
     snapshot: Snapshot
+
+
+class Halted(msgspec.Struct, frozen=True):
+    """The handler was stopped from outside: it is to be run again, or the run is to be cancelled."""
+
+    why: Stopped
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -47,7 +55,7 @@ async def execute(
     scope: AttemptScope,
     clock: Clock,
     failpoints: Failpoints,
-) -> Completed | Failed:
+) -> Completed | Failed | Halted:
     """Call the handler and say how it went.
 
     Raises what is not the handler's to decide: cancellation of the caller, failpoints, and errors of the
@@ -57,18 +65,43 @@ async def execute(
     base = ctx.snapshot()
     failure: BaseException | ErrorInfo | None = None
     try:
-        failure = await _call(state, ctx, io, rec, clock)
+        try:
+            failure = await _call(state, ctx, io, rec, clock)
+        except asyncio.CancelledError:
+            if scope.stopped is None:
+                raise
+        if scope.stopped is not None:
+            await _take_back_cancellation(scope)
     finally:
         staged = ctx.snapshot()
         scope.close()
         await io.close()
     if scope.fatal is not None:
         raise scope.fatal
+    if scope.stopped is Stopped.STALE:
+        failure = _missed_heartbeat(state)
+    elif scope.stopped is not None:
+        return Halted(scope.stopped)
     failpoints.hit("handler.after")
     if failure is None:
         return Completed(staged)
     info = failure if isinstance(failure, ErrorInfo) else _info_of(failure)
     return Failed(info, None if staged is base else staged, _retry_after(failure))
+
+
+async def _take_back_cancellation(scope: AttemptScope) -> None:
+    """Have the stint go on after the scope has cancelled the handler, unless somebody else cancels it too."""
+    task = asyncio.current_task()
+    if task is None:
+        return
+    for _ in range(scope.cancellations):
+        task.uncancel()
+    if not task.cancelling():
+        # One that the handler never came to see is raised by the next thing that is waited for.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+    if task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _call(
@@ -105,6 +138,13 @@ async def _call(
             f"a handler returns StateOutcome or None, not {type(outcome).__name__}",
         )
     return None
+
+
+def _missed_heartbeat(state: State) -> ErrorInfo:
+    limit = state.meta().heartbeat_timeout
+    return ErrorInfo(
+        "heartbeat_missed", ErrorCategory.UNKNOWN, True, f"the handler gave no sign of life for {limit}"
+    )
 
 
 def _timed_out(timeout: timedelta | None) -> ErrorInfo:

@@ -13,9 +13,10 @@ from datetime import timedelta
 
 import msgspec
 
-from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, OpenAttempt, RunView
+from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, RUN_CANCELLED, OpenAttempt, RunView
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, StateId
+from perdure.io.waits import NOTHING, answer_to
 from perdure.model.config import RECOVERY_LIMIT_DEFAULT, RetryPolicy, RunConfig
 from perdure.model.events import (
     RETRY_SCHEDULED,
@@ -29,6 +30,7 @@ from perdure.model.events import (
     StateFailed,
 )
 from perdure.model.plan import ExecutionPlan, StateNode, topological_order
+from perdure.stores.ports import Blob
 
 
 class PlannedRun(msgspec.Struct, frozen=True):
@@ -39,6 +41,13 @@ class PlannedRun(msgspec.Struct, frozen=True):
     skipped: frozenset[StateId]
     """States that carry a tag which the configuration skips."""
     retry_policies: Mapping[StateId, RetryPolicy]
+    cleanup: list[StateNode] = []
+    """States that run, in this order, when the run is cancelled, and else not."""
+
+    @property
+    def cleanup_ids(self) -> frozenset[StateId]:
+        """The names of these."""
+        return frozenset(node.id for node in self.cleanup)
 
     @classmethod
     def of(cls, plan: ExecutionPlan, config: RunConfig) -> PlannedRun:
@@ -51,7 +60,11 @@ class PlannedRun(msgspec.Struct, frozen=True):
             else frozenset[StateId]()
         )
         policies = {node.id: node.state.meta().retry_policy or config.retry_policy for node in order}
-        return cls(order, {node.id: node for node in order}, skipped, policies)
+        cleanup = [node for node in order if node.state.meta().on_cancel]
+        nodes = {node.id: node for node in order}
+        if cleanup:
+            order = [node for node in order if not node.state.meta().on_cancel]
+        return cls(order, nodes, skipped, policies, cleanup)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -60,10 +73,11 @@ class Run(msgspec.Struct, frozen=True):
     attempt: OpenAttempt
 
 
-class Sleep(msgspec.Struct, frozen=True):
-    """Nothing is to be done before ``until_millis``."""
+class Pause(msgspec.Struct, frozen=True):
+    """Nothing is to be done before ``until_millis``, or before a letter comes; None: not without a letter."""
 
-    until_millis: int
+    until_millis: int | None
+    waiting_for: str
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -78,9 +92,11 @@ class Step(msgspec.Struct, frozen=True):
     """Events to append, then what to do."""
 
     events: tuple[Event, ...]
-    then: Run | Sleep | Go | Stop
+    then: Run | Pause | Go | Stop
     place: int = 0
     """Where in the plan's order the step is: every state before it has completed."""
+    blobs: tuple[Blob, ...] = ()
+    """Artifacts that the events name."""
 
 
 def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, place: int = 0) -> Step:
@@ -96,28 +112,94 @@ def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, 
             "the history is broken: a sequential run has several open attempts",
             details={"states": sorted(view.open_attempts)},
         )
-    for orphan in view.open_attempts.values():
-        return Step((_close_orphan(view, orphan, config),), Go(), place)
+    if view.cancel is not None:
+        return _cancel(view, plan, now_millis)
+    deadline = _deadline(view, config)
+    if deadline is not None and now_millis >= deadline:
+        return _expire(view)
+    for attempt in view.open_attempts.values():
+        return _go_on(view, attempt, config, now_millis, place)
     while place < len(plan.order) and plan.order[place].id in view.completed:
         place += 1
     if place == len(plan.order):
         return Step((RunCompleted(RunStatus.COMPLETED, _checkpoint(view)),), Stop())
+    if view.pause is not None:
+        return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
+    if not may_try(view, state_id, plan.retry_policies[state_id]):
+        return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
+    return _enter(view, state_id, plan, now_millis, deadline, place)
 
+
+def _enter(
+    view: RunView, state_id: StateId, plan: PlannedRun, now_millis: int, deadline: int | None, place: int
+) -> Step:
+    """Begin the next attempt at a state, when it is due."""
     progress = view.states.get(state_id)
     if progress is None:
         attempt, base = 0, _checkpoint(view)
-    elif not may_retry(view, state_id, plan.retry_policies[state_id]):
-        return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
     elif progress.retry_due_millis is not None and now_millis < progress.retry_due_millis:
-        return Step((), Sleep(progress.retry_due_millis), place)
+        return Step((), Pause(_earliest(progress.retry_due_millis, deadline), "retry"), place)
     else:
         attempt, base = progress.last_attempt + 1, progress.base_snapshot_id
-
     entered = StateEntered(state_id, attempt, base)
     if state_id in plan.skipped:
         return Step((entered, StateCompleted(state_id, base)), Go(), place)
     return Step((entered,), Run(OpenAttempt(state_id, attempt, base)), place)
+
+
+def _go_on(view: RunView, attempt: OpenAttempt, config: RunConfig, now_millis: int, place: int) -> Step:
+    """Take up an open attempt: it waits, what it waited for is there, or its process died."""
+    waits = view.waits_of(attempt)
+    if not waits:
+        return Step((_close_orphan(view, attempt, config),), Go(), place)
+    if view.pause is None:
+        for wait in waits:
+            answer = answer_to(wait, view.inbox, view.effects, now_millis)
+            if answer is not None:
+                return Step((answer,), Run(attempt), place, (NOTHING,))
+    dues = [wait.until_millis for wait in waits if view.pause is None]
+    waiting_for = "being unpaused" if view.pause is not None else ", ".join(map(str, waits))
+    return Step((), Pause(_earliest(*dues, _deadline(view, config)), waiting_for), place)
+
+
+def _cancel(view: RunView, plan: PlannedRun, now_millis: int) -> Step:
+    """Close what is open, clean up, and end."""
+    for attempt in view.open_attempts.values():
+        if plan.nodes[attempt.state_id] not in plan.cleanup:
+            return Step((_closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
+    if view.cancel is not None and not view.cancel.terminates:
+        for node in plan.cleanup:
+            waiting = [each for each in view.open_attempts.values() if each.state_id == node.id]
+            if waiting:
+                return _go_on(view, waiting[0], RunConfig(), now_millis, 0)
+            if node.id not in view.completed and may_try(view, node.id, plan.retry_policies[node.id]):
+                return _enter(view, node.id, plan, now_millis, None, 0)
+    for attempt in view.open_attempts.values():
+        return Step((_closed(attempt, RUN_CANCELLED, "the run was terminated"),), Go())
+    return Step((RunCompleted(RunStatus.CANCELLED, _checkpoint(view)),), Stop())
+
+
+def _expire(view: RunView) -> Step:
+    for attempt in view.open_attempts.values():
+        return Step((_closed(attempt, "run_timeout", "the run took longer than it may"),), Go())
+    return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
+
+
+def _closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:
+    info = ErrorInfo(code, ErrorCategory.UNKNOWN, False, message)
+    return StateFailed(attempt.state_id, StateErrorInfo(attempt.state_id, info), None)
+
+
+def _deadline(view: RunView, config: RunConfig) -> int | None:
+    """When the run has taken too long, if it has a limit."""
+    if config.timeout is None or view.started_millis is None:
+        return None
+    return view.started_millis + config.timeout // timedelta(milliseconds=1)
+
+
+def _earliest(*moments: int | None) -> int | None:
+    return min((each for each in moments if each is not None), default=None)
 
 
 def _close_orphan(view: RunView, orphan: OpenAttempt, config: RunConfig) -> StateFailed:
@@ -165,11 +247,13 @@ def fail(
     return (failed, DomainEvent(RETRY_SCHEDULED, payload))
 
 
-def may_retry(view: RunView, state_id: StateId, policy: RetryPolicy) -> bool:
-    """Whether a state whose last attempt failed is to be tried again."""
-    progress = view.states[state_id]
-    error = progress.last_error
-    return error is None or (error.retryable and progress.own_failures < policy.max_attempts)
+def may_try(view: RunView, state_id: StateId, policy: RetryPolicy) -> bool:
+    """Whether a state that has not completed is to be tried, or tried again."""
+    progress = view.states.get(state_id)
+    error = None if progress is None else progress.last_error
+    if progress is None or error is None:
+        return True
+    return error.retryable and progress.own_failures < policy.max_attempts
 
 
 def _checkpoint(view: RunView) -> ArtifactId:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
 from perdure.clock import Clock, SystemClock
-from perdure.engine.decide import PlannedRun
+from perdure.engine.decide import Pause, PlannedRun
 from perdure.engine.history import RunView
+from perdure.engine.letters import AnyLetter, LetterWatch, send
 from perdure.engine.loop import ReplaySource, Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
 from perdure.engine.writer import Observer, RunWriter
@@ -39,6 +42,7 @@ from perdure.stores.reading import read_json
 from perdure.stores.uninterrupted import uninterrupted
 
 RECOVERY_PAGE_EVENTS = 2000
+PARK_AFTER = timedelta(seconds=5)
 
 
 class PlanResolver(Protocol):
@@ -64,22 +68,25 @@ class RunResult(msgspec.Struct, frozen=True):
     """Where a run stood when the engine let go of it.
 
     ``final_snapshot_id`` is the last checkpoint, also of a run that goes on. ``waiting_for`` says what a
-    parked run waits for.
+    parked run waits for, and ``due_millis`` when it is to be resumed if no letter comes before.
     """
 
     run_id: RunId
     phase: RunPhase
     final_snapshot_id: ArtifactId | None = None
     waiting_for: str | None = None
+    due_millis: int | None = None
 
     def to_json(self) -> Json:
-        """``{"run_id", "phase", "final_snapshot_id"}``, and ``"waiting_for"`` of a parked run."""
-        data = {
+        """``{"run_id", "phase", "final_snapshot_id"}``; with ``waiting_for``, ``due_millis`` if parked."""
+        data: dict[str, Json] = {
             "run_id": self.run_id,
             "phase": self.phase.value,
             "final_snapshot_id": self.final_snapshot_id,
         }
-        return data if self.waiting_for is None else {**data, "waiting_for": self.waiting_for}
+        if self.waiting_for is not None:
+            data |= {"waiting_for": self.waiting_for, "due_millis": self.due_millis}
+        return data
 
 
 class Engine:
@@ -87,7 +94,8 @@ class Engine:
 
     ``transports`` is a router or a single factory; without one, live calls are ``io_unimplemented``.
     ``observer`` is called after every durable write with the run's new events. ``secrets`` are the sources of
-    named secrets, asked in order; the environment unless given.
+    named secrets, asked in order; the environment unless given. A run that has to wait for longer than
+    ``park_after``, or for an outsider, is parked.
     """
 
     def __init__(
@@ -99,8 +107,11 @@ class Engine:
         observer: Observer | None = None,
         claim_keeper: ClaimKeeper | None = None,
         secrets: Sequence[SecretSource] | None = None,
+        park_after: timedelta = PARK_AFTER,
     ) -> None:
         self._resolver = resolver
+        self._park_after = park_after
+        self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
         self._transports = transports
         self._failpoints = failpoints or Failpoints()
         self._clock = clock or SystemClock()
@@ -159,7 +170,7 @@ class Engine:
         held = await self._claim(stores, run_id)
         try:
             started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
-            view = RunView()
+            view = RunView(started_millis=self._clock.now_millis())
             stint = await self._stint(stores, run_id, held, view, plan, run.run_config, on_begun)
             stint.begin(started, initial)
             if drive:
@@ -169,10 +180,29 @@ class Engine:
         finally:
             await self._let_go(held)
 
-    async def resume(self, stores: Stores, run_id: RunId) -> RunResult:
+    async def send(self, stores: Stores, run_id: RunId, letter: AnyLetter, letter_id: str) -> bool:
+        """Tell a run something; whoever drives it takes note within a second.
+
+        The same ``letter_id`` again changes nothing; False if that letter is still unread. Raises before
+        anything is written: ``CanonicalJsonError``, ``RunError`` (``letter_invalid``), ``NotFoundError``
+        (``run_not_found``), ``ConcurrencyError`` (``run_already_terminal``).
+        """
+        posted = await send(stores, RunId(run_id), letter, letter_id)
+        self._watch(stores).nudge(run_id)
+        return posted
+
+    def _watch(self, stores: Stores) -> LetterWatch:
+        watch = self._watches.get(stores)
+        if watch is None:
+            watch = self._watches[stores] = LetterWatch(stores.mailbox)
+        return watch
+
+    async def resume(self, stores: Stores, run_id: RunId, *, runs_handlers: bool = True) -> RunResult:
         """Drive a run on from its recorded history until it ends or is parked.
 
-        A run that has ended gives its result, and nothing is appended. Raises ``NotFoundError``
+        Without ``runs_handlers`` it is driven only as far as nothing is executed: its letters become
+        events, and a parked run that was cancelled ends. A run that has ended gives its result, and nothing
+        is appended. Raises ``NotFoundError``
         (``run_not_found``), ``ConcurrencyError`` (``run_already_active``), ``InvalidPlanError`` and
         ``CorruptionError``.
         """
@@ -186,7 +216,7 @@ class Engine:
             if view.ended is not None:
                 return _result_of(run_id, view)
             stint = await self._stint(stores, run_id, held, view, plan, manifest.run_config)
-            return await _drive(stint, run_id, view)
+            return await _drive(stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
         finally:
             await self._let_go(held)
 
@@ -259,6 +289,8 @@ class Engine:
             self._clock,
             self._failpoints,
             await self._replay_source(stores, run_id, view, config),
+            self._watch(stores),
+            self._park_after,
         )
 
     async def _replay_source(
@@ -298,18 +330,22 @@ class Engine:
         return manifest, planned
 
 
-async def _drive(stint: Stint, run_id: RunId, view: RunView) -> RunResult:
+async def _drive(
+    stint: Stint, run_id: RunId, view: RunView, *, runs_handlers: bool = True, has_mail: bool = False
+) -> RunResult:
     try:
-        await stint.drive()
+        await stint.drive(runs_handlers=runs_handlers, has_mail=has_mail)
     except FailpointStop:
         # What is staged is in the view, but was not written.
         return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
-    return _result_of(run_id, view)
+    return _result_of(run_id, view, stint.waiting)
 
 
-def _result_of(run_id: RunId, view: RunView) -> RunResult:
+def _result_of(run_id: RunId, view: RunView, waiting: Pause | None = None) -> RunResult:
     final = view.checkpoint if view.ended is None else view.ended.final_snapshot_id
-    return RunResult(run_id, view.phase, final)
+    if waiting is None:
+        return RunResult(run_id, view.phase, final)
+    return RunResult(run_id, view.phase, final, waiting.waiting_for, waiting.until_millis)
 
 
 async def read_view(stores: Stores, run_id: RunId) -> RunView:
@@ -324,6 +360,8 @@ async def read_view(stores: Stores, run_id: RunId) -> RunView:
                     "the stream holds an event of another run",
                     details={"seq": envelope.seq},
                 )
+            if view.started is None:
+                view.started_millis = envelope.ts_millis
             view.advance(envelope.event, envelope.seq)
         if len(page) < RECOVERY_PAGE_EVENTS:
             break

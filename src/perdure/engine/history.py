@@ -12,10 +12,18 @@ import msgspec
 
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, StateId
+from perdure.io.effects import Effect, intended, settled
 from perdure.io.facts import FactBinding, fact_of, is_attempt_key
+from perdure.io.waits import SIGNAL_PREFIX, WAIT_PREFIX, Arrival, Inbox, Wait, wait_of
 from perdure.model.events import (
+    EFFECT_INTENDED,
+    EFFECT_SETTLED,
     FACT_RECORDED,
     RETRY_SCHEDULED,
+    RUN_CANCEL_REQUESTED,
+    RUN_PAUSED,
+    RUN_UNPAUSED,
+    WAIT_STARTED,
     DomainEvent,
     Event,
     EventEnvelope,
@@ -29,7 +37,8 @@ from perdure.model.events import (
 
 ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
 ATTEMPT_INTERRUPTED = "attempt_interrupted"
-_NOT_OWN_FAILURES = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED})
+RUN_CANCELLED = "run_cancelled"
+_NOT_OWN_FAILURES = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED, RUN_CANCELLED})
 
 
 class OpenAttempt(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +63,15 @@ class StateProgress(msgspec.Struct, gc=False):
     completed_attempt: int | None = None
 
 
+class Request(msgspec.Struct, frozen=True):
+    """That somebody wants the run to stop or to stand still, who, and why."""
+
+    by: str
+    reason: str
+    terminates: bool = False
+    """Whether to stop without the handler's and the plan's own cleaning up."""
+
+
 class RunView(msgspec.Struct):
     """Where a run stands after the events so far."""
 
@@ -64,6 +82,14 @@ class RunView(msgspec.Struct):
     open_attempts: dict[StateId, OpenAttempt] = {}
     states: dict[StateId, StateProgress] = {}
     facts: dict[str, FactBinding] = {}
+    effects: dict[str, Effect] = {}
+    waits: dict[str, Wait] = {}
+    """Waits that have not ended, by key."""
+    inbox: Inbox = msgspec.field(default_factory=Inbox)
+    cancel: Request | None = None
+    pause: Request | None = None
+    started_millis: int | None = None
+    """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
     ended: RunCompleted | None = None
 
@@ -71,6 +97,19 @@ class RunView(msgspec.Struct):
     def phase(self) -> RunPhase:
         """Running, or how the run ended."""
         return RunPhase.RUNNING if self.ended is None else RunPhase(self.ended.status.value)
+
+    @property
+    def in_doubt(self) -> list[Effect]:
+        """The effects of which nobody knows what became."""
+        return [effect for effect in self.effects.values() if effect.is_in_doubt]
+
+    def waits_of(self, attempt: OpenAttempt) -> list[Wait]:
+        """The waits that ``attempt`` has begun, or begun again, and that have not ended."""
+        return [
+            wait
+            for wait in self.waits.values()
+            if (wait.state_id, wait.attempt) == (attempt.state_id, attempt.attempt)
+        ]
 
     def advance(self, event: Event, seq: int) -> None:
         """Take in the next event, whose number is ``seq``.
@@ -145,6 +184,7 @@ class RunView(msgspec.Struct):
     def _advance_domain(self, event: DomainEvent, seq: int) -> None:
         if event.name == FACT_RECORDED:
             key, binding = fact_of(event, seq)
+            is_new = key not in self.facts
             bound = self.facts.setdefault(key, binding)
             if bound.payload_id != binding.payload_id:
                 raise CorruptionError.of(
@@ -152,9 +192,26 @@ class RunView(msgspec.Struct):
                     "two recorded facts contradict each other",
                     details={"seq": seq, "key": str(key)},
                 )
+            if is_new and key.startswith(WAIT_PREFIX):
+                self._end_wait(key, event.payload.get("meta"))
+            elif is_new and key.startswith(SIGNAL_PREFIX):
+                self._arrive(key, binding.payload_id, event.payload.get("meta"), seq)
             if not is_attempt_key(key):
-                for state_id in self.open_attempts:
-                    self.states[state_id].orphans = 0
+                self._progressed()
+        elif event.name == WAIT_STARTED:
+            wait = wait_of(event, seq)
+            self.waits[wait.key] = wait
+            self._progressed()
+        elif event.name == EFFECT_INTENDED:
+            effect = intended(event, self.effects.get(str(event.payload.get("key"))), seq)
+            self.effects[effect.key] = effect
+            self._progressed()
+        elif event.name == EFFECT_SETTLED:
+            effect = settled(event, self.effects, seq)
+            self.effects[effect.key] = effect
+            self._progressed()
+        elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
+            self._request(event, seq)
         elif event.name == RETRY_SCHEDULED:
             try:
                 self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])
@@ -163,11 +220,45 @@ class RunView(msgspec.Struct):
                     "retry_scheduled_malformed", "a scheduled retry cannot be read", details={"seq": seq}
                 ) from None
 
+    def _progressed(self) -> None:
+        for state_id in self.open_attempts:
+            self.states[state_id].orphans = 0
+
+    def _end_wait(self, key: str, meta: Json) -> None:
+        self.waits.pop(key, None)
+        name = meta.get("signal") if isinstance(meta, dict) else None
+        if isinstance(name, str):
+            self.inbox.taken[name] = self.inbox.taken.get(name, 0) + 1
+
+    def _arrive(self, key: str, payload_id: ArtifactId, meta: Json, seq: int) -> None:
+        name = key.removeprefix(SIGNAL_PREFIX).rpartition("|")[0]
+        self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id))
+        letter = meta.get("letter") if isinstance(meta, dict) else None
+        if isinstance(letter, str):
+            self.inbox.letters.add(letter)
+
+    def _request(self, event: DomainEvent, seq: int) -> None:
+        payload = event.payload
+        if not isinstance(payload, dict):
+            raise CorruptionError.of(
+                "run_request_malformed", "a request to the run cannot be read", details={"seq": seq}
+            )
+        request = Request(
+            str(payload.get("by")), str(payload.get("reason")), payload.get("terminate") is True
+        )
+        self.inbox.letters.add(str(payload.get("id")))
+        if event.name == RUN_CANCEL_REQUESTED:
+            self.cancel = request
+        else:
+            self.pause = request if event.name == RUN_PAUSED else None
+
 
 def fold(events: Iterable[EventEnvelope]) -> RunView:
     """The view of a run after ``events``, its stream from the start; domain events may be left out."""
     view = RunView()
     for envelope in events:
+        if view.started is None:
+            view.started_millis = envelope.ts_millis
         view.advance(envelope.event, envelope.seq)
     return view
 

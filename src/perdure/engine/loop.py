@@ -5,27 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 
 import msgspec
 
 from perdure.canonical import CanonicalJsonError
 from perdure.clock import Clock
-from perdure.engine.attempt import Completed, execute
-from perdure.engine.decide import PlannedRun, Run, Sleep, Stop, decide, fail
+from perdure.engine.attempt import Completed, Halted, execute
+from perdure.engine.decide import Pause, PlannedRun, Run, Stop, decide, fail
 from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt, RunView
+from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.writer import RunWriter
 from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, StorageError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.io.facts import FactBinding, recorded_attempts
-from perdure.io.live import AttemptScope, LiveIo
+from perdure.io.live import LiveIo
 from perdure.io.port import TransportFactory
 from perdure.io.replay import ReplayIo
 from perdure.io.router import TransportRouter
+from perdure.io.scope import AttemptScope, Stopped
+from perdure.io.waits import wait_started
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, RunStarted, StateCompleted
+from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob, Release, RopeBlob
@@ -38,6 +43,7 @@ class ReplaySource(msgspec.Struct, frozen=True):
     facts: Mapping[str, FactBinding]
     run_id: RunId
     attempts: Mapping[str, int]
+    effect_fact_keys: frozenset[str]
 
     @classmethod
     def of_view(cls, view: RunView, run_id: RunId) -> ReplaySource:
@@ -50,7 +56,29 @@ class ReplaySource(msgspec.Struct, frozen=True):
         for state_id, progress in view.states.items():
             completed = progress.completed_attempt
             attempts[state_id] = progress.last_attempt if completed is None else completed
-        return cls(dict(view.facts), recorded.run_id, attempts)
+        effects = frozenset(str(effect.fact_key) for effect in view.effects.values())
+        return cls(dict(view.facts), recorded.run_id, attempts, effects)
+
+    def io(
+        self,
+        scope: AttemptScope,
+        stores: Stores,
+        attempt: int,
+        meta: StateMeta,
+        *,
+        missing_fact_retryable: bool,
+    ) -> ReplayIo:
+        """The IO of one replayed attempt."""
+        return ReplayIo(
+            scope,
+            stores,
+            self.facts,
+            self.run_id,
+            attempt,
+            missing_fact_retryable,
+            meta.side_effects,
+            self.effect_fact_keys,
+        )
 
 
 class Stint:
@@ -68,6 +96,8 @@ class Stint:
         clock: Clock,
         failpoints: Failpoints,
         replay: ReplaySource | None,
+        letters: LetterWatch,
+        park_after: timedelta,
     ) -> None:
         self._stores = stores
         self._run_id = run_id
@@ -80,6 +110,15 @@ class Stint:
         self._clock = clock
         self._failpoints = failpoints
         self._replay = replay
+        self._letters = letters
+        self._park_after = park_after
+        self._park_after_millis = park_after // timedelta(milliseconds=1)
+        self._mail: asyncio.Future[None] | None = None
+        self._has_mail = False
+        self._reading: asyncio.Task[None] | None = None
+        self._scope: AttemptScope | None = None
+        self.waiting: Pause | None = None
+        """What the run waits for, once it is parked."""
         self._snapshot: Snapshot | None = None
         self._recorder: AttemptRecorder | None = None
 
@@ -92,10 +131,12 @@ class Stint:
         """Write what is staged and give the run up to whoever resumes it."""
         await self._writer.flush(release=Release())
 
-    async def drive(self) -> None:
-        """Take steps until the run ends."""
+    async def drive(self, *, runs_handlers: bool = True, has_mail: bool = False) -> None:
+        """Take steps until the run ends or is parked; without ``runs_handlers`` only as far as those."""
+        self._has_mail = has_mail
+        self._letters.watch(self._run_id, self._told_of_mail)
         try:
-            await self._take_steps()
+            await self._take_steps(runs_handlers)
         except (asyncio.CancelledError, KeyboardInterrupt):
             try:
                 await self._interrupt()
@@ -103,32 +144,97 @@ class Stint:
                 # The attempt stays open, and is recovered as an orphan.
                 logging.getLogger("perdure").warning("run %s: %s", self._run_id, error)
             raise
+        finally:
+            self._letters.leave(self._run_id)
 
-    async def _take_steps(self) -> None:
+    async def _take_steps(self, runs_handlers: bool) -> None:
         place = 0
         while True:
-            step = decide(self._view, self._plan, self._config, self._clock.now_millis(), place)
+            if self._has_mail:
+                await self._read_mail(while_running=False)
+                place = 0
+            now = self._clock.now_millis()
+            step = decide(self._view, self._plan, self._config, now, place)
             place = step.place
-            self._writer.stage(step.events)
+            if isinstance(step.then, Run) and not runs_handlers:
+                await self.leave()
+                return
+            self._writer.stage(step.events, step.blobs)
             if isinstance(step.then, Stop):
                 await self._writer.flush(release=Release())
                 return
-            if isinstance(step.then, Sleep):
+            if isinstance(step.then, Pause):
+                until = step.then.until_millis
+                if not runs_handlers or until is None or until - now > self._park_after_millis:
+                    self.waiting = step.then
+                    await self._writer.flush(release=Release(until))
+                    return
                 await self._writer.flush()
-                await self._clock.sleep_until(step.then.until_millis)
+                await self._until_due_or_mail(until)
             elif isinstance(step.then, Run):
                 await self._writer.flush()
                 await self._attempt(step.then.attempt)
 
+    def _told_of_mail(self) -> None:
+        self._has_mail = True
+        if self._reading is None and self._scope is not None:
+            self._reading = asyncio.create_task(self._read_mail(while_running=True))
+        if self._mail is not None and not self._mail.done():
+            self._mail.set_result(None)
+
+    async def _read_mail(self, *, while_running: bool) -> None:
+        """Turn letters into events: staged between attempts, written at once while a handler runs."""
+        self._has_mail = False
+        try:
+            received = receive(self._view, await self._stores.mailbox.unread(self._run_id))
+            self._writer.take(received.letter_ids)
+            if not while_running:
+                self._writer.stage(received.events, received.blobs)
+                return
+            if received.letter_ids:
+                await self._writer.append(received.events, received.blobs)
+        except StorageError as error:
+            if not while_running or self._scope is None:
+                raise
+            # Whatever the handler is doing, it may no longer act for the run.
+            self._scope.fatal = error
+            self._scope.stop(Stopped.TERMINATED)
+        finally:
+            self._reading = None if while_running else self._reading
+        if self._scope is not None and self._view.cancel is not None:
+            self._scope.stop(Stopped.TERMINATED if self._view.cancel.terminates else Stopped.CANCELLED)
+
+    async def _until_due_or_mail(self, due_millis: int) -> None:
+        self._mail = asyncio.get_running_loop().create_future()
+        due = asyncio.ensure_future(self._clock.sleep_until(due_millis))
+        try:
+            await asyncio.wait({due, self._mail}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            self._mail = None
+
     async def _attempt(self, attempt: OpenAttempt) -> None:
         base = await self._base(attempt.base_snapshot_id)
         scope = AttemptScope(self._run_id, attempt.state_id, attempt.attempt)
-        io = self._io(scope)
-        self._recorder = rec = AttemptRecorder(scope.check, self._config.event_profile)
-        ctx = StagedContext(base, scope.check)
         state = self._plan.nodes[attempt.state_id].state
-        outcome = await execute(state, ctx, io, rec, scope, self._clock, self._failpoints)
+        io = self._io(scope, state.meta())
+        self._recorder = rec = AttemptRecorder(scope.check, self._config.event_profile, self._writer.append)
+        ctx = StagedContext(base, scope.check)
+        self._scope = None if attempt.state_id in self._plan.cleanup_ids else scope
+        try:
+            outcome = await execute(state, ctx, io, rec, scope, self._clock, self._failpoints)
+        finally:
+            self._scope = None
+            if self._reading is not None:
+                await asyncio.wait({self._reading})
 
+        if isinstance(outcome, Halted):
+            if outcome.why is Stopped.PARKED:
+                # The handler will say all of it again when it is run again.
+                self._recorder = None
+                self._writer.stage([wait_started(wait) for wait in scope.parking.values()])
+            self._stage_emitted()
+            return
         self._stage_emitted()
         snapshot = outcome.snapshot
         blobs = []
@@ -163,17 +269,11 @@ class Stint:
             self._writer.stage(self._recorder.events, self._recorder.blobs)
             self._recorder = None
 
-    def _io(self, scope: AttemptScope) -> LiveIo | ReplayIo:
+    def _io(self, scope: AttemptScope, meta: StateMeta) -> LiveIo | ReplayIo:
         if self._replay is not None:
             attempt = self._replay.attempts.get(scope.state_id, scope.attempt)
-            return ReplayIo(
-                scope,
-                self._stores,
-                self._replay.facts,
-                self._replay.run_id,
-                attempt,
-                self._config.replay_missing_fact_retryable,
-            )
+            retryable = self._config.replay_missing_fact_retryable
+            return self._replay.io(scope, self._stores, attempt, meta, missing_fact_retryable=retryable)
 
         return LiveIo(
             scope,
@@ -183,6 +283,8 @@ class Stint:
             self._secrets,
             self._clock,
             self._failpoints,
+            meta,
+            self._park_after,
         )
 
     async def _base(self, snapshot_id: ArtifactId) -> Snapshot:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import ErrorCategory, Json, StateError
 from perdure.ids import ArtifactId
 from perdure.model.config import EventProfile
-from perdure.model.events import ARTIFACT_WRITTEN, ENGINE_EVENT_NAMES, ArtifactKind, DomainEvent, Event
+from perdure.model.events import (
+    ARTIFACT_WRITTEN,
+    ENGINE_EVENT_NAMES,
+    VALUE_PUBLISHED,
+    ArtifactKind,
+    DomainEvent,
+    Event,
+)
 from perdure.secrets import secret_in_bytes
 from perdure.stores.ports import Blob
 
@@ -16,10 +23,16 @@ from perdure.stores.ports import Blob
 class AttemptRecorder:
     """Gathers one attempt's domain events and artifacts, in order."""
 
-    def __init__(self, check: Callable[[], None], profile: EventProfile) -> None:
+    def __init__(
+        self,
+        check: Callable[[], None],
+        profile: EventProfile,
+        append: Callable[[Sequence[Event]], Awaitable[None]],
+    ) -> None:
         self.events: list[Event] = []
         self.blobs: list[Blob] = []
         self._check = check
+        self._append = append
         self._keeps_domain_events = profile != EventProfile.MINIMAL
 
     async def emit(self, event: DomainEvent) -> None:
@@ -55,7 +68,19 @@ class AttemptRecorder:
         self.blobs.append(blob)
         return blob.id
 
+    async def publish(self, name: str, value: Json) -> None:
+        """Write ``value`` under ``name`` at once; ``StateError`` for what may not be written."""
+        self._check()
+        event = self._checked(DomainEvent(VALUE_PUBLISHED, {"name": name, "value": value}))
+        if self._keeps_domain_events:
+            await self._append([event])
+
     def _keep(self, event: DomainEvent) -> None:
+        checked = self._checked(event)
+        if self._keeps_domain_events:
+            self.events.append(checked)
+
+    def _checked(self, event: DomainEvent) -> DomainEvent:
         try:
             canonical_json_bytes({"name": event.name, "payload": event.payload})
         except CanonicalJsonError as error:
@@ -66,8 +91,7 @@ class AttemptRecorder:
                 category=ErrorCategory.PARSING_INPUT,
                 details={"reason": error.code, "pointer": error.pointer},
             ) from None
-        if self._keeps_domain_events:
-            self.events.append(_frozen(event))
+        return _frozen(event)
 
 
 def _frozen(event: DomainEvent) -> DomainEvent:

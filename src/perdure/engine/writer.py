@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.errors import ConcurrencyError, StorageError
 from perdure.failpoints import Failpoints
 from perdure.ids import FactKey, RunId
+from perdure.io.effects import Effect
 from perdure.io.facts import Facts, fact_event
+from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Release
@@ -47,12 +49,29 @@ class RunWriter:
         self._staged_blobs: list[Blob] = []
         self._riding: list[tuple[Event, Blob]] = []
         self._kept: list[Blob] = []
+        self._read: list[str] = []
         self._lock = asyncio.Lock()
+        self._news = asyncio.Event()
 
     @property
     def facts(self) -> Facts:
         """The run's durable facts."""
         return self.view.facts
+
+    @property
+    def effects(self) -> Mapping[str, Effect]:
+        """The run's effects, by key."""
+        return self.view.effects
+
+    @property
+    def waits(self) -> Mapping[str, Wait]:
+        """The run's waits that have not ended, by key."""
+        return self.view.waits
+
+    @property
+    def inbox(self) -> Inbox:
+        """The signals that have arrived."""
+        return self.view.inbox
 
     def stage(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
         """Take ``events`` into the view, and keep them and ``blobs`` with the next flush."""
@@ -81,53 +100,70 @@ class RunWriter:
         Raises ``StorageError``: ``fact_not_recorded``, retryable, if the store kept nothing; any other
         code means that the stint is over.
         """
+        try:
+            await self.append([fact_event(key, payload.id, request_id)], [payload])
+        except ConcurrencyError:
+            raise
+        except StorageError as error:
+            raise StorageError.of(
+                "fact_not_recorded",
+                f"the store could not keep a fact: {error.code}",
+                retryable=True,
+                details={"key": str(key)},
+                hint=error.hint,
+            ) from error
+
+    async def append(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
+        """Make ``events`` durable now, while a handler runs, with everything that rides along."""
         async with self._lock:
             carried, kept = len(self._riding), len(self._kept)
-            new = [*self._riding, (fact_event(key, payload.id, request_id), payload)]
-            events = [event for event, _ in new]
+            new = [*(event for event, _ in self._riding), *events]
             head = self.view.head_seq
-            try:
-                blobs = [*self._kept, *(blob for _, blob in new)]
-                await self._commit(head, events, blobs, release=None)
-            except ConcurrencyError:
-                raise
-            except StorageError as error:
-                raise StorageError.of(
-                    "fact_not_recorded",
-                    f"the store could not keep a fact: {error.code}",
-                    retryable=True,
-                    details={"key": str(key)},
-                    hint=error.hint,
-                ) from error
+            await self._commit(head, new, [*self._kept, *(blob for _, blob in self._riding), *blobs])
             del self._riding[:carried], self._kept[:kept]
-            for seq, event in enumerate(events, head + 1):
+            for seq, event in enumerate(new, head + 1):
                 self.view.advance(event, seq)
+            self._tell()
+
+    def take(self, letter_ids: Sequence[str]) -> None:
+        """Have the next durable write take these letters away."""
+        self._read.extend(letter_ids)
+
+    async def news(self) -> None:
+        """Wait until the run's history has grown."""
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def flush(self, *, release: Release | None = None) -> None:
         """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
         async with self._lock:
-            if not self._staged and release is None:
+            if not self._staged and not self._read and release is None:
                 return
             staged, self._staged = self._staged, []
             blobs, self._staged_blobs = self._staged_blobs, []
-            await self._commit(self.view.head_seq - len(staged), staged, blobs, release=release)
+            await self._commit(self.view.head_seq - len(staged), staged, blobs, release)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
         self._held.check()
 
     async def _commit(
-        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], *, release: Release | None
+        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], release: Release | None = None
     ) -> None:
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []
+        read = tuple(self._read)
         try:
-            await self._stores.commit(blobs, appends, self._held.claim, release=release)
+            await self._stores.commit(blobs, appends, self._held.claim, release=release, read=read)
         except ConcurrencyError:
             raise
         except StorageError:
             if not await self._landed(head, events):
                 raise
+        del self._read[: len(read)]
         self._held.durable = True
         self._failpoints.hit("commit.after")
         if self._observer is not None and events:

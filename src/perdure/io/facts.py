@@ -28,10 +28,14 @@ class FactBinding(NamedTuple):
 Facts = Mapping[str, FactBinding]
 
 
-def fact_event(key: str, payload_id: ArtifactId, request_id: str | None = None) -> DomainEvent:
+def fact_event(
+    key: str, payload_id: ArtifactId, request_id: str | None = None, meta: Mapping[str, str] | None = None
+) -> DomainEvent:
     """The durable event that binds ``key``."""
-    meta = {} if request_id is None else {"request_id": request_id}
-    return DomainEvent(FACT_RECORDED, {"key": str(key), "payload_id": payload_id, "meta": meta})
+    told: dict[str, Json] = {} if request_id is None else {"request_id": request_id}
+    return DomainEvent(
+        FACT_RECORDED, {"key": str(key), "payload_id": payload_id, "meta": {**told, **(meta or {})}}
+    )
 
 
 def fact_of(event: DomainEvent, seq: int) -> tuple[FactKey, FactBinding]:

@@ -5,74 +5,43 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 
-from perdure.canonical import CanonicalJsonError, canonical_json_bytes, encode, encode_string
+from perdure.canonical import encode
 from perdure.clock import Clock
-from perdure.errors import ErrorCategory, IoError, Json, PerdureError, StorageError, TransportError
+from perdure.errors import ErrorCategory, IoError, Json, PerdureError, StorageError, TransportError, shaped
 from perdure.failpoints import Failpoints, FailpointStop
-from perdure.ids import ArtifactId, FactKey, RunId, StateId
-from perdure.io.facts import FactBinding, Facts, attempt_key, recordable, request_id_of
-from perdure.io.port import Transport, TransportEnv
+from perdure.ids import ArtifactId, FactKey
+from perdure.io.asking import (
+    answer_bytes,
+    check_request,
+    checked_duration,
+    checked_fact_key,
+    checked_moment,
+    checked_name,
+    checked_request_id,
+    checked_signals,
+    fact_payload_conflict,
+)
+from perdure.io.effects import EffectTraits
+from perdure.io.facts import FactBinding, attempt_key, recordable
+from perdure.io.journal import Journal
+from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
+from perdure.io.live_waits import LiveWaits
+from perdure.io.port import Transport, TransportEnv, effect_traits_of
+from perdure.io.scope import AttemptScope, Pulse
 from perdure.model.events import ArtifactKind
-from perdure.model.handler import IoCall, IoResult
+from perdure.model.handler import IoCall, IoResult, Signal
+from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver, redact
-from perdure.secrets.prefilter import surely_clean
-from perdure.secrets.resolved import RESOLVED
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob
 from perdure.stores.reading import read_bytes, read_json
 
 T = TypeVar("T")
-
-
-class FactJournal(Protocol):
-    """Where an attempt's facts are kept; the engine's."""
-
-    @property
-    def facts(self) -> Facts:
-        """The run's durable facts."""
-
-    async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
-        """Bind ``key`` durably, together with what rides along. ``StorageError`` if it was not kept."""
-
-    def ride(self, key: FactKey, payload: Blob) -> None:
-        """Bind ``key`` with the next durable write that must happen anyway."""
-
-    def keep(self, blob: Blob) -> None:
-        """Keep ``blob`` with the next durable write."""
-
-    def check_may_call(self) -> None:
-        """Raise ``ConcurrencyError`` when the owner may no longer act for the run."""
-
-
-class AttemptScope:
-    """The life of one attempt: everything handed to its handler stops working when it is over."""
-
-    def __init__(self, run_id: RunId, state_id: StateId, attempt: int) -> None:
-        self.run_id = run_id
-        self.state_id = state_id
-        self.attempt = attempt
-        self.fatal: BaseException | None = None
-        """An error that ends the stint whatever the handler makes of it."""
-        self._closed = False
-
-    def check(self) -> None:
-        """Raise ``IoError`` (``attempt_closed``) once the attempt is over."""
-        if self._closed:
-            raise IoError.of(
-                "attempt_closed",
-                "the attempt is over; what it left running can do nothing more",
-                details={"state_id": self.state_id, "attempt": self.attempt},
-            )
-        if self.fatal is not None:
-            raise self.fatal
-
-    def close(self) -> None:
-        """End the attempt for its handler."""
-        self._closed = True
 
 
 class LiveIo:
@@ -82,11 +51,13 @@ class LiveIo:
         self,
         scope: AttemptScope,
         stores: Stores,
-        journal: FactJournal,
+        journal: Journal,
         make_transport: Callable[[TransportEnv], Transport],
         secrets: SecretResolver,
         clock: Clock,
         failpoints: Failpoints,
+        meta: StateMeta,
+        park_after: timedelta,
     ) -> None:
         self._scope = scope
         self._stores = stores
@@ -95,6 +66,10 @@ class LiveIo:
         self._clock = clock
         self._failpoints = failpoints
         self._secrets = secrets
+        self._meta = meta
+        self._waits = LiveWaits(scope, journal, clock, park_after)
+        self._effects = LiveEffects(scope, journal, clock, self._waits)
+        self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
         self._in_flight: dict[str, _Flight] = {}
@@ -103,11 +78,44 @@ class LiveIo:
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
-        if call.fact_key is None:
+        key = None if call.fact_key is None else checked_fact_key(call.fact_key)
+        bound = None if key is None else self._journal.facts.get(key)
+        if key is not None and bound is not None:
+            request_id = checked_request_id(call)
+            if self._journal.effects:
+                self._effects.skip(key, call, request_id)
+            check_request(key, bound, request_id)
+            return await self._recorded(bound)
+        traits = self._traits_of(call)
+        if is_effect(call.effect, self._meta.side_effects, traits):
+            return await self._apply_once(call, traits)
+        if key is None:
             return IoResult(await self._ask(call))
-        key = checked_fact_key(call.fact_key)
-        request_id = checked_request_id(call)
-        return await self._once(key, request_id, lambda: self._ask_and_record(key, call, request_id))
+        request_id, asked_key = checked_request_id(call), key
+        return await self._once(key, request_id, lambda: self._ask_and_record(asked_key, call, request_id))
+
+    async def sleep(self, duration: timedelta, name: str | None = None) -> None:
+        await self._waits.sleep_until(None, checked_name(name), checked_duration(duration))
+
+    async def sleep_until(self, moment: datetime | int, name: str | None = None) -> None:
+        await self._waits.sleep_until(checked_moment(moment), checked_name(name))
+
+    async def wait_signal(
+        self, signal: str, *, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        return await self.wait_any(signal, timeout=timeout, name=name)
+
+    async def wait_any(
+        self, *signals: str, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        limit = None if timeout is None else checked_duration(timeout)
+        payload_id = await self._waits.signal(checked_signals(signals), checked_name(name), limit)
+        value, _ = await read_json(self._stores.artifacts, payload_id)
+        return None if value is None else shaped(value, Signal)
+
+    async def heartbeat(self) -> None:
+        self._scope.check()
+        self._pulse.beat()
 
     async def record_value(self, key: str, value: Json) -> ArtifactId:
         self._scope.check()
@@ -160,6 +168,7 @@ class LiveIo:
 
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
+        self._pulse.end()
         if not self._in_flight:
             return
         tasks = [flight.task for flight in self._in_flight.values() if flight.task is not None]
@@ -204,7 +213,30 @@ class LiveIo:
             flight.land()
         return flight.result
 
+    def _traits_of(self, call: IoCall) -> EffectTraits:
+        if self._transport is None:
+            self._transport = self._make_transport(self._env())
+        return effect_traits_of(self._transport, call)
+
+    async def _apply_once(self, call: IoCall, traits: EffectTraits) -> IoResult:
+        effect, request_id = self._effects.plan(call, traits), checked_request_id(call)
+        self._effects.check_request(effect, request_id)
+        key = checked_fact_key(effect.fact_key)
+        return await self._once(key, request_id, lambda: self._apply(effect, request_id))
+
+    async def _apply(self, effect: PlannedEffect, request_id: str) -> IoResult:
+        def payload_of(answer: Json) -> Blob:
+            return self._payload_of(effect.call, answer)
+
+        payload = await self._effects.apply(
+            effect, request_id, lambda asking: self._reach(effect.call, asking), payload_of
+        )
+        return IoResult(msgspec.json.decode(payload.data), payload.id)
+
     async def _ask(self, call: IoCall) -> Json:
+        return await self._reach(call, lambda transport: transport.call(call))
+
+    async def _reach(self, call: IoCall, asking: Callable[[Transport], Awaitable[Json]]) -> Json:
         try:
             self._journal.check_may_call()
         except StorageError as error:
@@ -214,7 +246,8 @@ class LiveIo:
             self._transport = self._make_transport(self._env())
         self._failpoints.hit("transport.before")
         try:
-            answer = await self._transport.call(call)
+            with self._scope:
+                answer = await asking(self._transport)
         except (PerdureError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -248,12 +281,15 @@ class LiveIo:
     async def _ask_and_record(self, key: FactKey, call: IoCall, request_id: str | None) -> IoResult:
         answer = await self._ask(call)
         self._scope.check()
-        if call.redact:
-            answer, _ = redact(answer)
-        payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
+        payload = self._payload_of(call, answer)
         await self._record(key, payload, request_id)
         # Decoded anew, so that live and recorded answers are alike to the last tuple.
         return IoResult(msgspec.json.decode(payload.data), payload.id)
+
+    def _payload_of(self, call: IoCall, answer: Json) -> Blob:
+        if call.redact:
+            answer, _ = redact(answer)
+        return Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
 
     async def _record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
         try:
@@ -317,67 +353,3 @@ class _Flight:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
-
-
-def checked_fact_key(key: str) -> FactKey:
-    """``key`` as a fact key, free of secrets: it stands in events."""
-    checked = FactKey(key)
-    data = encode_string(checked)
-    if surely_clean(data) and not RESOLVED.occurs_in(data):
-        return checked
-    try:
-        canonical_json_bytes(checked)
-    except CanonicalJsonError:
-        raise IoError.of("secrets_detected", "the fact key holds what looks like a secret") from None
-    return checked
-
-
-def checked_request_id(call: IoCall) -> str:
-    """The id of the call's request; ``IoError`` for a request that may not be written."""
-    try:
-        return request_id_of(call.namespace, call.request)
-    except CanonicalJsonError as error:
-        if error.code == "secrets_detected":
-            raise IoError(error.info) from None
-        raise IoError.of(
-            error.code,
-            f"the request cannot be recorded: {error.info.message}",
-            category=ErrorCategory.PARSING_INPUT,
-            details=error.info.details,
-        ) from None
-
-
-def answer_bytes(answer: Json) -> bytes:
-    """An answer's canonical bytes; ``IoError`` (``fact_payload_not_canonical``, ``secrets_detected``)."""
-    try:
-        return canonical_json_bytes(answer)
-    except CanonicalJsonError as error:
-        if error.code == "secrets_detected":
-            raise IoError(error.info) from None
-        raise IoError.of(
-            "fact_payload_not_canonical",
-            f"the answer cannot be recorded: {error.info.message}",
-            category=ErrorCategory.PARSING_INPUT,
-            details={"reason": error.code, "pointer": error.pointer},
-        ) from None
-
-
-def check_request(key: FactKey, bound: FactBinding, request_id: str | None) -> None:
-    """Refuse a key that was bound by another question (``fact_request_mismatch``)."""
-    if None not in (bound.request_id, request_id) and bound.request_id != request_id:
-        raise IoError.of(
-            "fact_request_mismatch",
-            "the fact key is bound to the answer of another request",
-            category=ErrorCategory.PARSING_INPUT,
-            details={"key": str(key)},
-        )
-
-
-def fact_payload_conflict(key: FactKey) -> IoError:
-    """The refusal of a second value for a key."""
-    return IoError.of(
-        "fact_payload_conflict",
-        "the fact key is bound to another value",
-        category=ErrorCategory.STORAGE,
-        details={"key": str(key)},
-    )

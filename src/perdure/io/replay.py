@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import msgspec
 
-from perdure.errors import ErrorCategory, ErrorInfo, Json, MissingFactError, MissingFactKeyError
+from perdure.errors import (
+    ErrorCategory,
+    ErrorInfo,
+    Json,
+    MissingFactError,
+    MissingFactKeyError,
+    shaped,
+)
 from perdure.ids import ArtifactId, FactKey, RunId
-from perdure.io.facts import Facts, attempt_key
-from perdure.io.live import (
-    AttemptScope,
+from perdure.io.asking import (
     answer_bytes,
     check_request,
+    checked_duration,
     checked_fact_key,
+    checked_moment,
+    checked_name,
     checked_request_id,
+    checked_signals,
     fact_payload_conflict,
 )
+from perdure.io.effects import EFFECT_PREFIX
+from perdure.io.facts import Facts, attempt_key
+from perdure.io.scope import AttemptScope
+from perdure.io.waits import wait_key
 from perdure.model.events import ArtifactKind
-from perdure.model.handler import IoCall, IoResult
+from perdure.model.handler import IoCall, IoResult, Signal
+from perdure.model.meta import SideEffectKind
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob
 from perdure.stores.reading import read_bytes, read_json
@@ -36,6 +52,8 @@ class ReplayIo:
         recorded_run_id: RunId,
         recorded_attempt: int,
         missing_fact_retryable: bool,
+        side_effects: SideEffectKind = SideEffectKind.PURE,
+        effect_fact_keys: frozenset[str] = frozenset(),
     ) -> None:
         self._scope = scope
         self._stores = stores
@@ -43,15 +61,22 @@ class ReplayIo:
         self._recorded_run_id = recorded_run_id
         self._recorded_attempt = recorded_attempt
         self._missing_fact_retryable = missing_fact_retryable
+        self._side_effects = side_effects
+        self._effect_fact_keys = effect_fact_keys
         self._ordinal = 0
+        self._effect_ordinal = 0
+        self._wait_ordinal = 0
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
-        if call.fact_key is None:
+        fact_key = call.fact_key or self._effect_fact_key(call)
+        if fact_key is None:
             raise MissingFactKeyError.of(
                 "missing_fact_key", "a call without a fact key cannot be answered in replay"
             )
-        key = checked_fact_key(call.fact_key)
+        key = checked_fact_key(fact_key)
+        if key in self._effect_fact_keys and call.idempotency_key is None:
+            self._effect_ordinal += 1
         request_id = checked_request_id(call)
         payload_id = self._payload_id(key)
         check_request(key, self._facts[key], request_id)
@@ -84,8 +109,48 @@ class ReplayIo:
         self._scope.check()
         return await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
 
+    async def sleep(self, duration: timedelta, name: str | None = None) -> None:
+        checked_duration(duration)
+        self._end_of_wait(name)
+
+    async def sleep_until(self, moment: datetime | int, name: str | None = None) -> None:
+        checked_moment(moment)
+        self._end_of_wait(name)
+
+    async def wait_signal(
+        self, signal: str, *, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        return await self.wait_any(signal, timeout=timeout, name=name)
+
+    async def wait_any(
+        self, *signals: str, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        checked_signals(signals)
+        value, _ = await read_json(self._stores.artifacts, self._end_of_wait(name))
+        return None if value is None else shaped(value, Signal)
+
+    async def heartbeat(self) -> None:
+        self._scope.check()
+
     async def close(self) -> None:
         """Nothing runs behind a replayed handler."""
+
+    def _end_of_wait(self, name: str | None) -> ArtifactId:
+        self._scope.check()
+        named = checked_name(name)
+        if named is None:
+            named = str(self._wait_ordinal)
+            self._wait_ordinal += 1
+        return self._payload_id(wait_key(self._scope.state_id, named))
+
+    def _effect_fact_key(self, call: IoCall) -> str | None:
+        """The key under which an effect was recorded that has no fact key of its own."""
+        if (call.effect or self._side_effects) is not SideEffectKind.APPLY_SIDE_EFFECT:
+            return None
+        key = call.idempotency_key
+        if key is None:
+            key = f"{self._recorded_run_id}:{self._scope.state_id}:{self._effect_ordinal}"
+        return EFFECT_PREFIX + key
 
     async def _reading(self, kind: str) -> bytes:
         self._scope.check()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from perdure.errors import ErrorCategory, IoError, Json
-from perdure.io.port import Transport, TransportEnv, TransportFactory
+from perdure.io.effects import EffectTraits
+from perdure.io.port import Transport, TransportEnv, TransportFactory, effect_traits_of, look_up
 from perdure.model.handler import IoCall
 
 
@@ -71,10 +72,19 @@ class _Routed:
         self._made: dict[int, Transport] = {}
 
     async def call(self, call: IoCall) -> Json:
+        return await self._of(call).call(call)
+
+    def effect_traits(self, call: IoCall) -> EffectTraits:
+        return effect_traits_of(self._of(call), call)
+
+    async def look_up(self, call: IoCall) -> Json:
+        return await look_up(self._of(call), call)
+
+    def _of(self, call: IoCall) -> Transport:
         factory = self._router.factory_for(call.namespace)
         if id(factory) not in self._made:
             self._made[id(factory)] = factory.make(self._env)
-        return await self._made[id(factory)].call(call)
+        return self._made[id(factory)]
 
 
 def serves(group: str, namespace: str) -> bool:

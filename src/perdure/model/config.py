@@ -185,7 +185,7 @@ def execution_mode_from_json(data: Json) -> ExecutionMode:
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a run is driven. The defaults are a live run, three attempts without delay, one state at a time.
 
-    The last three fields are this engine's; they are left out of the wire form when unset, so that a
+    The last four fields are this engine's; they are left out of the wire form when unset, so that a
     configuration without them has the same id everywhere.
     """
 
@@ -203,6 +203,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Version of the secret detectors by which this run's artifacts are judged; None is 1."""
     replay_of: RunId | None = None
     """In replay, the run whose recorded facts answer; None is the run itself."""
+    timeout: timedelta | None = None
+    """How long the run may take from its start on; then it fails (``run_timeout``). None is no limit."""
 
     def to_json(self) -> Json:
         """The shape of the wire, without the fields that are unset."""
@@ -219,6 +221,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("recovery_limit", "secret_policy", "replay_of"):
             if (value := getattr(self, name)) is not None:
                 data[name] = value
+        if self.timeout is not None:
+            data["timeout"] = duration_to_json(self.timeout)
         return data
 
     @classmethod
@@ -237,6 +241,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
             recovery_limit=wire.recovery_limit,
             secret_policy=wire.secret_policy,
             replay_of=wire.replay_of,
+            timeout=None if wire.timeout is None else duration_from_json(wire.timeout),
         )
 
 
@@ -316,6 +321,7 @@ class _RunConfigWire(msgspec.Struct):
     recovery_limit: int | None = None
     secret_policy: int | None = None
     replay_of: RunId | None = None
+    timeout: Any = None
 
 
 class _RunManifestWire(msgspec.Struct):

@@ -17,6 +17,13 @@ from perdure.model.variants import OpenEnum, only_variant
 
 FACT_RECORDED = "fact_recorded"
 RETRY_SCHEDULED = "retry_scheduled"
+EFFECT_INTENDED = "effect_intended"
+EFFECT_SETTLED = "effect_settled"
+WAIT_STARTED = "wait_started"
+RUN_CANCEL_REQUESTED = "run_cancel_requested"
+RUN_PAUSED = "run_paused"
+RUN_UNPAUSED = "run_unpaused"
+VALUE_PUBLISHED = "value_published"
 ARTIFACT_WRITTEN = "artifact_written"
 OP_BOUNDARY = "op_boundary"
 
@@ -26,12 +33,12 @@ ENGINE_EVENT_NAMES = frozenset(
         "child_run_spawned",
         "child_run_completed",
         RETRY_SCHEDULED,
-        "effect_intended",
-        "effect_settled",
-        "wait_started",
-        "run_cancel_requested",
-        "run_paused",
-        "run_unpaused",
+        EFFECT_INTENDED,
+        EFFECT_SETTLED,
+        WAIT_STARTED,
+        RUN_CANCEL_REQUESTED,
+        RUN_PAUSED,
+        RUN_UNPAUSED,
         "run_continued",
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from perdure.errors import Json, shaped
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind, DomainEvent
-from perdure.model.meta import StateMeta
+from perdure.model.meta import SideEffectKind, StateMeta
 
 
 class IoCall(msgspec.Struct, frozen=True):
@@ -19,17 +20,28 @@ class IoCall(msgspec.Struct, frozen=True):
     With a ``fact_key`` the answer is recorded once and answers every later attempt, resume and replay;
     without one the call goes out every time and is not recorded. ``redact`` asks that secrets in the
     answer become ``[redacted:<detector>]`` before it is recorded, instead of the answer being refused.
+
+    ``effect`` says what the call does to the outside world, where that is not what its state declares.
+    An effect is made once, under an ``idempotency_key``: ``<run>:<state>:<number>`` unless it is given.
     """
 
     namespace: str
     request: Any
     fact_key: str | None = None
     redact: bool = False
+    effect: SideEffectKind | None = None
+    idempotency_key: str | None = None
 
     def to_json(self) -> Json:
-        """``{"namespace", "request", "fact_key"}``, and ``"redact"`` when it is set."""
+        """``{"namespace", "request", "fact_key"}``, and what else is set."""
         data = {"namespace": self.namespace, "request": self.request, "fact_key": self.fact_key}
-        return {**data, "redact": True} if self.redact else data
+        if self.redact:
+            data["redact"] = True
+        if self.effect is not None:
+            data["effect"] = self.effect.value
+        if self.idempotency_key is not None:
+            data["idempotency_key"] = self.idempotency_key
+        return data
 
     @classmethod
     def from_json(cls, data: Json) -> Self:
@@ -51,6 +63,16 @@ class IoResult(msgspec.Struct, frozen=True):
     def from_json(cls, data: Json) -> Self:
         """The answer of its wire form; ``InvalidShapeError`` for anything else."""
         return shaped(data, cls)
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """What somebody told a run: ``value`` is JSON data; ``by`` says who, ``sent_millis`` when."""
+
+    name: str
+    value: Any
+    by: str
+    id: str
+    sent_millis: int
 
 
 class Context(Protocol):
@@ -93,6 +115,28 @@ class IoProvider(Protocol):
     async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
         """The bytes of an artifact that an answer, the context or the input names."""
 
+    async def sleep(self, duration: timedelta, name: str | None = None) -> None:
+        """Wait, durably: a crash neither shortens nor restarts it. ``IoError`` (``wait_invalid``)."""
+
+    async def sleep_until(self, moment: datetime | int, name: str | None = None) -> None:
+        """Wait for a moment: with a time zone, or in milliseconds since 1970."""
+
+    async def wait_signal(
+        self, signal: str, *, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        """The next signal of this name that nobody has taken, or None once ``timeout`` is over.
+
+        A signal that came earlier is there at once. Each is taken once, in the order of arrival.
+        """
+
+    async def wait_any(
+        self, *signals: str, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
+
+    async def heartbeat(self) -> None:
+        """Give a sign of life, which states with a ``heartbeat_timeout`` must."""
+
 
 class Recorder(Protocol):
     """Takes domain events and outputs. They become durable when the attempt ends, however it ends."""
@@ -102,6 +146,9 @@ class Recorder(Protocol):
 
     async def artifact(self, kind: ArtifactKind, data: bytes, meta: Json = None) -> ArtifactId:
         """Keep ``data`` as an artifact, announced by an ``artifact_written`` event with ``meta``."""
+
+    async def publish(self, name: str, value: Json) -> None:
+        """Let outsiders read ``value`` under ``name``, from now on until another takes its place."""
 
 
 class SnapshotPolicy(enum.Enum):

@@ -30,8 +30,10 @@ class DependencyStrategy(enum.Enum):
 class StateMeta(msgspec.Struct, frozen=True):
     """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
 
-    ``timeout`` ends an attempt with ``state_timeout``; None is no limit. ``retry_policy`` takes the
-    place of the run's for this state. Both belong to the code, not to the wire.
+    ``timeout`` ends an attempt with ``state_timeout``; None is no limit. ``heartbeat_timeout`` ends it with
+    ``heartbeat_missed`` when the handler has not called ``io.heartbeat()`` for so long. ``retry_policy``
+    takes the place of the run's for this state. A state with ``on_cancel`` runs when the run is cancelled,
+    and else not. All these belong to the code, not to the wire.
     """
 
     tags: tuple[str, ...] = ()
@@ -41,6 +43,8 @@ class StateMeta(msgspec.Struct, frozen=True):
     depends_on_strategy: DependencyStrategy = DependencyStrategy.LATEST
     timeout: timedelta | None = None
     retry_policy: RetryPolicy | None = None
+    heartbeat_timeout: timedelta | None = None
+    on_cancel: bool = False
 
     def to_json(self) -> Json:
         """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``."""

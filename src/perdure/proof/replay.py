@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from perdure.clock import SystemClock
-from perdure.engine.attempt import Completed, execute
+from perdure.engine.attempt import Failed, Halted, execute
 from perdure.engine.decide import PlannedRun
 from perdure.engine.engine import PlanResolver, read_manifest, read_view
 from perdure.engine.history import RunView
@@ -17,11 +17,10 @@ from perdure.engine.recorder import AttemptRecorder
 from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
-from perdure.io.live import AttemptScope
-from perdure.io.replay import ReplayIo
+from perdure.io.scope import AttemptScope
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import RunPhase
+from perdure.model.events import Event, RunPhase
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
 
@@ -141,10 +140,11 @@ async def _replay_state(
         )
     base = await _snapshot(stores, base_id)
     scope = AttemptScope(source.run_id, state_id, attempt)
-    io = ReplayIo(scope, stores, source.facts, source.run_id, attempt, missing_fact_retryable=False)
-    rec = AttemptRecorder(scope.check, config.event_profile)
+    state = plan.nodes[state_id].state
+    io = source.io(scope, stores, attempt, state.meta(), missing_fact_retryable=False)
+    rec = AttemptRecorder(scope.check, config.event_profile, _write_nothing)
     outcome = await execute(
-        plan.nodes[state_id].state,
+        state,
         StagedContext(base, scope.check),
         io,
         rec,
@@ -152,12 +152,17 @@ async def _replay_state(
         SystemClock(),
         Failpoints(),
     )
-    if not isinstance(outcome, Completed):
+    assert not isinstance(outcome, Halted), "nobody stops a handler that is replayed"
+    if isinstance(outcome, Failed):
         return StateReplay(state_id, attempt, recorded, None, error=outcome.info)
     if outcome.snapshot.id == recorded:
         return StateReplay(state_id, attempt, recorded, recorded)
     differences = _compare((await _snapshot(stores, recorded)).parts, outcome.snapshot.parts)
     return StateReplay(state_id, attempt, recorded, outcome.snapshot.id, differences)
+
+
+async def _write_nothing(events: Sequence[Event]) -> None:
+    """A replay leaves no trace."""
 
 
 async def _snapshot(stores: Stores, snapshot_id: ArtifactId) -> Snapshot:

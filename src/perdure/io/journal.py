@@ -1,0 +1,51 @@
+"""Where an attempt's facts, effects and waits are kept: what IO needs of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from perdure.ids import FactKey
+from perdure.io.effects import Effect
+from perdure.io.facts import Facts
+from perdure.io.waits import Inbox, Wait
+from perdure.model.events import Event
+from perdure.stores.ports import Blob
+
+
+class Journal(Protocol):
+    """The history of the run that an attempt belongs to, and its only way to grow meanwhile."""
+
+    @property
+    def facts(self) -> Facts:
+        """The run's durable facts."""
+
+    @property
+    def effects(self) -> Mapping[str, Effect]:
+        """The run's effects, by key."""
+
+    @property
+    def waits(self) -> Mapping[str, Wait]:
+        """The run's waits that have not ended, by key."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """The signals that have arrived."""
+
+    async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
+        """Bind ``key`` durably, together with what rides along. ``StorageError`` if it was not kept."""
+
+    async def append(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
+        """Make ``events`` durable now, together with what rides along."""
+
+    async def news(self) -> None:
+        """Wait until the history has grown."""
+
+    def ride(self, key: FactKey, payload: Blob) -> None:
+        """Bind ``key`` with the next durable write that must happen anyway."""
+
+    def keep(self, blob: Blob) -> None:
+        """Keep ``blob`` with the next durable write."""
+
+    def check_may_call(self) -> None:
+        """Raise ``ConcurrencyError`` when the owner may no longer act for the run."""

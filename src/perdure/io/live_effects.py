@@ -1,0 +1,198 @@
+"""Effects, in a live attempt: made once, or the run stops and asks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import msgspec
+
+from perdure.clock import Clock
+from perdure.errors import (
+    ErrorCategory,
+    ErrorInfo,
+    IoError,
+    Json,
+    NotAppliedError,
+    PerdureError,
+    StorageError,
+)
+from perdure.ids import FactKey
+from perdure.io.effects import (
+    APPLIED,
+    EFFECT_PREFIX,
+    NOT_APPLIED,
+    Effect,
+    EffectTraits,
+    effect_answer_lost,
+    effect_intended,
+    effect_request_mismatch,
+    effect_settled,
+)
+from perdure.io.facts import fact_event
+from perdure.io.journal import Journal
+from perdure.io.live_waits import LiveWaits
+from perdure.io.port import Transport, look_up
+from perdure.io.scope import AttemptScope
+from perdure.model.events import DomainEvent
+from perdure.model.handler import IoCall
+from perdure.model.meta import SideEffectKind
+from perdure.stores.ports import Blob
+
+Ask = Callable[[Callable[[Transport], Awaitable[Json]]], Awaitable[Json]]
+
+
+class PlannedEffect(msgspec.Struct, frozen=True):
+    """A call that is an effect: with its idempotency key, and the key of the fact that its answer becomes."""
+
+    call: IoCall
+    key: str
+    fact_key: FactKey
+    traits: EffectTraits
+
+
+def is_effect(declared: SideEffectKind | None, of_state: SideEffectKind, traits: EffectTraits) -> bool:
+    """Whether a call changes the world: the call says it, else the transport, else the state.
+
+    ``IoError`` (``effect_not_declared``) where the transport says so, and neither call nor state does.
+    """
+    if declared is not None:
+        return declared is SideEffectKind.APPLY_SIDE_EFFECT
+    applies = of_state is SideEffectKind.APPLY_SIDE_EFFECT
+    if traits.is_effect and not applies:
+        raise IoError.of(
+            "effect_not_declared",
+            "the call changes the world, but its state is not declared to",
+            category=ErrorCategory.PARSING_INPUT,
+        )
+    return applies and traits.is_effect is not False
+
+
+class LiveEffects:
+    """The effects of one attempt."""
+
+    def __init__(self, scope: AttemptScope, journal: Journal, clock: Clock, waits: LiveWaits) -> None:
+        self._scope = scope
+        self._journal = journal
+        self._clock = clock
+        self._waits = waits
+        self._ordinal = 0
+
+    def skip(self, fact_key: FactKey, call: IoCall, request_id: str) -> None:
+        """Take note that ``call`` is answered by a fact: it keeps its place if it is an effect."""
+        for effect in self._journal.effects.values():
+            if effect.fact_key == fact_key:
+                if effect.request_id != request_id:
+                    raise effect_request_mismatch(effect.key)
+                self._ordinal += call.idempotency_key is None
+
+    def plan(self, call: IoCall, traits: EffectTraits) -> PlannedEffect:
+        """Give ``call`` its keys: its own, or those of its place among the attempt's effects."""
+        key = call.idempotency_key
+        if key is None:
+            key = f"{self._scope.run_id}:{self._scope.state_id}:{self._ordinal}"
+            self._ordinal += 1
+        fact_key = FactKey(call.fact_key) if call.fact_key is not None else effect_fact_key(key)
+        return PlannedEffect(msgspec.structs.replace(call, idempotency_key=key), key, fact_key, traits)
+
+    def check_request(self, effect: PlannedEffect, request_id: str) -> None:
+        """Refuse another request under the key of an effect (``effect_request_mismatch``)."""
+        known = self._journal.effects.get(effect.key)
+        if known is not None and known.request_id != request_id:
+            raise effect_request_mismatch(effect.key)
+
+    async def apply(
+        self, effect: PlannedEffect, request_id: str, ask: Ask, payload_of: Callable[[Json], Blob]
+    ) -> Blob:
+        """Make the effect, and record its answer; the answer's payload.
+
+        Raises what the transport raises. Where it is not known what became of the effect, that is
+        retryable if the next attempt can find out; else the run is parked until somebody says it.
+        """
+        known = self._journal.effects.get(effect.key)
+        if known is not None and known.outcome == APPLIED:
+            raise effect_answer_lost(effect.key)
+        if known is None or not known.is_in_doubt:
+            known = Effect(
+                effect.key,
+                effect.fact_key,
+                self._scope.state_id,
+                effect.call.namespace,
+                request_id,
+                self._clock.now_millis(),
+            )
+            await self._append([effect_intended(known)])
+            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+        if self._may_repeat(effect.traits, known):
+            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+        if effect.traits.looks_up:
+            try:
+                return await self._settle(
+                    effect, request_id, ask, payload_of, lambda to: look_up(to, effect.call)
+                )
+            except NotAppliedError:
+                return await self.apply(effect, request_id, ask, payload_of)
+        await self._waits.settlement(effect.key, known.intents)
+        return await self.apply(effect, request_id, ask, payload_of)
+
+    def _may_repeat(self, traits: EffectTraits, known: Effect) -> bool:
+        if not traits.is_idempotent or traits.key_lifetime is None:
+            return traits.is_idempotent
+        age_millis = self._clock.now_millis() - known.intended_millis
+        return age_millis < traits.key_lifetime // timedelta(milliseconds=1)
+
+    async def _settle(
+        self,
+        effect: PlannedEffect,
+        request_id: str,
+        ask: Ask,
+        payload_of: Callable[[Json], Blob],
+        asking: Callable[[Transport], Awaitable[Json]],
+    ) -> Blob:
+        try:
+            answer = await ask(asking)
+        except StorageError:
+            raise
+        except PerdureError as error:
+            self._scope.check()
+            # Whoever refuses a request for its form has not begun with it.
+            if getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT:
+                await self._append([effect_settled(effect.key, NOT_APPLIED)])
+                raise
+            if effect.traits.is_idempotent or effect.traits.looks_up:
+                raise _retryable(error) from error
+            await self._waits.settlement(effect.key, self._journal.effects[effect.key].intents)
+            return await self.apply(effect, request_id, ask, payload_of)
+        try:
+            payload = payload_of(answer)
+        except PerdureError:
+            await self._append([effect_settled(effect.key, APPLIED)])
+            raise
+        await self._append(
+            [
+                effect_settled(effect.key, APPLIED, payload.id),
+                fact_event(effect.fact_key, payload.id, request_id),
+            ],
+            payload,
+        )
+        return payload
+
+    async def _append(self, events: list[DomainEvent], *blobs: Blob) -> None:
+        try:
+            await self._journal.append(events, blobs)
+        except StorageError as error:
+            self._scope.fatal = error
+            raise
+
+
+def effect_fact_key(key: str) -> FactKey:
+    """The key of the fact that an effect's answer becomes, where its call names none."""
+    return FactKey(EFFECT_PREFIX + key)
+
+
+def _retryable(error: PerdureError) -> PerdureError:
+    """The error, for another attempt: what became of the effect can still be found out."""
+    if error.info.retryable:
+        return error
+    info = ErrorInfo(error.info.code, error.info.category, True, error.info.message, error.info.details)
+    return type(error)(info, hint=error.hint)

@@ -1,0 +1,95 @@
+"""Waiting, in a live attempt: in the process for what is near, parked for everything else."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from perdure.clock import Clock
+from perdure.errors import StorageError
+from perdure.ids import ArtifactId
+from perdure.io.journal import Journal
+from perdure.io.scope import AttemptScope
+from perdure.io.waits import EFFECT_IN_DOUBT, NOTHING, SIGNAL, SLEEP, Wait, answer_to, wait_key, wait_started
+from perdure.model.events import DomainEvent
+
+
+class LiveWaits:
+    """The waits of one attempt. A wait that ends further away than ``park_after`` parks the run."""
+
+    def __init__(self, scope: AttemptScope, journal: Journal, clock: Clock, park_after: timedelta) -> None:
+        self._scope = scope
+        self._journal = journal
+        self._clock = clock
+        self._park_after_millis = park_after // timedelta(milliseconds=1)
+        self._ordinal = 0
+
+    async def sleep_until(self, due_millis: int | None, name: str | None, after_millis: int = 0) -> None:
+        """Wait for a moment; without ``due_millis`` for ``after_millis`` from now on, once begun."""
+        due = self._clock.now_millis() + after_millis if due_millis is None else due_millis
+        await self._end_of(self._wait(name, SLEEP, due))
+
+    async def signal(self, names: tuple[str, ...], name: str | None, limit_millis: int | None) -> ArtifactId:
+        """Wait for the first signal of these names; the payload's id, that of null if time ran out."""
+        until = None if limit_millis is None else self._clock.now_millis() + limit_millis
+        return await self._end_of(self._wait(name, SIGNAL, until, names))
+
+    async def settlement(self, effect_key: str, intents: int) -> None:
+        """Wait until somebody says what became of an effect in doubt."""
+        name = f"{EFFECT_IN_DOUBT}:{effect_key}#{intents}"
+        await self._end_of(self._wait(name, EFFECT_IN_DOUBT, None, (), effect_key))
+
+    def _wait(
+        self,
+        name: str | None,
+        kind: str,
+        until_millis: int | None,
+        signals: tuple[str, ...] = (),
+        effect: str | None = None,
+    ) -> Wait:
+        """The wait as it was begun first, by this attempt or an earlier one, else a new one."""
+        self._scope.check()
+        if name is None:
+            key = wait_key(self._scope.state_id, self._ordinal)
+            self._ordinal += 1
+        else:
+            key = wait_key(self._scope.state_id, name)
+        begun = self._journal.waits.get(key)
+        if begun is not None:
+            until_millis = begun.until_millis
+        return Wait(self._scope.state_id, self._scope.attempt, key, kind, until_millis, signals, effect)
+
+    async def _end_of(self, wait: Wait) -> ArtifactId:
+        journal = self._journal
+        while True:
+            self._scope.check()
+            bound = journal.facts.get(wait.key)
+            if bound is not None:
+                return bound.payload_id
+            now = self._clock.now_millis()
+            begins = [] if journal.waits.get(wait.key) == wait else [wait_started(wait)]
+            answer = answer_to(wait, journal.inbox, journal.effects, now)
+            if answer is not None:
+                await self._append([*begins, answer])
+            elif wait.until_millis is None or wait.until_millis - now > self._park_after_millis:
+                await self._scope.park(wait)
+            elif begins:
+                await self._append(begins)
+            else:
+                await self._until_due_or_news(wait.until_millis)
+
+    async def _append(self, events: list[DomainEvent]) -> None:
+        try:
+            await self._journal.append(events, [NOTHING])
+        except StorageError as error:
+            self._scope.fatal = error
+            raise
+
+    async def _until_due_or_news(self, due_millis: int) -> None:
+        due = asyncio.ensure_future(self._clock.sleep_until(due_millis))
+        news = asyncio.ensure_future(self._journal.news())
+        try:
+            await asyncio.wait({due, news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            news.cancel()

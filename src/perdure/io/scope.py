@@ -1,0 +1,121 @@
+"""The life of one attempt, and the ways in which it is stopped from outside its handler."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from datetime import timedelta
+
+from perdure.errors import IoError
+from perdure.ids import RunId, StateId
+from perdure.io.waits import Wait
+
+
+class Stopped(enum.Enum):
+    """Why a handler was stopped before it had ended."""
+
+    PARKED = "parked"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+    STALE = "stale"
+
+
+class AttemptScope:
+    """Everything handed to a handler stops working when its attempt is over.
+
+    Made in the task that runs the handler.
+    """
+
+    def __init__(self, run_id: RunId, state_id: StateId, attempt: int) -> None:
+        self.run_id = run_id
+        self.state_id = state_id
+        self.attempt = attempt
+        self.fatal: BaseException | None = None
+        """An error that ends the stint whatever the handler makes of it."""
+        self.stopped: Stopped | None = None
+        self.cancellations = 0
+        """How often the handler's task was cancelled because of that."""
+        self.parking: dict[str, Wait] = {}
+        """The waits for whose end the handler would have to stay in memory."""
+        self._closed = False
+        self._calls = 0
+        self._idle: asyncio.Event | None = None
+        self._task = asyncio.current_task()
+
+    def check(self) -> None:
+        """Raise ``IoError`` (``attempt_closed``) once the attempt is over."""
+        if self._closed:
+            raise IoError.of(
+                "attempt_closed",
+                "the attempt is over; what it left running can do nothing more",
+                details={"state_id": self.state_id, "attempt": self.attempt},
+            )
+        if self.fatal is not None:
+            raise self.fatal
+
+    def close(self) -> None:
+        """End the attempt for its handler."""
+        self._closed = True
+
+    def stop(self, why: Stopped) -> None:
+        """Cancel the handler's task. Only who is cancelled may still use what it was handed, to clean up.
+
+        The first reason counts, but what is being cancelled may be terminated.
+        """
+        if self._closed or self.stopped not in (None, Stopped.CANCELLED) or self.stopped is why:
+            return
+        self.stopped = why
+        self._closed = why is not Stopped.CANCELLED
+        if self._task is not None:
+            self.cancellations += 1
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        """A call is under way: the attempt is not to be parked meanwhile."""
+        self._calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if self._idle is not None and not self._calls:
+            self._idle.set()
+
+    async def park(self, wait: Wait) -> None:
+        """Have the attempt parked until ``wait`` is over, when no call is under way; never returns."""
+        self.parking[wait.key] = wait
+        await self._quiet()
+        self.stop(Stopped.PARKED)
+        await asyncio.get_running_loop().create_future()
+
+    async def _quiet(self) -> None:
+        # What a call's answer leads to comes in the next turns of the loop.
+        turns = 0
+        while turns < 3:
+            if self._calls:
+                self._idle = asyncio.Event()
+                await self._idle.wait()
+                turns = 0
+            await asyncio.sleep(0)
+            turns += 1
+
+
+class Pulse:
+    """Stops a handler that gives no sign of life for ``limit``; None is no limit."""
+
+    def __init__(self, scope: AttemptScope, limit: timedelta | None) -> None:
+        self._scope = scope
+        self._limit = limit
+        self._timer: asyncio.TimerHandle | None = None
+        self.beat()
+
+    def beat(self) -> None:
+        """Take note of a sign of life."""
+        self.end()
+        if self._limit is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._limit.total_seconds(), self._scope.stop, Stopped.STALE)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

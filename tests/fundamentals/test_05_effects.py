@@ -1,0 +1,362 @@
+"""Effects: calls that change the world are made once, or the run stops and asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from perdure import (
+    Context,
+    EffectTraits,
+    Engine,
+    Failpoints,
+    FixedBackoff,
+    IoCall,
+    IoError,
+    IoMode,
+    IoProvider,
+    NotAppliedError,
+    Recorder,
+    RetryPolicy,
+    RunConfig,
+    RunPhase,
+    SideEffectKind,
+    StateMeta,
+    Stores,
+    TransportEnv,
+    TransportError,
+)
+from perdure.engine.engine import read_view
+from perdure.engine.letters import ResolveLetter
+from perdure.errors import Json
+from perdure.stores.memory import memory_stores
+from perdure.testing import FakeClock
+from tests.support import FixedResolver, Scripted, plan_of, start_run, stream
+
+APPLIES = StateMeta(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay")
+EFFECT = ["effect_intended", "effect_settled", "fact_recorded"]
+
+
+class Bank:
+    """Pays. Each call is counted by its idempotency key; ``behave`` says how the call ends."""
+
+    namespace_group = "bank"
+
+    def __init__(
+        self, traits: EffectTraits | None = None, behave: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self.traits = traits or EffectTraits()
+        self.behave = behave
+        self.calls: Counter[str | None] = Counter()
+        self.paid: dict[str | None, Json] = {}
+        self.looked_up = 0
+
+    def make(self, env: TransportEnv) -> Bank:
+        return self
+
+    def effect_traits(self, call: IoCall) -> EffectTraits:
+        return self.traits
+
+    async def call(self, call: IoCall) -> Json:
+        self.calls[call.idempotency_key] += 1
+        if call.request.get("kind") == "balance":
+            return 100
+        self.behave(self.calls.total())
+        self.paid.setdefault(call.idempotency_key, {"receipt": len(self.paid) + 1})
+        return self.paid[call.idempotency_key]
+
+    async def look_up(self, call: IoCall) -> Json:
+        self.looked_up += 1
+        if call.idempotency_key not in self.paid:
+            raise NotAppliedError.of("not_paid", "nothing of this key was paid")
+        return self.paid[call.idempotency_key]
+
+
+async def pay(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    """Pay seven."""
+    ctx.write("receipt", (await io.call(IoCall("bank", {"amount": 7}))).response)
+
+
+class One:
+    """A run of one state that pays, over memory."""
+
+    def __init__(self, bank: Bank, handler: Any = pay, meta: StateMeta = APPLIES, attempts: int = 3) -> None:
+        self.clock = FakeClock()
+        self.bank = bank
+        self.plan = plan_of(("a", Scripted(handler, meta)))
+        self.config = RunConfig(retry_policy=RetryPolicy(attempts, FixedBackoff(timedelta(seconds=1))))
+        self.stores = memory_stores(clock=self.clock)
+
+    def engine(self, *failpoints: str) -> Engine:
+        return Engine(FixedResolver(self.plan), self.bank, Failpoints.parse(failpoints), self.clock)
+
+    async def start(self, *failpoints: str) -> Any:
+        self.result = await self.engine(*failpoints).start(
+            self.stores, await start_run(self.stores, self.plan, self.config)
+        )
+        return self.result
+
+    async def resume(self) -> Any:
+        self.result = await self.engine().resume(self.stores, self.result.run_id)
+        return self.result
+
+    async def story(self) -> list[str]:
+        return await stream(self.stores, self.result)
+
+
+def drops(*numbers: int) -> Callable[[int], None]:
+    """Calls of these numbers end without an answer, before anything happened."""
+
+    def behave(number: int) -> None:
+        if number in numbers:
+            raise TransportError.of("line_dropped", "no answer came")
+
+    return behave
+
+
+async def test_an_effect_is_written_down_before_it_is_made_and_after() -> None:
+    """Two commits; the answer is a fact like any other. The key names the run, the state and the place."""
+    one = One(Bank())
+    commits: list[int] = []
+    one.engine = lambda *_: Engine(  # type: ignore[method-assign]  # this once with an observer
+        FixedResolver(one.plan),
+        one.bank,
+        clock=one.clock,
+        observer=lambda _, events: commits.append(len(events)),
+    )
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert await one.story() == ["started", "entered a 0", *EFFECT, "completed a", "run Completed"]
+    assert commits == [2, 1, 2, 2]
+    assert one.bank.calls == {f"{one.result.run_id}:m.main.a:0": 1}
+
+
+async def test_reads_of_the_same_state_are_no_effects() -> None:
+    """The call says so, or the transport does; the state only says what it may do."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.call(
+            IoCall("bank", {"kind": "balance"}, fact_key="balance", effect=SideEffectKind.READ_ONLY_IO)
+        )
+        await pay(ctx, io, rec)
+
+    one = One(Bank(), handler)
+    await one.start()
+    assert (await one.story())[2:6] == ["fact_recorded", *EFFECT]
+
+
+async def test_a_call_may_say_by_itself_that_it_is_an_effect() -> None:
+    """Then its state need not, and the call may have a key of its own."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        call = IoCall(
+            "bank",
+            {"amount": 7},
+            fact_key="paid",
+            effect=SideEffectKind.APPLY_SIDE_EFFECT,
+            idempotency_key="invoice-17",
+        )
+        assert (await io.call(call)).response == (await io.call(call)).response
+
+    one = One(Bank(), handler, StateMeta())
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert one.bank.calls == {"invoice-17": 1}
+
+
+async def test_a_transport_that_changes_the_world_must_be_declared() -> None:
+    """Nothing is sent from a state that says it is pure."""
+    one = One(Bank(EffectTraits(is_effect=True)), meta=StateMeta())
+    assert (await one.start()).phase is RunPhase.FAILED
+    assert (await one.story())[2:] == ["failed a effect_not_declared", "run Failed"]
+    assert not one.bank.calls
+
+
+@pytest.mark.parametrize("crash", ["transport.before:1", "transport.after:1", "commit.before:3"])
+async def test_after_a_crash_an_idempotent_effect_is_made_again_with_its_key(crash: str) -> None:
+    """The server sees the same key, and pays once."""
+    one = One(Bank(EffectTraits(is_idempotent=True)))
+    await one.start(f"{crash}=stop")
+    assert (await one.resume()).phase is RunPhase.COMPLETED
+    assert list(one.bank.paid.values()) == [{"receipt": 1}]
+    assert len(one.bank.calls) == 1
+    assert "effect_intended" not in (await one.story())[4:]
+
+
+async def test_a_key_that_the_server_has_forgotten_is_not_used_again() -> None:
+    """Past its lifetime the same key would pay a second time; the run asks."""
+    one = One(Bank(EffectTraits(is_idempotent=True, key_lifetime=timedelta(hours=24))))
+    await one.start("transport.after:1=stop")
+    one.clock.advance(24 * 3600 * 1000)
+    assert (await one.resume()).waiting_for.startswith("effect_in_doubt ")
+    assert one.bank.calls.total() == 1
+
+
+async def test_a_transport_that_can_look_it_up_is_asked() -> None:
+    """What was paid is recorded, what was not is paid."""
+    for crash, calls in [("transport.before:1", 1), ("transport.after:1", 1)]:
+        one = One(Bank(EffectTraits(looks_up=True)))
+        await one.start(f"{crash}=stop")
+        assert (await one.resume()).phase is RunPhase.COMPLETED, crash
+        assert (one.bank.looked_up, one.bank.calls.total()) == (1, calls)
+
+
+@pytest.mark.parametrize("crash", ["transport.before:1", "transport.after:1", "commit.before:3"])
+async def test_otherwise_the_run_waits_until_somebody_says_what_happened(crash: str) -> None:
+    """It is never made blindly twice; what is said is recorded, with who and why."""
+    one = One(Bank())
+    await one.start(f"{crash}=stop")
+    calls = one.bank.calls.total()
+    parked = await one.resume()
+    assert parked.phase is RunPhase.RUNNING
+    key = f"{parked.run_id}:m.main.a:0"
+    assert parked.waiting_for == f"effect_in_doubt {key}"
+    assert [effect.key for effect in (await read_view(one.stores, parked.run_id)).in_doubt] == [key]
+    assert (await one.resume()).waiting_for == parked.waiting_for
+
+    told = ResolveLetter(key, True, {"receipt": 99}, "ann", "it is on the statement")
+    await one.engine().send(one.stores, parked.run_id, told, "a")
+    done = await one.resume()
+    assert done.phase is RunPhase.COMPLETED
+    assert one.bank.calls.total() == calls
+    settled = [
+        envelope.event.payload  # type: ignore[union-attr]  # a domain event
+        for envelope in await one.stores.events.read_range(done.run_id, 1)
+        if getattr(envelope.event, "name", "") == "effect_settled"
+    ]
+    assert [(each["outcome"], each["by"], each["why"]) for each in settled] == [
+        ("applied", "ann", "it is on the statement")
+    ]
+
+
+async def test_what_did_not_happen_is_done() -> None:
+    """Somebody says that it did not: it is made now, and may come to be in doubt again."""
+    one = One(Bank(behave=drops(1, 2)))
+    parked = await one.start()
+    assert await one.story() == ["started", "entered a 0", "effect_intended", "wait_started"]
+    key = f"{parked.run_id}:m.main.a:0"
+    for number in (1, 2):
+        assert parked.waiting_for == f"effect_in_doubt {key}"
+        assert one.bank.calls.total() == number
+        told = ResolveLetter(key, False, None, "ann", "nothing on the statement")
+        await one.engine().send(one.stores, parked.run_id, told, f"letter {number}")
+        parked = await one.resume()
+    assert parked.phase is RunPhase.COMPLETED
+    assert one.bank.calls == {key: 3}
+    assert len(one.bank.paid) == 1
+
+
+async def test_only_a_transport_that_knows_that_nothing_happened_is_asked_again() -> None:
+    """The attempt fails, and the next one makes the effect anew."""
+
+    def behave(number: int) -> None:
+        if number == 1:
+            raise NotAppliedError.of("bank_closed", "come back later", retryable=True)
+
+    one = One(Bank(behave=behave))
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert await one.story() == [
+        "started",
+        "entered a 0",
+        "effect_intended",
+        "effect_settled",
+        "failed a bank_closed",
+        "retry_scheduled",
+        "entered a 1",
+        *EFFECT,
+        "completed a",
+        "run Completed",
+    ]
+
+
+async def test_without_an_answer_an_idempotent_effect_is_retried_as_the_policy_says() -> None:
+    """Also where the transport's error says nothing of trying again."""
+    one = One(Bank(EffectTraits(is_idempotent=True), drops(1, 2)))
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert one.bank.calls == {f"{one.result.run_id}:m.main.a:0": 3}
+    assert (await one.story()).count("effect_intended") == 1
+
+
+async def test_a_time_out_leaves_an_effect_in_doubt() -> None:
+    """The state is tried again, and meets the effect that nobody knows about."""
+    meta = StateMeta(
+        side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay", timeout=timedelta(seconds=0.01)
+    )
+
+    class Slow(Bank):
+        async def call(self, call: IoCall) -> Json:
+            await super().call(call)
+            return await asyncio.get_running_loop().create_future()
+
+    one = One(Slow(), meta=meta)
+    one.config = RunConfig(retry_policy=RetryPolicy(3, FixedBackoff()))
+    parked = await one.start()
+    assert parked.phase is RunPhase.RUNNING
+    assert parked.waiting_for.startswith("effect_in_doubt ")
+    assert one.bank.calls.total() == 1
+
+
+async def test_an_effect_s_answer_that_may_not_be_written_is_lost_and_the_effect_is_not_made_again() -> None:
+    """It has happened; saying that nobody knows would be a lie."""
+
+    class Odd(Bank):
+        async def call(self, call: IoCall) -> Json:
+            await super().call(call)
+            return 1.5
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        with pytest.raises(IoError, match="fact_payload_not_canonical"):
+            await pay(ctx, io, rec)
+        raise TransportError.of("again", "once more", retryable=True)
+
+    one = One(Odd(), handler, attempts=2)
+    await one.start()
+    assert one.bank.calls.total() == 1
+    assert "effect_settled" in await one.story()
+
+
+async def test_another_request_under_the_key_is_refused() -> None:
+    """The code has changed, or is not deterministic."""
+    amounts = iter([7, 8])
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.call(IoCall("bank", {"amount": next(amounts)}, idempotency_key="k"))
+        raise TransportError.of("again", "once more", retryable=True)
+
+    one = One(Bank(), handler, attempts=2)
+    await one.start()
+    assert "failed a effect_request_mismatch" in await one.story()
+    assert one.bank.calls.total() == 1
+
+
+async def test_two_effects_of_one_state_keep_their_places_when_it_is_run_again() -> None:
+    """The first is answered by its fact, and the second is still the second."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.call(IoCall("bank", {"amount": 1}, fact_key="first"))
+        await io.call(IoCall("bank", {"amount": 2}))
+
+    one = One(Bank(EffectTraits(is_idempotent=True), drops(2)), handler)
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    run_id = one.result.run_id
+    assert one.bank.calls == {f"{run_id}:m.main.a:0": 1, f"{run_id}:m.main.a:1": 2}
+
+
+async def test_replay_keeps_what_was_answered_and_what_was_said() -> None:
+    """Nothing outside is reached; the same context comes out."""
+    one = One(Bank())
+    await one.start("transport.after:1=stop")
+    parked = await one.resume()
+    told = ResolveLetter(f"{parked.run_id}:m.main.a:0", True, {"receipt": 99}, "ann", "seen")
+    await one.engine().send(one.stores, parked.run_id, told, "a")
+    done = await one.resume()
+    config = RunConfig(io_mode=IoMode.REPLAY, replay_of=done.run_id, retry_policy=one.config.retry_policy)
+    again = await Engine(FixedResolver(one.plan)).start(
+        one.stores, await start_run(one.stores, one.plan, config)
+    )
+    assert again.phase is RunPhase.COMPLETED
+    assert again.final_snapshot_id == done.final_snapshot_id
+    assert isinstance(one.stores, Stores)
