@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,9 @@ def http_transport(
     *,
     limit_bytes: int = HTTP_BODY_BYTES,
     inline_bytes: int = INLINE_BYTES,
+    idempotency_header: str = "Idempotency-Key",
+    key_lifetime: timedelta = timedelta(hours=24),
+    keyed_hosts: Iterable[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> HttpTransportFactory:
     """The ``http`` transport, for these hosts or for all; see ``perdure.adapters.transports.http``.
@@ -52,7 +56,13 @@ def http_transport(
     from perdure.adapters.transports.http import HttpTransportFactory
 
     return HttpTransportFactory(
-        allowed_hosts, limit_bytes=limit_bytes, inline_bytes=inline_bytes, options=options
+        allowed_hosts,
+        limit_bytes=limit_bytes,
+        inline_bytes=inline_bytes,
+        idempotency_header=idempotency_header,
+        key_lifetime=key_lifetime,
+        keyed_hosts=keyed_hosts,
+        options=options,
     )
 
 

@@ -10,7 +10,7 @@ from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
 
 from perdure import __version__
-from perdure.cli import demo, driving, keeping, looking, ops
+from perdure.cli import demo, driving, keeping, looking, ops, telling
 from perdure.cli.output import (
     EXIT_COMPLETED,
     EXIT_INTERRUPTED,
@@ -30,7 +30,7 @@ cli = CommandApp(
     result_action="return_value",
     default_parameter=Parameter(show_default=False, negative_iterable=()),
 )
-run = CommandApp(name="run", help="Start, resume, replay and look at runs.")
+run = CommandApp(name="run", help="Start, resume, replay, stop and look at runs.")
 op = CommandApp(name="op", help="Look at operations and check them.")
 artifact = CommandApp(name="artifact", help="Read what runs have written.")
 store = CommandApp(name="store", help="Make, migrate and measure stores.")
@@ -38,6 +38,7 @@ for part in (run, op, artifact, store):
     cli.command(part)
 driving.add_to(run, cli)
 looking.add_to(run)
+telling.add_to(run)
 ops.add_to(op)
 keeping.add_to(store, artifact)
 cli.command(demo.demo)

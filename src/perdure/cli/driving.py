@@ -31,10 +31,12 @@ from perdure.cli.output import (
     EXIT_INTERRUPTED,
     Output,
     UsageError,
+    visible,
+    when,
 )
 from perdure.cli.progress import Progress
 from perdure.engine.engine import Engine, RunResult, StartRun
-from perdure.errors import Json, RunError
+from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId
 from perdure.model.config import RetryPolicy, RunConfig
@@ -150,7 +152,7 @@ def worker(
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
-    """Drive every unfinished run that nobody owns, until stopped.
+    """Drive every unfinished run that is due and that nobody owns, until stopped.
 
     perdure worker --app shop:app
 
@@ -169,11 +171,14 @@ def worker(
 
     async def finish(client: Client, run_id: RunId) -> None:
         try:
-            phase = (await client.wait(run_id)).phase
-        except RunError:
+            result = await client.drive_result(run_id)
+        except PerdureError:
             return
-        counts["completed" if phase is RunPhase.COMPLETED else "failed"] += 1
-        output.line(f"run {run_id} {phase.value.lower()}")
+        if result.waiting_for is not None:
+            output.line(f"run {run_id} waits for {visible(result.waiting_for)}")
+            return
+        counts["completed" if result.phase is RunPhase.COMPLETED else "failed"] += 1
+        output.line(f"run {run_id} {result.phase.value.lower()}")
 
     async def body() -> None:
         _stop_on_sigterm()
@@ -186,12 +191,13 @@ def worker(
                     for run_id in await client.recover():
                         output.line(f"run {run_id} taken up")
                         following.add(asyncio.create_task(finish(client, run_id)))
+                    seconds = await client.seconds_until_due(poll_seconds)
                     if following:
-                        _, following = await asyncio.wait(following, timeout=poll_seconds)
+                        _, following = await asyncio.wait(following, timeout=seconds)
                     elif until_idle:
                         return
                     else:
-                        await asyncio.sleep(poll_seconds)
+                        await asyncio.sleep(seconds)
             finally:
                 await client.aclose()
 
@@ -252,6 +258,11 @@ def _drive(
     else:
         for name, value in exports.items():
             output.line(f"{name}: {shown(value)}")
+        if result.waiting_for is not None:
+            until = "" if result.due_millis is None else f", until {when(result.due_millis)} UTC at most"
+            output.line(f"run {run_id} waits for {visible(result.waiting_for)}{until}")
+            output.line(f"a worker goes on with it: {_command('worker', common, source)}")
+            return EXIT_COMPLETED
         output.line(f"run {short} {result.phase.value.lower()}; see it with: perdure run status {short}")
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
 

@@ -79,6 +79,17 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         output.line(f"labels   {visible(labels)}")
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
     output.line(f"events   {data['events']}, of them {data['facts']} facts")
+    if data["waiting_for"]:
+        output.line(f"waits    for {visible(data['waiting_for'])}")
+    for word in ("pause", "stop"):
+        if data[word]:
+            output.line(f"{word:8} {visible(data[word]['by'])}: {visible(data[word]['reason'])}")
+    for each in data["effects_in_doubt"]:
+        output.line(f"in doubt {visible(each['key'])}, since {when(each['intended_millis'])} UTC")
+    for name, value in data["values"].items():
+        output.line(f"value    {visible(name)}: {visible(shown(value))}")
+    if data["letters_unread"]:
+        output.line(f"letters  {data['letters_unread']} unread")
     output.table(
         ["state", "status", "attempts", "error"],
         [
@@ -97,7 +108,12 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
 
 
 def list_runs(
-    *, phase: str | None = None, label: tuple[str, ...] = (), limit: int = 50, common: Common = COMMON
+    *,
+    phase: str | None = None,
+    label: tuple[str, ...] = (),
+    in_doubt: Annotated[bool, Parameter(negative=())] = False,
+    limit: int = 50,
+    common: Common = COMMON,
 ) -> int:
     """List runs, the newest first.
 
@@ -109,6 +125,8 @@ def list_runs(
         Only runs in this phase: running, completed, failed or cancelled.
     label
         Only runs with this label, name=value; may be given several times.
+    in_doubt
+        Only runs with effects of which nobody knows what became of them.
     limit
         At most so many.
     """
@@ -118,7 +136,7 @@ def list_runs(
     labels = label_arguments(label)
 
     async def read(stores: Stores) -> list[RunSummary]:
-        return await list_summaries(stores, phase=wanted, labels=labels, limit=limit)
+        return await list_summaries(stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt)
 
     found = reading(common, read)
     output = Output(as_json=common.json)
@@ -128,7 +146,7 @@ def list_runs(
         output.line("no runs")
     else:
         output.table(
-            ["run", "op", "phase", "states", "started (UTC)", "labels"],
+            ["run", "op", "phase", "states", "started (UTC)", "labels", "waits for"],
             [
                 [
                     each.run_id[:SHOWN_ID_CHARACTERS],
@@ -137,6 +155,7 @@ def list_runs(
                     each.states_completed,
                     when(each.started_millis),
                     " ".join(f"{name}={value}" for name, value in sorted(each.labels.items())),
+                    each.waiting_for or "",
                 ]
                 for each in found
             ],

@@ -103,6 +103,23 @@ class RunView(msgspec.Struct):
         """The effects of which nobody knows what became."""
         return [effect for effect in self.effects.values() if effect.is_in_doubt]
 
+    @property
+    def waiting_for(self) -> str | None:
+        """What an unfinished run waits for, in words; None if it waits for nothing that is known of."""
+        if self.ended is not None:
+            return None
+        if self.pause is not None and self.cancel is None:
+            return "being unpaused"
+        waits = [str(wait) for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)]
+        if waits:
+            return ", ".join(waits)
+        retries = [
+            state_id
+            for state_id, progress in self.states.items()
+            if progress.retry_due_millis is not None and state_id not in self.completed
+        ]
+        return "retry" if retries and not self.open_attempts else None
+
     def waits_of(self, attempt: OpenAttempt) -> list[Wait]:
         """The waits that ``attempt`` has begun, or begun again, and that have not ended."""
         return [

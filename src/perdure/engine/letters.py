@@ -32,6 +32,9 @@ POLL_SECONDS = 0.25
 """How often a process looks for letters to the runs that it drives."""
 
 
+StopWord = Literal["cancel", "terminate", "pause", "unpause"]
+
+
 class SignalLetter(msgspec.Struct, frozen=True, tag="signal", tag_field="kind"):
     """Tells a run a value, under a name."""
 
@@ -43,7 +46,7 @@ class SignalLetter(msgspec.Struct, frozen=True, tag="signal", tag_field="kind"):
 class StopLetter(msgspec.Struct, frozen=True, tag="stop", tag_field="kind"):
     """Asks a run to be cancelled, terminated, paused or unpaused."""
 
-    how: Literal["cancel", "terminate", "pause", "unpause"]
+    how: StopWord
     by: str
     reason: str
 

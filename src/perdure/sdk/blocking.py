@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 from perdure.engine.engine import RunResult
 from perdure.errors import Json, RunError
 from perdure.ids import RunId
+from perdure.io.effects import Effect
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport
@@ -188,6 +189,42 @@ class BlockingRun(Generic[Out]):
     def replay(self) -> ReplayReport:
         """Execute the states that completed again, from the recorded facts alone, and compare."""
         return self._thread.wait(self._run.replay())
+
+    def signal(self, name: str, value: Json = None, **options: Any) -> bool:
+        """Tell the run ``value`` under ``name``."""
+        return self._thread.wait(self._run.signal(name, value, **options))
+
+    def cancel(self, reason: str, **options: Any) -> None:
+        """Have the run stopped."""
+        self._thread.wait(self._run.cancel(reason, **options))
+
+    def terminate(self, reason: str, **options: Any) -> None:
+        """Have the run ended without any cleaning up."""
+        self._thread.wait(self._run.terminate(reason, **options))
+
+    def pause(self, reason: str, **options: Any) -> None:
+        """Have the run stand still before its next state."""
+        self._thread.wait(self._run.pause(reason, **options))
+
+    def unpause(self, reason: str = "", **options: Any) -> None:
+        """Have a paused run go on."""
+        self._thread.wait(self._run.unpause(reason, **options))
+
+    def in_doubt(self) -> builtins.list[Effect]:
+        """The effects of which nobody knows what became of them."""
+        return self._thread.wait(self._run.in_doubt())
+
+    def effect_happened(self, key: str, answer: Json, *, by: str, why: str, **options: Any) -> None:
+        """Say that an effect in doubt was made, and what its answer is."""
+        self._thread.wait(self._run.effect_happened(key, answer, by=by, why=why, **options))
+
+    def effect_did_not_happen(self, key: str, *, by: str, why: str, **options: Any) -> None:
+        """Say that an effect in doubt was not made."""
+        self._thread.wait(self._run.effect_did_not_happen(key, by=by, why=why, **options))
+
+    def values(self) -> dict[str, Json]:
+        """What the run's handlers published last under each name."""
+        return self._thread.wait(self._run.values())
 
     def events(self, after: int = 0) -> Iterator[EventEnvelope]:
         """The run's events as they are written, until it has ended."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from perdure.errors import Json
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind, DomainEvent
-from perdure.model.handler import IoCall, IoProvider, IoResult, Recorder
+from perdure.model.handler import IoCall, IoProvider, IoResult, Recorder, Signal
 
 T = TypeVar("T")
 
@@ -57,6 +58,30 @@ class BlockingIo(_Facade):
         """The bytes of an artifact that an answer, the context or the input names."""
         return self._wait(self._io.read_artifact(artifact_id))
 
+    def sleep(self, duration: timedelta, name: str | None = None) -> None:
+        """Wait, durably."""
+        self._wait(self._io.sleep(duration, name))
+
+    def sleep_until(self, moment: datetime | int, name: str | None = None) -> None:
+        """Wait for a moment: with a time zone, or in milliseconds since 1970."""
+        self._wait(self._io.sleep_until(moment, name))
+
+    def wait_signal(
+        self, signal: str, *, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        """The next signal of this name that nobody has taken, or None once ``timeout`` is over."""
+        return self._wait(self._io.wait_signal(signal, timeout=timeout, name=name))
+
+    def wait_any(
+        self, *signals: str, timeout: timedelta | None = None, name: str | None = None
+    ) -> Signal | None:
+        """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
+        return self._wait(self._io.wait_any(*signals, timeout=timeout, name=name))
+
+    def heartbeat(self) -> None:
+        """Give a sign of life, which states with a ``heartbeat_timeout`` must."""
+        self._wait(self._io.heartbeat())
+
 
 class BlockingRecorder(_Facade):
     """``Recorder`` for a function that is not ``async``."""
@@ -72,3 +97,7 @@ class BlockingRecorder(_Facade):
     def artifact(self, kind: ArtifactKind, data: bytes, meta: Json = None) -> ArtifactId:
         """Keep ``data`` as an artifact."""
         return self._wait(self._rec.artifact(kind, data, meta))
+
+    def publish(self, name: str, value: Json) -> None:
+        """Let outsiders read ``value`` under ``name``."""
+        self._wait(self._rec.publish(name, value))

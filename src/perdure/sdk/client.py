@@ -6,13 +6,23 @@ import asyncio
 import builtins
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from perdure.clock import Clock
-from perdure.engine.engine import Engine, RunResult, StartRun, read_view
-from perdure.errors import Json, NotFoundError, PerdureError
+from perdure.clock import Clock, SystemClock
+from perdure.engine.engine import PARK_AFTER, Engine, RunResult, StartRun, read_view
+from perdure.engine.letters import AnyLetter, StopLetter
+from perdure.errors import (
+    ConcurrencyError,
+    InvalidPlanError,
+    Json,
+    NotFoundError,
+    PerdureError,
+    StorageError,
+)
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
@@ -23,7 +33,6 @@ from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.reading import (
     RunSummary,
-    all_runs,
     client_closed,
     existing_events,
     find_run,
@@ -43,6 +52,7 @@ Out = TypeVar("Out")
 POLL_SECONDS = 0.25
 """How often a run that another process drives is looked at."""
 RECOVERIES_AT_ONCE = 100
+RECOVERIES_MAX = 1000
 
 
 class Client:
@@ -52,23 +62,36 @@ class Client:
     """
 
     def __init__(
-        self, stores: Stores, app: App, *, clock: Clock | None = None, closes_stores: bool = False
+        self,
+        stores: Stores,
+        app: App,
+        *,
+        clock: Clock | None = None,
+        closes_stores: bool = False,
+        park_after: timedelta = PARK_AFTER,
     ) -> None:
         self.stores = stores
         self.app = app
         self._closes_stores = closes_stores
+        self._clock = clock or SystemClock()
+        self._parked: dict[RunId, int | None] = {}
+        """Runs that were driven here until they had to wait, and when they are due."""
+        self._waking: asyncio.Task[None] | None = None
+        self._mail = asyncio.Event()
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
-            clock=clock,
+            clock=self._clock,
             observer=self._observe,
             secrets=app.secrets,
+            park_after=park_after,
         )
         self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
         self._changed: dict[RunId, asyncio.Event] = {}
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
         self._is_closed = False
+        self._recovers = False
         self._slots = asyncio.Semaphore(RECOVERIES_AT_ONCE)
 
     @overload
@@ -161,24 +184,63 @@ class Client:
         return run
 
     async def recover(self) -> builtins.list[RunId]:
-        """Drive on every unfinished run that nobody owns; returns those that were taken up.
+        """Drive on every unfinished run that is due and that nobody owns; returns those that were taken up.
 
         A run that cannot be driven here (its operation is not in the app, its history is damaged) is left
-        alone for as long as this client lives.
+        alone for as long as this client lives. At most :data:`RECOVERIES_MAX` are taken up; call it again
+        for more.
         """
+        limit = RECOVERIES_MAX + len(self._failures) + len(self._driven)
         found = [
             run_id
-            async for run_id in all_runs(self.stores, unfinished=True)
+            for run_id in await self.stores.agenda.due_runs(limit)
             if run_id not in self._driven and run_id not in self._failures
         ]
         for run_id in found:
             self._drive(run_id, self._recover_one(run_id))
         return found
 
+    async def drive_result(self, run_id: RunId) -> RunResult:
+        """How the run's driving here ends: with the run, or with what it waits for. Raises what stopped it."""
+        task = self._driven.get(run_id)
+        return await self.wait(run_id) if task is None else await asyncio.shield(task)
+
+    async def seconds_until_due(self, limit: float) -> float:
+        """How long nothing is due that nobody owns, at most ``limit``."""
+        due = await self.stores.agenda.next_due_millis()
+        now = self._clock.now_millis()
+        # What is due already, and was not taken up, cannot be driven here.
+        return limit if due is None or due <= now else min(limit, (due - now) / 1000)
+
+    def keep_recovering(self) -> None:
+        """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""
+        self._recovers = True
+        self._wake_soon()
+
+    async def tell(self, run_id: RunId, letter: AnyLetter, letter_id: str | None = None) -> bool:
+        """Post a letter to a run, and have it read if nobody drives the run.
+
+        False if a letter of this id waits to be read already. Raises before anything is written:
+        ``CanonicalJsonError``, ``NotFoundError`` (``run_not_found``), ``ConcurrencyError``
+        (``run_already_terminal``), ``RunError`` (``letter_invalid``).
+        """
+        posted = await self._engine.send(self.stores, run_id, letter, letter_id or str(uuid.uuid4()))
+        self._mail.set()
+        if isinstance(letter, StopLetter) and run_id not in self._driven:
+            # Nobody may be there to wake a parked run, and nothing has to be executed to end it.
+            try:
+                await self._engine.resume(self.stores, run_id, runs_handlers=False)
+            except (InvalidPlanError, ConcurrencyError) as error:
+                logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", run_id, error)
+            self._notify(run_id)
+        return posted
+
     async def aclose(self) -> None:
         """Interrupt what is driven here, resumable, and let go of transports and stores."""
         self._is_closed = True
-        tasks = list(self._driven.values())
+        tasks: builtins.list[asyncio.Task[Any]] = [*self._driven.values()]
+        if self._waking is not None:
+            tasks.append(self._waking)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -262,9 +324,57 @@ class Client:
         if self._driven.get(run_id) is task:
             del self._driven[run_id]
         error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
+            self._parked[run_id] = result.due_millis
+            self._wake_soon()
         if error is not None and getattr(error, "code", None) != "run_already_active":
             self._failures[run_id] = error
         self._notify(run_id)
+
+    def _wake_soon(self) -> None:
+        if not self._is_closed and (self._waking is None or self._waking.done()):
+            self._waking = asyncio.create_task(self._wake(), name="perdure-waker")
+
+    async def _wake(self) -> None:
+        """Drive on what was parked here when it is due, and what nobody owns if this client recovers."""
+        while self._parked or self._recovers:
+            self._mail.clear()
+            try:
+                if self._recovers:
+                    await self.recover()
+                for run_id in await self._due_here():
+                    del self._parked[run_id]
+                    if run_id not in self._driven:
+                        self._drive(run_id, self._recover_one(run_id))
+                next_due = await self._next_due()
+            except StorageError as error:
+                logging.getLogger("perdure").warning("the store could not be asked what is due: %s", error)
+                next_due = None
+            await self._until(next_due)
+
+    async def _due_here(self) -> builtins.list[RunId]:
+        now = self._clock.now_millis()
+        due = {run_id for run_id, moment in self._parked.items() if moment is not None and moment <= now}
+        return [*(due | await self.stores.mailbox.addressed(self._parked.keys()))]
+
+    async def _next_due(self) -> int | None:
+        moments = [moment for moment in self._parked.values() if moment is not None]
+        if self._recovers:
+            stored = await self.stores.agenda.next_due_millis()
+            # What is due already, and was not taken up, cannot be driven here.
+            moments += [stored] if stored is not None and stored > self._clock.now_millis() else []
+        return min(moments, default=None)
+
+    async def _until(self, due_millis: int | None) -> None:
+        """Wait until something is due or a letter was sent here; look again after a moment in any case."""
+        waiting = [asyncio.ensure_future(self._mail.wait())]
+        if due_millis is not None:
+            waiting.append(asyncio.ensure_future(_true(self._clock.sleep_until(due_millis))))
+        try:
+            await asyncio.wait(waiting, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
 
     async def _recover_one(self, run_id: RunId) -> RunResult:
         async with self._slots:
@@ -297,6 +407,11 @@ class Client:
             raise client_closed(run_id)
 
 
+async def _true(work: Awaitable[None]) -> Literal[True]:
+    await work
+    return True
+
+
 class Opening:
     """What :func:`perdure.open` gives: enter it with ``async with``, with ``with``, or await it."""
 
@@ -319,6 +434,7 @@ class Opening:
         try:
             if self._recover:
                 await client.recover()
+                client.keep_recovering()
         except BaseException:
             await client.aclose()
             raise
@@ -357,7 +473,7 @@ def open(  # noqa: A001 — read as perdure.open
 
     ``store`` is a path, an address such as ``sqlite:PATH``, or stores that the caller closes. ``app`` may be
     one operation or pipeline too, or several. With ``recover`` every unfinished run that nobody owns is
-    driven on, here and now.
+    driven on here as soon as it is due, for as long as the client is open.
 
     In programs without an event loop ``with perdure.open(…) as p`` gives a ``BlockingClient``. In a
     notebook ``p = await perdure.open(…)``, and ``await p.aclose()`` in the end.

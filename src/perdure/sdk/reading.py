@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from perdure.engine.engine import RunResult, read_manifest, read_view
-from perdure.engine.history import RunView
+from perdure.engine.history import Request, RunView
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
 from perdure.model.config import RunManifest
-from perdure.model.events import ARTIFACT_WRITTEN, DomainEvent, EventEnvelope, RunPhase
+from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
 from perdure.sdk.manifests import labels_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
@@ -25,7 +25,8 @@ _PAGE = 500
 class RunSummary(msgspec.Struct, frozen=True):
     """One line of a list of runs. ``error`` is the code for which a run's history cannot be read.
 
-    ``started_millis`` is milliseconds since 1970-01-01 UTC.
+    ``started_millis`` is milliseconds since 1970-01-01 UTC. ``in_doubt`` are the keys of effects of which
+    nobody knows what became of them.
     """
 
     run_id: RunId
@@ -37,6 +38,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     events: int = 0
     started_millis: int | None = None
     error: str | None = None
+    waiting_for: str | None = None
+    in_doubt: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
         """The fields by name; the phase by its wire name."""
@@ -50,6 +53,8 @@ class RunSummary(msgspec.Struct, frozen=True):
             "events": self.events,
             "started_millis": self.started_millis,
             "error": self.error,
+            "waiting_for": self.waiting_for,
+            "in_doubt": list(self.in_doubt),
         }
 
 
@@ -83,15 +88,27 @@ async def all_runs(stores: Stores, *, unfinished: bool = False) -> AsyncIterator
 
 
 async def list_summaries(
-    stores: Stores, *, phase: RunPhase | None = None, labels: Mapping[str, str], limit: int
+    stores: Stores,
+    *,
+    phase: RunPhase | None = None,
+    labels: Mapping[str, str],
+    limit: int,
+    in_doubt: bool = False,
 ) -> list[RunSummary]:
-    """The newest runs that are in ``phase`` and bear all ``labels``, at most ``limit``."""
+    """The newest runs that are in ``phase`` and bear all ``labels``, at most ``limit``.
+
+    With ``in_doubt`` only those that have effects in doubt.
+    """
     found: list[RunSummary] = []
     async for run_id in all_runs(stores, unfinished=phase is RunPhase.RUNNING):
         if len(found) >= limit:
             break
         summary = await summary_of(stores, run_id)
-        if phase in (None, summary.phase) and labels.items() <= summary.labels.items():
+        if (
+            phase in (None, summary.phase)
+            and labels.items() <= summary.labels.items()
+            and (summary.in_doubt or not in_doubt)
+        ):
             found.append(summary)
     return found
 
@@ -113,6 +130,9 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         len(view.completed),
         view.head_seq,
         first[0].ts_millis if first else None,
+        None,
+        view.waiting_for,
+        tuple(effect.key for effect in view.in_doubt),
     )
 
 
@@ -127,6 +147,14 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         "last_event_millis": events[-1].ts_millis,
         "states": [_state_json(view, state_id) for state_id in view.states],
         "outputs": _outputs(events),
+        "effects_in_doubt": [
+            {"key": effect.key, "state_id": effect.state_id, "intended_millis": effect.intended_millis}
+            for effect in view.in_doubt
+        ],
+        "stop": _request_json(view.cancel),
+        "pause": _request_json(view.pause),
+        "values": _published(events),
+        "letters_unread": len(await stores.mailbox.unread(run_id)),
     }
 
 
@@ -183,6 +211,35 @@ def _state_json(view: RunView, state_id: StateId) -> Json:
         "attempts": progress.last_attempt + 1,
         "error": None if error is None else {"code": error.code, "message": error.message},
     }
+
+
+def _request_json(request: Request | None) -> Json:
+    return None if request is None else {"by": request.by, "reason": request.reason}
+
+
+async def published_values(stores: Stores, run_id: RunId) -> dict[str, Json]:
+    """What a run's handlers published last under each name."""
+    return _published(await existing_events(stores, run_id))
+
+
+def _published(events: list[EventEnvelope]) -> dict[str, Json]:
+    return {
+        event.payload["name"]: event.payload["value"]
+        for envelope in events
+        if isinstance(event := envelope.event, DomainEvent) and event.name == VALUE_PUBLISHED
+    }
+
+
+async def refuse_what_is_not_in_doubt(stores: Stores, run_id: RunId, key: str) -> None:
+    """Raise ``RunError`` (``effect_not_in_doubt``) unless the run has such an effect in doubt."""
+    keys = [effect.key for effect in (await read_view(stores, run_id)).in_doubt]
+    if key not in keys:
+        raise RunError.of(
+            "effect_not_in_doubt",
+            "the run has no effect of this key that is in doubt",
+            category=ErrorCategory.PARSING_INPUT,
+            details={"run_id": run_id, "in_doubt": keys},
+        )
 
 
 def _outputs(events: list[EventEnvelope]) -> list[Any]:

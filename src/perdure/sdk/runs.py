@@ -6,18 +6,28 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from perdure.engine.engine import RunResult, read_view
+from perdure.engine.letters import ResolveLetter, SignalLetter, StopLetter, StopWord
 from perdure.errors import Json
 from perdure.ids import RunId
+from perdure.io.effects import Effect
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport, replay_run
 from perdure.sdk.app import Startable
-from perdure.sdk.reading import exports_of, manifest_of, run_failure
+from perdure.sdk.reading import (
+    exports_of,
+    manifest_of,
+    published_values,
+    refuse_what_is_not_in_doubt,
+    run_failure,
+)
 from perdure.stores.reading import read_json
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
 
 Out = TypeVar("Out")
+PROGRAM = "program"
+"""Who tells a run something, where nobody is named."""
 
 
 class Run(Generic[Out]):
@@ -69,6 +79,65 @@ class Run(Generic[Out]):
         Raises ``InvalidPlanError`` if the app no longer has what the run was made of.
         """
         return await replay_run(self._client.stores, self.id, self._client.app.resolver)
+
+    async def signal(
+        self, name: str, value: Json = None, *, by: str = PROGRAM, letter_id: str | None = None
+    ) -> bool:
+        """Tell the run ``value`` under ``name``; whoever waits for it goes on.
+
+        The same ``letter_id`` again is the same signal; False if it still waits to be read. Raises as
+        :meth:`Client.tell`.
+        """
+        return await self._client.tell(self.id, SignalLetter(name, value, by), letter_id)
+
+    async def cancel(self, reason: str, *, by: str = PROGRAM, letter_id: str | None = None) -> None:
+        """Have the run stopped: its handler is cancelled, states that clean up run, and the run ends.
+
+        It has ended, ``Cancelled``, when :meth:`wait` returns. Raises as :meth:`Client.tell`.
+        """
+        await self._stop("cancel", reason, by, letter_id)
+
+    async def terminate(self, reason: str, *, by: str = PROGRAM, letter_id: str | None = None) -> None:
+        """Have the run ended ``Cancelled`` without any cleaning up."""
+        await self._stop("terminate", reason, by, letter_id)
+
+    async def pause(self, reason: str, *, by: str = PROGRAM, letter_id: str | None = None) -> None:
+        """Have the run stand still before its next state, until :meth:`unpause`."""
+        await self._stop("pause", reason, by, letter_id)
+
+    async def unpause(self, reason: str = "", *, by: str = PROGRAM, letter_id: str | None = None) -> None:
+        """Have a paused run go on."""
+        await self._stop("unpause", reason, by, letter_id)
+
+    async def in_doubt(self) -> list[Effect]:
+        """The effects of which nobody knows what became of them."""
+        return (await read_view(self._client.stores, self.id)).in_doubt
+
+    async def effect_happened(
+        self, key: str, answer: Json, *, by: str, why: str, letter_id: str | None = None
+    ) -> None:
+        """Say that an effect in doubt was made, and what its answer is; the run goes on with that.
+
+        Raises ``RunError`` (``effect_not_in_doubt``), and as :meth:`Client.tell`.
+        """
+        await self._resolve(ResolveLetter(key, True, answer, by, why), letter_id)
+
+    async def effect_did_not_happen(
+        self, key: str, *, by: str, why: str, letter_id: str | None = None
+    ) -> None:
+        """Say that an effect in doubt was not made; the run makes it now."""
+        await self._resolve(ResolveLetter(key, False, None, by, why), letter_id)
+
+    async def values(self) -> dict[str, Json]:
+        """What the run's handlers published last under each name."""
+        return await published_values(self._client.stores, self.id)
+
+    async def _stop(self, how: StopWord, reason: str, by: str, letter_id: str | None) -> None:
+        await self._client.tell(self.id, StopLetter(how, by, reason), letter_id)
+
+    async def _resolve(self, letter: ResolveLetter, letter_id: str | None) -> None:
+        await refuse_what_is_not_in_doubt(self._client.stores, self.id, letter.effect)
+        await self._client.tell(self.id, letter, letter_id)
 
     def events(self, after: int = 0) -> AsyncIterator[EventEnvelope]:
         """The run's events as they are written, from the one after ``after`` on, until it has ended."""

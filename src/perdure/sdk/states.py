@@ -84,8 +84,9 @@ class StateMaker:
     annotation (``BlockingIo``, ``BlockingRecorder`` in functions that are not ``async``).
 
     ``after`` names states, or gives them, that must come first though their results are not taken.
-    ``tags``, ``depends_on``, ``side_effects``, ``idempotency`` and ``timeout`` are those of ``StateMeta``;
-    ``retry`` takes the place of the run's retry policy. A function that is not ``async`` runs in a thread.
+    ``tags``, ``depends_on``, ``side_effects``, ``idempotency``, ``timeout``, ``heartbeat_timeout`` and
+    ``on_cancel`` are those of ``StateMeta``; ``retry`` takes the place of the run's retry policy. A function
+    that is not ``async`` runs in a thread.
     """
 
     def __init__(self, keep: Callable[[StateDefinition[..., Any, Any]], None] = lambda _: None) -> None:
@@ -108,6 +109,8 @@ class StateMaker:
         idempotency: str | None = None,
         timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        on_cancel: bool = False,
     ) -> StateDecorator: ...
     def __call__(self, *function: Any, **options: Any) -> Any:
         def define(function: Callable[..., Any]) -> StateDefinition[..., Any, Any]:
@@ -132,9 +135,18 @@ def _defined(
     idempotency: str | None = None,
     timeout: timedelta | None = None,
     retry: RetryPolicy | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    on_cancel: bool = False,
 ) -> StateDefinition[..., Any, Any]:
     meta = StateMeta(
-        tuple(tags), tuple(depends_on), side_effects, idempotency, timeout=timeout, retry_policy=retry
+        tuple(tags),
+        tuple(depends_on),
+        side_effects,
+        idempotency,
+        timeout=timeout,
+        retry_policy=retry,
+        heartbeat_timeout=heartbeat_timeout,
+        on_cancel=on_cancel,
     )
     names = tuple(each if isinstance(each, str) else each.name for each in after)
     return StateDefinition(function, meta, names)

@@ -32,10 +32,12 @@ from perdure.adapters.transports.bodies import BodyFields, shown
 from perdure.adapters.transports.folders import Refused, checked_status, opened_below, opened_file
 from perdure.adapters.transports.limits import FILE_BYTES, INLINE_BYTES
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
+from perdure.io.effects import EffectTraits
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
 
 LISTED_MAX = 10_000
+_READS, _WRITES = EffectTraits(is_effect=False), EffectTraits(is_idempotent=True)
 
 T = TypeVar("T")
 
@@ -106,6 +108,11 @@ class FilesTransport:
         self._writable = writable
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
+
+    def effect_traits(self, call: IoCall) -> EffectTraits:
+        """Writing the same bytes to the same place again changes nothing more."""
+        writes = isinstance(call.request, dict) and call.request.get("kind") == "write_file_v1"
+        return _WRITES if writes else _READS
 
     async def call(self, call: IoCall) -> Json:
         match _decode(call.request):

@@ -6,6 +6,9 @@ as its body. A header's value may be a reference of ``perdure.secrets.secret``. 
 "headers"}`` with exactly one of ``json``, ``text``, ``base64`` and ``artifact_id`` (then with ``bytes``, its
 size). Headers that carry credentials are left out.
 
+A request that is an effect carries its idempotency key, in the header ``Idempotency-Key`` unless another is
+named. Every method but GET, HEAD and OPTIONS changes the world.
+
 429 and 5xx are errors, never answers: they say that there is none yet. Redirects are followed for GET and
 HEAD, unless ``redirects_max`` is 0; to another origin nothing goes along that came from a secret. With
 ``accept_status`` every other status is an error. No error tells anything of what was sent or came back.
@@ -19,8 +22,9 @@ import time
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -35,7 +39,8 @@ from perdure.adapters.transports.http_answers import (
 from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
 from perdure.adapters.transports.limits import HTTP_BODY_BYTES, INLINE_BYTES
-from perdure.errors import ErrorCategory, IoError, Json, TransportError
+from perdure.errors import ErrorCategory, IoError, Json, NotAppliedError, TransportError
+from perdure.io.effects import EffectTraits
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
 from perdure.secrets import is_reference
@@ -55,6 +60,11 @@ _CONTENT_TYPES = {
     "artifact_id": "application/octet-stream",
 }
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+KEY_LIFETIME = timedelta(hours=24)
+_READS, _CHANGES = EffectTraits(is_effect=False), EffectTraits(is_effect=True)
+
 _Parameter = str | int | bool
 
 
@@ -69,6 +79,19 @@ class _Request(BodyFields, forbid_unknown_fields=True, kw_only=True):
     accept_status: list[int] | None = None
 
 
+class _Keys(NamedTuple):
+    """How idempotency keys are sent, and who honours them; None is everybody."""
+
+    header: str
+    traits: EffectTraits
+    hosts: AllowedHosts | None
+
+    def traits_for(self, url: str) -> EffectTraits:
+        if self.hosts is None or self.hosts.allow(urlsplit(url).hostname or ""):
+            return self.traits
+        return _CHANGES
+
+
 class _Reply(NamedTuple):
     status: int
     headers: dict[str, str]
@@ -80,8 +103,9 @@ class HttpTransportFactory:
 
     ``allowed_hosts`` names the hosts that may be asked, whatever the port: ``example.org`` that very host,
     ``*.example.org`` the hosts below it; None allows all. ``limit_bytes`` bounds the body of an answer,
-    decompressed; more than ``inline_bytes`` of it become an artifact. ``options`` go to
-    ``httpx.AsyncHTTPTransport`` (``verify``, ``proxy``, ``limits``, …). Proxies and certificates that the
+    decompressed; more than ``inline_bytes`` of it become an artifact. Servers are taken to honour the key in
+    ``idempotency_header`` for ``key_lifetime``; where ``keyed_hosts`` are given, only these. ``options`` go
+    to ``httpx.AsyncHTTPTransport`` (``verify``, ``proxy``, ``limits``, …). Proxies and certificates that the
     environment names are used only with ``trust_env``.
     """
 
@@ -93,16 +117,28 @@ class HttpTransportFactory:
         *,
         limit_bytes: int = HTTP_BODY_BYTES,
         inline_bytes: int = INLINE_BYTES,
+        idempotency_header: str = IDEMPOTENCY_HEADER,
+        key_lifetime: timedelta = KEY_LIFETIME,
+        keyed_hosts: Iterable[str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        if not _HEADER_NAME.fullmatch(idempotency_header):
+            raise ValueError(f"not a header's name: {idempotency_header!r}")
         self._hosts = None if allowed_hosts is None else AllowedHosts(allowed_hosts)
+        self._keys = _Keys(
+            idempotency_header.lower(),
+            EffectTraits(is_effect=True, is_idempotent=True, key_lifetime=key_lifetime),
+            None if keyed_hosts is None else AllowedHosts(keyed_hosts),
+        )
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
         self._connections = Connections(options or {})
 
     def make(self, env: TransportEnv) -> HttpTransport:
         """A transport; only connections are kept between calls."""
-        return HttpTransport(env, self._connections, self._hosts, self._limit_bytes, self._inline_bytes)
+        return HttpTransport(
+            env, self._connections, self._hosts, self._keys, self._limit_bytes, self._inline_bytes
+        )
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop. A later call opens new ones."""
@@ -117,14 +153,23 @@ class HttpTransport:
         env: TransportEnv,
         connections: Connections,
         hosts: AllowedHosts | None,
+        keys: _Keys,
         limit_bytes: int,
         inline_bytes: int,
     ) -> None:
+        self._keys = keys
         self._env = env
         self._connections = connections
         self._hosts = hosts
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
+
+    def effect_traits(self, call: IoCall) -> EffectTraits:
+        """What the method and the host of a request say."""
+        request = call.request if isinstance(call.request, dict) else {}
+        if request.get("method") in SAFE_METHODS:
+            return _READS
+        return self._keys.traits_for(str(request.get("url")))
 
     async def call(self, call: IoCall) -> Json:
         request = _decode(call.request)
@@ -134,7 +179,10 @@ class HttpTransport:
             content = await request.content(self._env)
         except ValueError as error:
             _invalid(str(error))
-        reply = await self._within_deadline(request, url, self._headers(request), content)
+        headers = self._headers(request)
+        if call.idempotency_key is not None and request.method not in SAFE_METHODS:
+            headers.setdefault(self._keys.header, _printable(call.idempotency_key))
+        reply = await self._within_deadline(request, url, headers, content)
         charset, may_be_json = content_type(reply.headers)
         body = shown(
             reply.content, call, self._env, self._inline_bytes, may_be_json=may_be_json, charset=charset
@@ -163,8 +211,8 @@ class HttpTransport:
             headers["content-type"] = _CONTENT_TYPES[form]
         for name, value in request.headers.items():
             headers[name.lower()] = self._env.secrets.fill(value)
-        if not all(_HEADER_VALUE.fullmatch(value) for value in headers.values()):
-            _invalid("a header's value is not printable ASCII")
+        for value in headers.values():
+            _printable(value)
         # What a server compresses in another way is shown as it came.
         return {"accept-encoding": "gzip", **headers}
 
@@ -184,8 +232,8 @@ class HttpTransport:
                 retryable=True,
                 details={"timeout_ms": request.timeout_ms},
             ) from None
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise TransportError.of(
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            raise NotAppliedError.of(
                 "http_connect_failed", "the server could not be reached", retryable=True
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, zlib.error) as error:
@@ -223,7 +271,9 @@ class HttpTransport:
 
     async def _read(self, request: _Request, response: httpx.Response) -> _Reply:
         if request.accept_status is not None and response.status_code not in request.accept_status:
-            raise TransportError.of(
+            # By a status of 4xx a server refuses what it was asked.
+            refused = 400 <= response.status_code <= 499
+            raise (NotAppliedError if refused else TransportError).of(
                 "http_status_unexpected",
                 f"the server answered with status {response.status_code}",
                 details={"status": response.status_code},
@@ -283,6 +333,12 @@ def _url_of(request: _Request) -> httpx.URL:
     if url.userinfo:
         _invalid("the URL holds a user or a password; use a header that refers to a secret")
     return url
+
+
+def _printable(value: str) -> str:
+    if not _HEADER_VALUE.fullmatch(value):
+        _invalid("a header's value is not printable ASCII")
+    return value
 
 
 def _leads_somewhere(url: httpx.URL) -> bool:

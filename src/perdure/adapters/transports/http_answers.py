@@ -41,9 +41,11 @@ def refuse_no_answer(status: int, headers: Mapping[str, str], now_seconds: float
     if asked is not None:
         details["retry_after_ms"] = asked
     if status == 429:
-        raise RateLimitedError.of(
+        limited = RateLimitedError.of(
             "http_rate_limited", "the server asks to be called less often", retryable=True, details=details
         )
+        limited.not_applied = True
+        raise limited
     raise TransportError.of(
         "http_server_error", f"the server answered with status {status}", retryable=True, details=details
     )

@@ -1,0 +1,269 @@
+"""Commands that tell a run something: signal, cancel, terminate, pause, unpause, resolve."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+
+from cyclopts import App as CommandApp
+
+from perdure.cli.common import COMMON, SOURCE, Common, Source, json_argument, open_stores, wanted_app
+from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
+from perdure.errors import Json
+from perdure.sdk import App
+from perdure.sdk.client import Client
+from perdure.sdk.reading import status_of
+from perdure.sdk.runs import Run
+
+
+def add_to(run: CommandApp) -> None:
+    """Add the commands to ``run``."""
+    for command in (signal, cancel, terminate, pause, unpause, resolve):
+        run.command(command)
+
+
+def signal(
+    run_id: str,
+    name: str,
+    value: str | None = None,
+    /,
+    *,
+    by: str | None = None,
+    id: str | None = None,  # noqa: A002 — the term
+    common: Common = COMMON,
+    source: Source = SOURCE,
+) -> int:
+    """Tell a run a value, under a name that it waits for or will wait for.
+
+    perdure run signal 4f1c approval '{"granted": true}' --by ann
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    name
+        The signal's name.
+    value
+        The value: JSON, @FILE, or - for standard input; null unless given.
+    by
+        Who says it; the system's user unless given.
+    id
+        The letter's id: the same id again is the same signal. A random one unless given.
+    """
+    told = json_argument(value, None, "value")
+
+    async def tell(run: Run[object]) -> str:
+        posted = await run.signal(name, told, by=_who(by), letter_id=id)
+        return (
+            f"signal {name} sent"
+            if posted
+            else f"signal {name}: a letter of this id waits to be read already"
+        )
+
+    return _telling(common, source, run_id, tell)
+
+
+def cancel(
+    run_id: str,
+    /,
+    *,
+    why: str,
+    by: str | None = None,
+    common: Common = COMMON,
+    source: Source = SOURCE,
+) -> int:
+    """Stop a run: its handler is cancelled, states that clean up run, and it ends as cancelled.
+
+    perdure run cancel 4f1c --why "ordered twice"
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    why
+        The reason, which is recorded.
+    by
+        Who wants it; the system's user unless given.
+    """
+
+    async def tell(run: Run[object]) -> str:
+        await run.cancel(why, by=_who(by))
+        return "asked to stop"
+
+    return _telling(common, source, run_id, tell)
+
+
+def terminate(
+    run_id: str,
+    /,
+    *,
+    why: str,
+    by: str | None = None,
+    common: Common = COMMON,
+    source: Source = SOURCE,
+) -> int:
+    """End a run at once, without any cleaning up.
+
+    perdure run terminate 4f1c --why "its cleaning up hangs"
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    why
+        The reason, which is recorded.
+    by
+        Who wants it; the system's user unless given.
+    """
+
+    async def tell(run: Run[object]) -> str:
+        await run.terminate(why, by=_who(by))
+        return "asked to end at once"
+
+    return _telling(common, source, run_id, tell)
+
+
+def pause(
+    run_id: str,
+    /,
+    *,
+    why: str,
+    by: str | None = None,
+    common: Common = COMMON,
+    source: Source = SOURCE,
+) -> int:
+    """Have a run stand still before its next state, until it is unpaused.
+
+    perdure run pause 4f1c --why "the bank is closed"
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    why
+        The reason, which is recorded.
+    by
+        Who wants it; the system's user unless given.
+    """
+
+    async def tell(run: Run[object]) -> str:
+        await run.pause(why, by=_who(by))
+        return "asked to pause"
+
+    return _telling(common, source, run_id, tell)
+
+
+def unpause(
+    run_id: str,
+    /,
+    *,
+    why: str = "",
+    by: str | None = None,
+    common: Common = COMMON,
+    source: Source = SOURCE,
+) -> int:
+    """Have a paused run go on.
+
+    perdure run unpause 4f1c
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    why
+        The reason, which is recorded.
+    by
+        Who wants it; the system's user unless given.
+    """
+
+    async def tell(run: Run[object]) -> str:
+        await run.unpause(why, by=_who(by))
+        return "asked to go on"
+
+    return _telling(common, source, run_id, tell)
+
+
+def resolve(
+    run_id: str,
+    /,
+    *,
+    effect: str,
+    why: str,
+    happened: str | None = None,
+    did_not_happen: bool = False,
+    by: str | None = None,
+    common: Common = COMMON,
+    source: Source = SOURCE,
+) -> int:
+    """Say what became of an effect in doubt: the decision is recorded, and the run goes on.
+
+    perdure run resolve 4f1c --effect KEY --happened '{"receipt": 7}' --by ann --why "it is on the statement"
+
+    `perdure run list --in-doubt` shows the runs that wait for this, `perdure run status` their effects.
+
+    Parameters
+    ----------
+    run_id
+        The run's id, or its beginning.
+    effect
+        The effect's key.
+    why
+        How it is known, which is recorded.
+    happened
+        It was made, and this was its answer: JSON, @FILE, or -.
+    did_not_happen
+        It was not made; the run makes it now.
+    by
+        Who knows it; the system's user unless given.
+    """
+    if (happened is None) is not did_not_happen:
+        raise UsageError.of("usage", "say either --happened JSON or --did-not-happen")
+    answer = json_argument(happened, None, "happened")
+
+    async def tell(run: Run[object]) -> str:
+        if did_not_happen:
+            await run.effect_did_not_happen(effect, by=_who(by), why=why)
+            return "recorded that it did not happen"
+        await run.effect_happened(effect, answer, by=_who(by), why=why)
+        return "recorded that it happened"
+
+    return _telling(common, source, run_id, tell)
+
+
+def _telling(
+    common: Common, source: Source, run_id: str, tell: Callable[[Run[object]], Awaitable[str]]
+) -> int:
+    """Tell the run, and say how it stands then. An app is needed only to end a parked run here and now."""
+    output = Output(as_json=common.json)
+    app = App() if source.app is None else wanted_app(source)
+
+    async def body() -> tuple[str, Json]:
+        async with open_stores(common) as stores:
+            client = Client(stores, app)
+            try:
+                run = await client.get(run_id)
+                done = await tell(run)
+                return done, await status_of(stores, run.id)
+            finally:
+                await client.aclose()
+
+    done, status = asyncio.run(body())
+    if common.json:
+        output.data(status)
+        return EXIT_COMPLETED
+    output.line(f"run {status['run_id']}: {done}")
+    if status["letters_unread"]:
+        output.line("whoever drives the run reads it within a second; if nobody does, start a worker")
+    else:
+        output.line(f"it is {status['phase'].lower()}")
+    return EXIT_COMPLETED
+
+
+def _who(by: str | None) -> str:
+    if by is not None:
+        return by
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "unknown"
