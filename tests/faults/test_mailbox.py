@@ -16,7 +16,7 @@ from perdure.adapters.sqlite import agenda, mailbox
 from perdure.adapters.sqlite.database import migrations, open_database
 from perdure.model.wire import encode_event
 from perdure.stores.ports import Append, Release
-from perdure.testing.store_places import OTHER, RUN, TTL, begin, told
+from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, begin, told
 from tests.faults.processes import python
 
 LETTERS = 40
@@ -75,7 +75,7 @@ OWNER = """
                 append = Append(run, await store.head_seq(run), events)
                 read = [letter.id for letter in letters]
                 await store.commit([], [append], claim, read=read, release=release)
-            if len(await heard(store, run)) == count:
+            if len(await heard(store, run)) >= count:
                 return await store.close()
             # A run with letters is due: else this would wait for ever.
             while not await store.due_runs(1):
@@ -95,8 +95,11 @@ async def test_letters_outlive_who_posts_and_who_reads_them(tmp_path: Path, seed
     async def live(body: str, name: str, count: int, deaths: list[tuple[int, bool]]) -> None:
         for write, is_before in [*deaths, (0, False)]:
             process = python(DIES + body, path, write, is_before, RUN, name, count)
-            code = await asyncio.to_thread(process.wait, 60)
-            process.communicate()
+            try:
+                code = await asyncio.to_thread(process.wait, 60)
+            finally:
+                process.kill()
+                process.communicate()
             if code == 0:
                 return
             assert code == -signal.SIGKILL
@@ -169,6 +172,18 @@ async def test_a_run_that_nobody_began_is_not_due(tmp_path: Path) -> None:
         await stores.commit([], [], claim, release=Release())
         assert await stores.agenda.due_runs(9) == []
         assert await stores.agenda.next_due_millis() is None
+
+
+async def test_a_run_that_ended_has_no_due_time(tmp_path: Path) -> None:
+    """Not even in the file, whoever had it last and whatever was said then."""
+    path = tmp_path / "runs.db"
+    async with Stores.sqlite(path) as stores:
+        claim = await stores.claims.acquire(RUN, "me", TTL)
+        await stores.commit([], [Append(RUN, 0, [ENDED])], claim, release=Release(1))
+        await stores.events.append(OTHER, 0, [ENDED])
+        connection = apsw.Connection(str(path))
+        assert connection.execute("SELECT due_millis FROM run").fetchall() == [(None,), (None,)]
+        connection.close()
 
 
 async def test_a_damaged_letter_is_found(tmp_path: Path) -> None:
