@@ -84,7 +84,7 @@ async def fill(path: str) -> None:
     """A store with a run that completed, one that failed, and one that nobody drives yet."""
     clock = FakeClock(1_767_225_600_000)
     store = SqliteStore(Path(path), clock=clock)
-    stores = Stores(store, store, store, store, store.close)
+    stores = Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
     client = Client(stores, app, clock=clock, closes_stores=True)
     for key, started, labels in (
         ("order-7", checkout, {"customer": "7", "channel": "shop"}),

@@ -14,7 +14,9 @@ from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.clock import FakeClock
+from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.store_conformance import StoreConformance
+from perdure.testing.store_places import RUN, agenda, park
 from tests.small_parts import small_parts
 
 
@@ -88,6 +90,34 @@ class TestComposed(StoreConformance):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
         return Stores(_EventsOnly(store), store, clock=clock)
+
+
+class TestLettersInTheBundle(MailboxConformance):
+    """One committer that keeps no letters: the bundle does, and takes them away when a commit has landed."""
+
+    shares_claims = False
+
+    def open_place(self, name: str, clock: FakeClock) -> Stores:
+        store = MemoryStore(MemoryState(), clock)
+        return Stores(store, store, store, store, clock=clock)
+
+
+async def test_a_bundle_does_not_guess_what_is_due() -> None:
+    """Where others keep the claims, and nobody keeps due times, it cannot know."""
+    store = MemoryStore(MemoryState(), FakeClock())
+    stores = Stores(store, store, store, store)
+    await park(stores, RUN, 0)
+    await stores.mailbox.post(RUN, "a", 1)
+    assert await agenda(stores) == ([], None)
+
+
+def test_letters_need_a_committer() -> None:
+    """Nobody else could take them away."""
+    store = MemoryStore(MemoryState(), FakeClock())
+    with pytest.raises(TypeError, match="committer"):
+        Stores(store, store, store, mailbox=store)
+    with pytest.raises(TypeError, match="committer"):
+        Stores(store, store, store, agenda=store)
 
 
 class _EventsOnly:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +38,7 @@ from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
 from perdure.stores.ports import Append, Blob, Committed
 from perdure.testing.store_places import OTHER, RUN, told
+from tests.faults.processes import python
 from tests.support import FixedResolver, Scripted, plan_of, start_run
 
 TTL = timedelta(seconds=30)
@@ -52,12 +50,6 @@ def opening_fails(path: Path) -> StorageError:
         Stores.sqlite(path)
     assert caught.value.hint
     return caught.value
-
-
-def python(body: str, *argv: object) -> subprocess.Popen[str]:
-    """A process that runs ``body``."""
-    code = "import asyncio, os, sys, signal\nfrom perdure import *\n" + textwrap.dedent(body)
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], stdout=subprocess.PIPE, text=True)
 
 
 async def fill(path: Path, big: bytes = b"") -> None:

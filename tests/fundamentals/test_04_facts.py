@@ -274,7 +274,7 @@ async def test_a_fact_that_cannot_be_stored_is_taken_back() -> None:
 
     one = One(handler)
     store = FailsOnce(MemoryState(), FakeClock())
-    one.stores = Stores(store, store, store, store)
+    one.stores = Stores(store, store, store, store, mailbox=store, agenda=store)
     await one.run()
     assert one.transport.calls == {"k": 2}
     assert await stream(one.stores, one.result) == [

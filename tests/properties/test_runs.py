@@ -178,7 +178,7 @@ def process(world: World, dies_after: int | None = None, *, after: bool = True) 
     if dies_after is not None:
         store = DyingStore(store, dies_after, after=after)
     shared = SharedArtifacts(store)
-    return Stores(store, shared, store, shared)
+    return Stores(store, shared, store, shared, mailbox=store, agenda=store)
 
 
 async def live(machine: Machine, world: World, stores: Stores) -> RunResult:

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from perdure import ArtifactId, ArtifactKind, PerdureError, RunId, Stores
 from perdure.adapters.sqlite.store import SqliteStore
+from perdure.model.events import RunCompleted, RunStatus
 from perdure.stores.memory import MemoryState, memory_stores
-from perdure.stores.ports import Append, Blob, Release
+from perdure.stores.ports import Append, Blob, Claim, Letter, Release
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_places import TTL, told
@@ -23,6 +24,8 @@ from perdure.testing.store_places import TTL, told
 RUNS = [RunId(f"0000000{number}-0000-0000-0000-000000000000") for number in range(3)]
 runs = st.sampled_from(RUNS)
 names = st.lists(st.sampled_from(["a", "b", "fact_recorded"]), max_size=3)
+letters = st.sampled_from(["a", "b", "c"])
+releases = st.none() | st.builds(Release, st.sampled_from([None, 0, 1, 50]))
 data = st.binary(max_size=4)
 
 
@@ -36,13 +39,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.memory = memory_stores(MemoryState(), self.clock)
         self.sqlite = self.opened()
         self.heads = dict.fromkeys(RUNS, 0)
+        self.claims: dict[RunId, tuple[Claim, Claim]] = {}
 
     def opened(self) -> Stores:
         """SQLite, in which artifacts over two bytes are files."""
         path = Path(self.folder.name) / "runs.db"
         store = SqliteStore(path, clock=self.clock, file_threshold_bytes=2)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, store.close)
+        return Stores(store, shared, store, shared, store.close, mailbox=store, agenda=store)
 
     def teardown(self) -> None:
         asyncio.run(self.sqlite.close())
@@ -97,7 +101,70 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda stores: stores.events.list_runs(None, limit, unfinished=True))
 
     @rule(run=runs)
+    def end(self, run: RunId) -> None:
+        ended = RunCompleted(RunStatus.COMPLETED, None)
+        self.heads[run] = self.both(lambda stores: stores.events.append(run, self.heads[run], [ended]))
+
+    @rule(run=runs, letter=letters)
+    def post(self, run: RunId, letter: str) -> None:
+        self.both(lambda stores: stores.mailbox.post(run, letter, [letter]))
+
+    @rule(run=runs)
+    def own(self, run: RunId) -> None:
+        """For longer: a durable claim, by which letters are read."""
+        if run in self.claims:
+            return
+
+        async def own(stores: Stores) -> Claim:
+            claim = await stores.claims.acquire(run, "me", TTL)
+            await stores.commit([], [Append(run, self.heads[run], told("own"))], claim)
+            return claim
+
+        self.claims[run] = asyncio.run(own(self.memory)), asyncio.run(own(self.sqlite))
+        self.heads[run] += 1
+
+    @rule(run=runs, read=st.lists(letters, max_size=2), release=releases, off=st.sampled_from([0, 0, 1]))
+    def hear(self, run: RunId, read: list[str], release: Release | None, off: int) -> None:
+        """A commit of the owner's, or of one who was it."""
+        if run not in self.claims:
+            return
+        if release is not None and release.due_millis:
+            release = Release(self.clock.millis + release.due_millis)
+        append = Append(run, self.heads[run] + off, told("heard"))
+
+        async def commit(stores: Stores) -> list[int]:
+            claim = self.claims[run][stores is self.sqlite]
+            return (await stores.commit([], [append], claim, read=read, release=release)).heads
+
+        heads = self.both(commit)
+        if not isinstance(heads, str):
+            self.heads[run] = heads[0]
+            if release is not None:
+                del self.claims[run]
+
+    @rule(run=runs)
+    def let_go(self, run: RunId) -> None:
+        if run in self.claims:
+            self.both(lambda stores: stores.claims.release(self.claims[run][stores is self.sqlite]))
+            del self.claims[run]
+
+    @rule(millis=st.integers(1, 100))
+    def wait(self, millis: int) -> None:
+        """Owners renew meanwhile."""
+        self.clock.advance(millis)
+        for stores, claims in zip((self.memory, self.sqlite), self.held(), strict=True):
+            assert stores.claims.renew(claims, TTL) == []
+
+    def held(self) -> tuple[list[Claim], list[Claim]]:
+        """The claims that are held in memory, and in SQLite."""
+        pairs = self.claims.values()
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+    @rule(run=runs)
     def own_for_a_moment(self, run: RunId) -> None:
+        if run in self.claims:
+            return
+
         async def own(stores: Stores) -> int:
             claim = await stores.claims.acquire(run, "me", TTL)
             done = await stores.commit(
@@ -109,8 +176,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
+        """The owners of then are dead; in memory they have to be told so."""
         asyncio.run(self.sqlite.close())
         self.sqlite = self.opened()
+        for claim in self.held()[0]:
+            asyncio.run(self.memory.claims.release(claim))
+        self.claims.clear()
 
     @invariant()
     def heads_agree(self) -> None:
@@ -118,6 +189,22 @@ class StoreMachine(RuleBasedStateMachine):
             return [await stores.events.head_seq(run) for run in RUNS]
 
         assert self.both(heads) == list(self.heads.values())
+
+    @invariant()
+    def letters_agree(self) -> None:
+        async def unread(stores: Stores) -> list[list[Letter]]:
+            return [await stores.mailbox.unread(run) for run in RUNS]
+
+        self.both(unread)
+        self.both(lambda stores: stores.mailbox.addressed(RUNS[1:]))
+
+    @invariant()
+    def agendas_agree(self) -> None:
+        async def due(stores: Stores) -> list[list[RunId]]:
+            return [await stores.agenda.due_runs(limit) for limit in (1, 9)]
+
+        if not self.both(due)[1]:
+            self.both(lambda stores: stores.agenda.next_due_millis())
 
 
 TestStoreMachine = StoreMachine.TestCase
