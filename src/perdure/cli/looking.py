@@ -145,8 +145,9 @@ def list_runs(
     elif not found:
         output.line("no runs")
     else:
+        waits = any(each.waiting_for for each in found)
         output.table(
-            ["run", "op", "phase", "states", "started (UTC)", "labels", "waits for"],
+            ["run", "op", "phase", "states", "started (UTC)", "labels", *(["waits for"] if waits else [])],
             [
                 [
                     each.run_id[:SHOWN_ID_CHARACTERS],
@@ -155,7 +156,7 @@ def list_runs(
                     each.states_completed,
                     when(each.started_millis),
                     " ".join(f"{name}={value}" for name, value in sorted(each.labels.items())),
-                    each.waiting_for or "",
+                    *([each.waiting_for or ""] if waits else []),
                 ]
                 for each in found
             ],

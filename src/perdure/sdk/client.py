@@ -7,7 +7,7 @@ import builtins
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -92,6 +92,8 @@ class Client:
         """Why a run that was driven here is not any more, though it has not ended."""
         self._is_closed = False
         self._recovers = False
+        self._left: set[RunId] = set()
+        """Runs that were begun here for others to drive."""
         self._slots = asyncio.Semaphore(RECOVERIES_AT_ONCE)
 
     @overload
@@ -139,7 +141,7 @@ class Client:
 
         ``key`` makes starting idempotent: the same key, operation and input give the same run back.
         ``labels`` help to find it again. ``context`` is the initial context, ``config`` the operation's
-        configuration. With ``detach`` the run is left to a worker.
+        configuration. With ``detach`` the run is left to a worker, or to another client that recovers.
 
         Raises before anything is written: ``InvalidPlanError`` (``op_not_found``, ``op_invalid``,
         ``input_invalid``), ``CanonicalJsonError`` and ``ContextError``; and ``ConcurrencyError``
@@ -153,6 +155,8 @@ class Client:
         wanted = run_id or (RunId.for_invocation(key) if key is not None else RunId.random())
         manifest_id = await self.stores.put_manifest(manifest)
         begun = StartRun(manifest, manifest_id, plan, run_config, JsonContext(context or {}), wanted, key)
+        if detach:
+            self._left.add(wanted)
         await self._begin(begun, wanted, drive=not detach)
         return Run(self, wanted, startable)
 
@@ -190,18 +194,21 @@ class Client:
         alone for as long as this client lives. At most :data:`RECOVERIES_MAX` are taken up; call it again
         for more.
         """
-        limit = RECOVERIES_MAX + len(self._failures) + len(self._driven)
+        return await self._recover_all_but(frozenset())
+
+    async def _recover_all_but(self, left: Collection[RunId]) -> builtins.list[RunId]:
+        limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
             for run_id in await self.stores.agenda.due_runs(limit)
-            if run_id not in self._driven and run_id not in self._failures
+            if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
             self._drive(run_id, self._recover_one(run_id))
         return found
 
     async def drive_result(self, run_id: RunId) -> RunResult:
-        """How the run's driving here ends: with the run, or with what it waits for. Raises what stopped it."""
+        """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
         task = self._driven.get(run_id)
         return await self.wait(run_id) if task is None else await asyncio.shield(task)
 
@@ -315,6 +322,7 @@ class Client:
             work.close()
             raise client_closed(run_id)
         self._failures.pop(run_id, None)
+        self._left.discard(run_id)
         task = asyncio.create_task(work, name=f"perdure-run-{run_id}")
         self._driven[run_id] = task
         task.add_done_callback(lambda done: self._ended(run_id, done))
@@ -341,7 +349,7 @@ class Client:
             self._mail.clear()
             try:
                 if self._recovers:
-                    await self.recover()
+                    await self._recover_all_but(self._left)
                 for run_id in await self._due_here():
                     del self._parked[run_id]
                     if run_id not in self._driven:

@@ -124,6 +124,8 @@ async def test_runs_are_listed_by_phase_and_labels() -> None:
             "states_completed": 1,
             "events": 4,
             "error": None,
+            "waiting_for": None,
+            "in_doubt": [],
         }
 
 
@@ -323,7 +325,7 @@ async def test_what_cannot_be_recovered_is_closed_again() -> None:
     """An opening that fails leaves nothing open."""
 
     class Unreadable(MemoryStore):
-        async def list_runs(self, *_: Any, **options: Any) -> list[RunId]:
+        async def due_runs(self, limit: int) -> list[RunId]:
             raise StorageError.of("store_io_error", "the disk is gone")
 
     class Transport(CountingTransport):
@@ -333,8 +335,9 @@ async def test_what_cannot_be_recovered_is_closed_again() -> None:
             self.is_open = False
 
     store, transport = Unreadable(MemoryState(), SystemClock()), Transport()
+    stores = Stores(store, store, store, store, mailbox=store, agenda=store)
     with pytest.raises(StorageError, match="store_io_error"):
-        await perdure.open(Stores(store, store, store, store), App([doubles], [transport]))
+        await perdure.open(stores, App([doubles], [transport]))
     assert not transport.is_open
 
 
