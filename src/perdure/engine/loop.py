@@ -252,6 +252,8 @@ class Stint:
 
     async def _interrupt(self) -> None:
         """Close what is open, so that the run can be resumed at once."""
+        if self._writer.is_released:
+            return
         for attempt in list(self._view.open_attempts.values()):
             self._stage_emitted()
             info = ErrorInfo(

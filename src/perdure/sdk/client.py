@@ -51,8 +51,9 @@ Out = TypeVar("Out")
 
 POLL_SECONDS = 0.25
 """How often a run that another process drives is looked at."""
-RECOVERIES_AT_ONCE = 100
+RECOVERIES_AT_ONCE = 1000
 RECOVERIES_MAX = 1000
+AHEAD = timedelta(seconds=1)
 
 
 class Client:
@@ -78,6 +79,8 @@ class Client:
         """Runs that were driven here until they had to wait, and when they are due."""
         self._waking: asyncio.Task[None] | None = None
         self._mail = asyncio.Event()
+        # Taken up before their time, runs are awake when it comes; their sleep ends in the process.
+        self._ahead_millis = min(park_after, AHEAD) // timedelta(milliseconds=1)
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -200,7 +203,7 @@ class Client:
         limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
-            for run_id in await self.stores.agenda.due_runs(limit)
+            for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._ahead_millis)
             if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
@@ -215,7 +218,7 @@ class Client:
     async def seconds_until_due(self, limit: float) -> float:
         """How long nothing is due that nobody owns, at most ``limit``."""
         due = await self.stores.agenda.next_due_millis()
-        now = self._clock.now_millis()
+        now = self._clock.now_millis() + self._ahead_millis
         # What is due already, and was not taken up, cannot be driven here.
         return limit if due is None or due <= now else min(limit, (due - now) / 1000)
 
@@ -361,7 +364,7 @@ class Client:
             await self._until(next_due)
 
     async def _due_here(self) -> builtins.list[RunId]:
-        now = self._clock.now_millis()
+        now = self._clock.now_millis() + self._ahead_millis
         due = {run_id for run_id, moment in self._parked.items() if moment is not None and moment <= now}
         return [*(due | await self.stores.mailbox.addressed(self._parked.keys()))]
 
@@ -370,8 +373,9 @@ class Client:
         if self._recovers:
             stored = await self.stores.agenda.next_due_millis()
             # What is due already, and was not taken up, cannot be driven here.
-            moments += [stored] if stored is not None and stored > self._clock.now_millis() else []
-        return min(moments, default=None)
+            is_ahead = stored is not None and stored > self._clock.now_millis() + self._ahead_millis
+            moments += [stored] if stored is not None and is_ahead else []
+        return min(moments) - self._ahead_millis if moments else None
 
     async def _until(self, due_millis: int | None) -> None:
         """Wait until something is due or a letter was sent here; look again after a moment in any case."""

@@ -325,7 +325,7 @@ async def test_what_cannot_be_recovered_is_closed_again() -> None:
     """An opening that fails leaves nothing open."""
 
     class Unreadable(MemoryStore):
-        async def due_runs(self, limit: int) -> list[RunId]:
+        async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
             raise StorageError.of("store_io_error", "the disk is gone")
 
     class Transport(CountingTransport):
