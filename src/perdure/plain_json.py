@@ -44,6 +44,8 @@ _FAST = msgspec.json.Encoder(order="sorted", enc_hook=_plain_str)
 
 def encode_plain(value: object) -> bytes | None:
     """The canonical bytes of ``value``, secrets included; None when only a walk can tell, or tell why not."""
+    if type(value) is int:  # counters, which many states write
+        return b"%d" % value if INTEGER_MIN <= value <= INTEGER_MAX else None
     rows: list[list[Any]] = []
     has_integers = _has_integers(value, rows)
     if has_integers is None:

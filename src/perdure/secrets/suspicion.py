@@ -45,6 +45,8 @@ _NOT_OF_PREFIX = bytes(
 _TOKENS = tuple(
     (token.prefix.encode().translate(None, _NOT_OF_PREFIX), token.signs.encode(), token) for token in TOKENS
 )
+_PREFIXES = tuple((token.prefix, token) for token in TOKENS)
+_SHORT = 4096
 _TOKEN_MEMBERS = mapping(LETTERS + DIGITS + b"_-")
 _PHRASE_LETTERS = LETTERS + b" \\"
 _PHRASE_MEMBERS = mapping(_PHRASE_LETTERS, b'"')
@@ -83,6 +85,11 @@ def may_hold_token_or_phrase(canonical: bytes) -> bool:
 def _may_hold_token(canonical: bytes) -> bool:
     if b"a" * TOKEN_RUN not in canonical.translate(_TOKEN_MEMBERS):
         return False
+    if len(canonical) <= _SHORT:
+        # A literal is found in a short string in a fraction of the time that bytes take.
+        text = canonical.decode("latin-1")
+        found = [token for prefix, token in _PREFIXES if prefix in text]
+        return any(token_pattern(token, escaped=True).search(canonical) for token in found)
     prefixes = canonical.translate(None, _NOT_OF_PREFIX)
     for needle, signs, token in _TOKENS:
         # One byte is found far quicker than two, so the signs come first.
