@@ -266,6 +266,7 @@ class Client:
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
         ``RunError`` (``client_closed``).
         """
+        seen = -1
         while True:
             task = self._driven.get(run_id)
             if task is not None:
@@ -273,9 +274,13 @@ class Client:
                 if task.cancelled():
                     raise client_closed(run_id)
             self._refuse_closed_stores(run_id)
-            view = await read_view(self.stores, run_id)
-            if view.ended is not None:
-                return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
+            # A run may wait for a month; its history is read again only when it has grown.
+            head = await self.stores.events.head_seq(run_id)
+            if head != seen:
+                seen = head
+                view = await read_view(self.stores, run_id)
+                if view.ended is not None:
+                    return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
             if run_id in self._failures:
                 raise self._failures[run_id]
             await self._change(run_id)
