@@ -28,6 +28,8 @@ HINTS: dict[str, str] = {
     ),
     "run_not_found": "check the id and the store's address; `perdure run list` shows what is there",
     "run_already_terminal": "`perdure run status RUN` shows how it ended; nothing more can be told to it",
+    "signal_unknown": "the details name the signals that the operation declares",
+    "signal_invalid": "send a value of the signal's declared type, or its JSON form",
     "letter_invalid": "give the letter an id, a sender and, for a signal, a name: short printable texts",
     "wait_invalid": (
         "wait for a timedelta that is not negative, until a datetime with a time zone, or for signals by "

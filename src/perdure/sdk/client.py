@@ -31,14 +31,17 @@ from perdure.sdk.app import App, Startable
 from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
+from perdure.sdk.planner import pipeline_of
 from perdure.sdk.reading import (
     RunSummary,
     client_closed,
     existing_events,
     find_run,
     list_summaries,
+    manifest_of,
 )
 from perdure.sdk.runs import Run
+from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.stores.bundle import Stores
 
 if TYPE_CHECKING:
@@ -226,6 +229,16 @@ class Client:
         """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""
         self._recovers = True
         self._wake_soon()
+
+    async def signals_of(self, run_id: RunId) -> Mapping[str, SignalDefinition[Any]]:
+        """The signals that a run's operations declare; none if this client's app does not have these."""
+        manifest = await manifest_of(self.stores, await read_view(self.stores, run_id))
+        if manifest is None:
+            return {}
+        steps = pipeline_of(manifest)[0].steps
+        known = {(str(each.op_id), str(each.op_version)): each for each in self.app.ops}
+        wanted = ((str(step.op_id), str(step.op_version)) for step in steps)
+        return declared_signals(known[each] for each in wanted if each in known)
 
     async def tell(self, run_id: RunId, letter: AnyLetter, letter_id: str | None = None) -> bool:
         """Post a letter to a run, and have it read if nobody drives the run.
