@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -48,15 +48,23 @@ RECOVERIES_AT_ONCE = 100
 class Client:
     """Starts runs, drives them in this process, and answers questions about them.
 
-    Made by :func:`perdure.open`. Everything that it drives ends with it, resumable.
+    Made by :func:`perdure.open`. Everything that it drives ends with it, resumable. An ``observer`` is told
+    of the events that it has made durable, with their numbers.
     """
 
     def __init__(
-        self, stores: Stores, app: App, *, clock: Clock | None = None, closes_stores: bool = False
+        self,
+        stores: Stores,
+        app: App,
+        *,
+        clock: Clock | None = None,
+        closes_stores: bool = False,
+        observer: Callable[[RunId, Sequence[tuple[int, Event]]], None] = lambda *_: None,
     ) -> None:
         self.stores = stores
         self.app = app
         self._closes_stores = closes_stores
+        self._observer = observer
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -277,6 +285,7 @@ class Client:
 
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         self._notify(run_id)
+        self._observer(run_id, events)
 
     def _notify(self, run_id: RunId) -> None:
         changed = self._changed.pop(run_id, None)
