@@ -10,14 +10,18 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cyclopts import App as CommandApp
 
 from perdure.cli import main
+from perdure.cli.commands import cli
 from perdure.cli.common import APP_VARIABLE, STORE_VARIABLE
 from tests.cli.shop import COMPLETED, DETACHED, FAILED, fill
 
+COLUMNS = (80, 200)
 SCREENS = Path(__file__).parent / "screens"
 UPDATE = "PERDURE_UPDATE_SCREENS"
 ORDER = '{"item": "tea", "count": 3}'
@@ -33,6 +37,12 @@ COMMANDS = (
     "run facts",
     "run replay",
     "run watch",
+    "run signal",
+    "run cancel",
+    "run terminate",
+    "run pause",
+    "run unpause",
+    "run resolve",
     "op list",
     "op show",
     "op check",
@@ -42,6 +52,7 @@ COMMANDS = (
     "artifact get",
     "worker",
     "demo",
+    "--install-completion",
 )
 GROUPS = ("", "run", "op", "store", "artifact")
 
@@ -76,6 +87,7 @@ CASES: dict[str, list[str]] = {
     "op list": ["op", "list"],
     "op show": ["op", "show", "checkout"],
     "op show pipeline": ["op", "show", "delivery"],
+    "op show svg": ["op", "show", "delivery", "--svg", "delivery.svg"],
     "op check": ["op", "check"],
     "op check mistaken": ["op", "check", "--app", f"{HERE}:mistaken"],
     "op check mistaken json": ["op", "check", "wrong", "--app", f"{HERE}:mistaken", "--json"],
@@ -86,6 +98,8 @@ CASES: dict[str, list[str]] = {
     "artifact get": ["artifact", "get", hashlib.sha256(b"{}").hexdigest(), "--json"],
     "artifact get missing": ["artifact", "get", "0" * 64],
     "worker": ["worker", "--until-idle"],
+    "demo": ["demo"],
+    "install-completion": ["--install-completion", "--shell", "bash", "--output", "completion.bash"],
     "unknown command": ["run", "strat"],
     "app missing": ["op", "list", "--app", "tests.cli.nowhere:app"],
 }
@@ -96,6 +110,33 @@ _CHANGING = (
 )
 
 
+def commands(app: CommandApp, before: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command below ``app``, as it is typed; help and versions are no commands."""
+    for name in app:
+        if name in (*app.help_flags, *app.version_flags):
+            continue
+        words = (*before, name)
+        if app[name].default_command is None:
+            yield from commands(app[name], words)
+        else:
+            yield " ".join(words)
+
+
+def test_every_command_has_its_screens() -> None:
+    """One of its help, and one at least of what it does."""
+    assert sorted(commands(cli)) == sorted(COMMANDS)
+    shown = [" ".join(words) for words in CASES.values()]
+    for command in COMMANDS:
+        assert f"{command} --help" in shown
+        assert [each for each in shown if f"{each} ".startswith(f"{command} ") and "--help" not in each]
+
+
+def test_no_screen_is_left_of_a_case_that_went() -> None:
+    """Each file is compared with what a command shows today."""
+    compared = {f"{name.replace(' ', '-')}.{columns}.txt" for name in CASES for columns in COLUMNS}
+    assert {path.name for path in SCREENS.iterdir()} <= compared
+
+
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with runs."""
@@ -104,7 +145,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("columns", COLUMNS)
 @pytest.mark.parametrize("name", CASES)
 def test_a_screen(
     name: str,
@@ -112,19 +153,23 @@ def test_a_screen(
     filled: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It is as it was, has no colours in a pipe, and no line of a table is wider than the terminal."""
     shutil.copy(filled, tmp_path / "runs.db")
     root = str(Path(__file__).parents[2])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv(STORE_VARIABLE, "runs.db")
     monkeypatch.setenv(APP_VARIABLE, f"{HERE}:app")
     code = main(CASES[name])
-    out, error = capsys.readouterr()
+    out, error = capfd.readouterr()  # of the processes that a command starts, too
     screen = f"$ perdure {' '.join(CASES[name])}\n{out}{error}[exit code {code}]\n"
-    screen = "".join(f"{line.rstrip()}\n" for line in screen.replace(root, "ROOT").splitlines())
+    for drawn in tmp_path.glob("*.svg"):
+        screen += f"$ cat {drawn.name}\n{drawn.read_text()}"
+    screen = screen.replace(str(tmp_path), "FOLDER").replace(root, "ROOT")
+    screen = "".join(f"{line.rstrip()}\n" for line in screen.splitlines())
     for pattern, replacement in _CHANGING:
         screen = re.sub(pattern, replacement, screen)
     assert "\x1b" not in screen

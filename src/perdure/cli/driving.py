@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 from cyclopts import App as CommandApp
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
+    APP_VARIABLE,
     COMMON,
     SHOWN_ID_CHARACTERS,
     SOURCE,
+    STORE_VARIABLE,
     Common,
     Hidden,
+    JsonText,
     Source,
+    Whole,
     json_argument,
     label_arguments,
     open_stores,
@@ -25,15 +31,7 @@ from perdure.cli.common import (
     shown,
     wanted_app,
 )
-from perdure.cli.output import (
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    Output,
-    UsageError,
-    visible,
-    when,
-)
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
 from perdure.cli.progress import Progress
 from perdure.engine.engine import Engine, RunResult, StartRun
 from perdure.errors import Json, PerdureError
@@ -47,6 +45,7 @@ from perdure.sdk.client import Client
 from perdure.sdk.reading import exports_of, find_run
 from perdure.stores.bundle import Stores
 
+_DAY_SECONDS = 86_400
 Work = Callable[[Stores, Engine], Awaitable[RunResult]]
 
 
@@ -61,14 +60,14 @@ def start(
     op_id: str,
     /,
     *,
-    input: str | None = None,  # noqa: A002 — the term
+    input: JsonText = None,  # noqa: A002 — the term
     op_version: str | None = None,
-    op_config: str | None = None,
-    context: str | None = None,
+    op_config: JsonText = None,
+    context: JsonText = None,
     run_id: str | None = None,
     key: str | None = None,
     label: tuple[str, ...] = (),
-    max_attempts: int = 3,
+    max_attempts: Whole = 3,
     wait: Annotated[bool, Parameter(negative="--detach")] = True,
     failpoint: Hidden = (),
     common: Common = COMMON,
@@ -102,6 +101,8 @@ def start(
         Drive the run here and wait for its end, or leave it to a worker.
     """
     output = Output(as_json=common.json)
+    if key == "":
+        raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
     config = RunConfig(retry_policy=RetryPolicy(max_attempts))
@@ -112,7 +113,13 @@ def start(
     if not isinstance(values, dict):
         raise UsageError.of("input_malformed", "the initial context is not a JSON object")
     plan = app.resolver.resolve(manifest)
-    wanted = RunId(run_id) if run_id is not None else RunId.for_invocation(key) if key else RunId.random()
+    wanted = (
+        RunId(run_id)
+        if run_id is not None
+        else RunId.for_invocation(key)
+        if key is not None
+        else RunId.random()
+    )
 
     async def go(stores: Stores, engine: Engine) -> RunResult:
         manifest_id = await stores.put_manifest(manifest)
@@ -120,7 +127,7 @@ def start(
         begun = StartRun(manifest, manifest_id, plan, config, initial, wanted, key)
         return await engine.start(stores, begun, drive=wait)
 
-    return _drive(output, common, source, app, failpoint, wanted, go, waits=wait)
+    return _drive(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
 
 
 def resume(
@@ -145,10 +152,22 @@ def resume(
     return _drive(output, common, source, app, failpoint, found, go)
 
 
+def _seconds(_: type, tokens: Sequence[Token]) -> float:
+    """A time to wait: more than no time, and a day at most."""
+    token = tokens[0]
+    try:
+        seconds = float(token.value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _DAY_SECONDS:
+        raise UsageError.of("usage", f"{token.keyword} is a number of seconds, more than 0, a day at most")
+    return seconds
+
+
 def worker(
     *,
     until_idle: Annotated[bool, Parameter(negative=())] = False,
-    poll_seconds: float = 1.0,
+    poll_seconds: Annotated[float, Parameter(converter=_seconds)] = 1.0,
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
@@ -167,46 +186,67 @@ def worker(
     """
     output = Output(as_json=common.json)
     app = wanted_app(source)
+    taken: set[RunId] = set()
     counts = {"completed": 0, "failed": 0}
+
+    def observe(run_id: RunId, _: object) -> None:
+        if run_id not in taken:
+            taken.add(run_id)
+            output.report(f"run {run_id} taken up")
 
     async def finish(client: Client, run_id: RunId) -> None:
         try:
             result = await client.drive_result(run_id)
         except PerdureError:
             return
+        if run_id not in taken:
+            return
+        taken.discard(run_id)
         if result.waiting_for is not None:
-            output.line(f"run {run_id} waits for {visible(result.waiting_for)}")
+            output.report(f"run {run_id} waits for {result.waiting_for}")
             return
         counts["completed" if result.phase is RunPhase.COMPLETED else "failed"] += 1
-        output.line(f"run {run_id} {result.phase.value.lower()}")
+        output.report(f"run {run_id} {result.phase.value.lower()}")
 
     async def body() -> None:
         _stop_on_sigterm()
         async with open_stores(common) as stores:
-            client = Client(stores, app)
-            following: set[asyncio.Task[None]] = set()
-            output.line("worker ready; stop it with Ctrl-C")
+            client = Client(stores, app, observer=observe)
+            following: dict[RunId, asyncio.Task[None]] = {}
+            output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
+                    following = {run_id: task for run_id, task in following.items() if not task.done()}
                     for run_id in await client.recover():
-                        output.line(f"run {run_id} taken up")
-                        following.add(asyncio.create_task(finish(client, run_id)))
+                        # A run that another process drives is found each time, and followed once.
+                        if run_id not in following:
+                            following[run_id] = asyncio.create_task(finish(client, run_id))
                     seconds = await client.seconds_until_due(poll_seconds)
                     if following:
-                        _, following = await asyncio.wait(following, timeout=seconds)
+                        await asyncio.wait(
+                            following.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                        )
                     elif until_idle:
                         return
                     else:
                         await asyncio.sleep(seconds)
             finally:
+                for task in following.values():
+                    task.cancel()
                 await client.aclose()
+                await asyncio.gather(*following.values(), return_exceptions=True)
 
-    try:
-        asyncio.run(body())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        output.line("worker stopped; what it drove can be resumed")
+    async def until_stopped() -> None:
+        try:
+            await body()
+        except asyncio.CancelledError:
+            _leave_if_stopped_again()
+            output.report("worker stopped; what it drove can be resumed")
+
+    asyncio.run(until_stopped())
     if output.as_json:
         output.data(counts)
+    output.end()
     return EXIT_COMPLETED
 
 
@@ -219,6 +259,7 @@ def _drive(
     run_id: RunId,
     go: Work,
     *,
+    is_there: bool = True,
     waits: bool = True,
 ) -> int:
     """Drive a run while showing its progress; an interruption leaves it resumable and says how."""
@@ -228,42 +269,50 @@ def _drive(
         app.resolver,
         transports=app.transports,
         failpoints=armed,
-        observer=None if output.as_json else progress,
+        observer=progress,
         secrets=app.secrets,
     )
 
-    async def body() -> tuple[RunResult, Json]:
+    async def body() -> tuple[RunResult, Json] | None:
         _stop_on_sigterm()
-        async with open_stores(common, armed) as stores:
-            try:
-                result = await go(stores, engine)
-                return result, await exports_of(stores, app.resolver.planner, result)
-            finally:
-                await app.transports.aclose()
+        try:
+            async with open_stores(common, armed) as stores:
+                try:
+                    result = await go(stores, engine)
+                    return result, await exports_of(stores, app.resolver.planner, result)
+                finally:
+                    await app.transports.aclose()
+        except asyncio.CancelledError:
+            _leave_if_stopped_again()
+            if is_there or progress.has_begun:
+                command = _command("run resume", common, source, run_id)
+                what, advice = f"run {run_id} was interrupted; nothing is lost", f"go on with: {command}"
+            else:
+                what, advice = "the run was not begun yet", "start it again"
+            output.error("interrupted", what, advice)
+            return None
 
-    try:
-        with progress:
-            result, exports = asyncio.run(body())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        command = _command("run resume", common, source, run_id)
-        output.error(
-            "interrupted", f"run {run_id} was interrupted; nothing is lost", f"go on with: {command}"
-        )
+    with progress:
+        ended = asyncio.run(body())
+    if ended is None:
         return EXIT_INTERRUPTED
+    result, exports = ended
     short = run_id[:SHOWN_ID_CHARACTERS]
-    if output.as_json:
-        output.data(result.to_json() | {"result": exports})
-    elif not waits and result.phase is RunPhase.RUNNING:
-        output.line(f"run {run_id} is left to a worker: {_command('worker', common, source)}")
-    else:
-        for name, value in exports.items():
-            output.line(f"{name}: {shown(value)}")
-        if result.waiting_for is not None:
+    with output.unstoppable():
+        if output.as_json:
+            output.data(result.to_json() | {"result": exports})
+        elif not waits and result.phase is RunPhase.RUNNING:
+            output.line(f"run {run_id} is left to a worker: {_command('worker', common, source)}")
+        elif result.waiting_for is not None:
             until = "" if result.due_millis is None else f", until {when(result.due_millis)} UTC at most"
-            output.line(f"run {run_id} waits for {visible(result.waiting_for)}{until}")
+            output.line(f"run {run_id} waits for {result.waiting_for}{until}")
             output.line(f"a worker goes on with it: {_command('worker', common, source)}")
-            return EXIT_COMPLETED
-        output.line(f"run {short} {result.phase.value.lower()}; see it with: perdure run status {short}")
+        else:
+            for name, value in exports.items():
+                output.line(f"{name}: {shown(value)}")
+            command = _command("run status", common, Source(), short)
+            output.line(f"run {short} {result.phase.value.lower()}; see it with: {command}")
+    output.end()
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
 
 
@@ -273,8 +322,23 @@ def _stop_on_sigterm() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
+def _leave_if_stopped_again() -> None:
+    """End the process at the next signal.
+
+    What is left to wait for are functions of states in threads, for as long as they take; their attempts are
+    closed already.
+    """
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _command(name: str, common: Common, source: Source, *words: str) -> str:
-    """A command as the same person would type it."""
-    options = ["--app", source.app] if source.app else []
-    options += ["--store", common.store] if common.store else []
+    """A command as the same person would type it; what their environment says need not be typed."""
+    options: list[str] = []
+    for option, value, variable in (
+        ("--app", source.app, APP_VARIABLE),
+        ("--store", common.store, STORE_VARIABLE),
+    ):
+        if value and value != os.environ.get(variable):
+            options += [option, value]
     return shlex.join(["perdure", *name.split(), *words, *options])

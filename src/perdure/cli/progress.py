@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from perdure.cli.output import Output, visible
+from perdure.cli.output import Output
 from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.ids import RunId
 from perdure.model.events import (
@@ -55,6 +55,11 @@ class Progress:
             self._live.stop()
             sys.stdout.flush()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of the run was made durable here."""
+        return self._begun is not None
+
     def __call__(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         """Take in what was just made durable; the engine calls it."""
         for _, event in events:
@@ -67,7 +72,7 @@ class Progress:
                 self._begun = seconds
             line = self._take(run_id, event, seconds)
             if line and self._live is None:
-                self._output.line(line)
+                self._output.report(line)
 
     def _take(self, run_id: RunId, event: Event, now: float) -> str | None:
         match event:
@@ -83,7 +88,7 @@ class Progress:
                 info = event.error.info
                 if info.code in _NOT_ITS_FAULT:
                     return self._ended(event.state_id, "interrupted", f": {info.message}", now)
-                return self._ended(event.state_id, "failed", f": {info.code}: {visible(info.message)}", now)
+                return self._ended(event.state_id, "failed", f": {info.code}: {info.message}", now)
             case RunCompleted():
                 self._ended_seconds = now
                 return f"run {run_id} {event.status.value.lower()} after {self._elapsed(now)}"

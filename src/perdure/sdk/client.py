@@ -7,7 +7,16 @@ import builtins
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -62,7 +71,8 @@ AHEAD = timedelta(seconds=1)
 class Client:
     """Starts runs, drives them in this process, and answers questions about them.
 
-    Made by :func:`perdure.open`. Everything that it drives ends with it, resumable.
+    Made by :func:`perdure.open`. Everything that it drives ends with it, resumable. An ``observer`` is told
+    of the events that it has made durable, with their numbers.
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class Client:
         clock: Clock | None = None,
         closes_stores: bool = False,
         park_after: timedelta = PARK_AFTER,
+        observer: Callable[[RunId, Sequence[tuple[int, Event]]], None] = lambda *_: None,
     ) -> None:
         self.stores = stores
         self.app = app
@@ -84,6 +95,7 @@ class Client:
         self._mail = asyncio.Event()
         # Taken up before their time, runs are awake when it comes; their sleep ends in the process.
         self._ahead_millis = min(park_after, AHEAD) // timedelta(milliseconds=1)
+        self._observer = observer
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -417,6 +429,7 @@ class Client:
 
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         self._notify(run_id)
+        self._observer(run_id, events)
 
     def _notify(self, run_id: RunId) -> None:
         changed = self._changed.pop(run_id, None)
