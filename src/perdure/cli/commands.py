@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
@@ -45,13 +45,23 @@ cli.command(demo.demo)
 cli.register_install_completion_command(help="Install tab completion for this shell.")
 
 
+def _named(words: Sequence[str]) -> Iterator[str]:
+    """The words that name a group or a command."""
+    part: CommandApp | None = cli
+    for word in words:
+        if part is None or word.startswith("-") or word not in part:
+            return
+        yield word
+        part = part[word]
+
+
 def run_command(words: Sequence[str]) -> int:
     """Run the command that ``words`` spell."""
     output = Output(as_json="--json" in words)
     try:
         code = cli(words, exit_on_error=False, print_error=False, console=output.console())
     except CycloptsError as error:
-        output.error("usage", str(error), "see `perdure --help`")
+        output.error("usage", str(error), f"see `{' '.join(['perdure', *_named(words)])} --help`")
         return EXIT_USAGE
     except PerdureError as error:
         output.error(error.code, error.info.message, error.hint)

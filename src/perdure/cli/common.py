@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -122,12 +123,21 @@ def json_argument(text: str | None, default: Json, what: str) -> Json:
         return json.loads(text, parse_constant=refuse)
     except OSError as error:
         raise UsageError.of(
-            "input_malformed", f"--{what}: the file cannot be read: {error.strerror}"
+            "input_malformed", f"{what}: the file cannot be read: {error.strerror}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError.of(
-            "input_malformed", f"--{what} is not JSON", hint='quote it for the shell: \'{"path": "."}\''
+            "input_malformed",
+            f"{what} is not JSON",
+            hint='quote it for the shell: \'{"path": "."}\'; a text has quotes of its own: \'"yes"\'',
         ) from error
+
+
+def typed_command(name: str, common: Common, source: Source, *words: str) -> str:
+    """A command as the same person would type it."""
+    options = ["--app", source.app] if source.app else []
+    options += ["--store", common.store] if common.store else []
+    return shlex.join(["perdure", *name.split(), *words, *options])
 
 
 def label_arguments(labels: tuple[str, ...]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
@@ -23,18 +22,12 @@ from perdure.cli.common import (
     open_stores,
     reading,
     shown,
+    typed_command,
     wanted_app,
 )
-from perdure.cli.output import (
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    Output,
-    UsageError,
-    visible,
-    when,
-)
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, EXIT_INTERRUPTED, Output, UsageError
 from perdure.cli.progress import Progress
+from perdure.cli.waiting import next_steps, waiting_for
 from perdure.engine.engine import Engine, RunResult, StartRun
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
@@ -44,7 +37,7 @@ from perdure.model.context import JsonContext
 from perdure.model.events import RunPhase
 from perdure.sdk import App, manifest_for
 from perdure.sdk.client import Client
-from perdure.sdk.reading import exports_of, find_run
+from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.stores.bundle import Stores
 
 Work = Callable[[Stores, Engine], Awaitable[RunResult]]
@@ -105,10 +98,10 @@ def start(
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
     config = RunConfig(retry_policy=RetryPolicy(max_attempts))
-    given = found.input_json(json_argument(input, None, "input"))
-    pipeline = found.pipeline_of(json_argument(op_config, None, "op-config"))
+    given = found.input_json(json_argument(input, None, "--input"))
+    pipeline = found.pipeline_of(json_argument(op_config, None, "--op-config"))
     manifest = manifest_for(pipeline, given, config, labels=label_arguments(label))
-    values = json_argument(context, {}, "context")
+    values = json_argument(context, {}, "--context")
     if not isinstance(values, dict):
         raise UsageError.of("input_malformed", "the initial context is not a JSON object")
     plan = app.resolver.resolve(manifest)
@@ -175,7 +168,8 @@ def worker(
         except PerdureError:
             return
         if result.waiting_for is not None:
-            output.line(f"run {run_id} waits for {visible(result.waiting_for)}")
+            words = waiting_for(await status_of(client.stores, run_id))
+            output.line(f"run {run_id} waits for {words}" if words else f"run {run_id} is due again")
             return
         counts["completed" if result.phase is RunPhase.COMPLETED else "failed"] += 1
         output.line(f"run {run_id} {result.phase.value.lower()}")
@@ -232,20 +226,21 @@ def _drive(
         secrets=app.secrets,
     )
 
-    async def body() -> tuple[RunResult, Json]:
+    async def body() -> tuple[RunResult, Json, Json]:
         _stop_on_sigterm()
         async with open_stores(common, armed) as stores:
             try:
                 result = await go(stores, engine)
-                return result, await exports_of(stores, app.resolver.planner, result)
+                exports = await exports_of(stores, app.resolver.planner, result)
+                return result, exports, await status_of(stores, result.run_id)
             finally:
                 await app.transports.aclose()
 
     try:
         with progress:
-            result, exports = asyncio.run(body())
+            result, exports, status = asyncio.run(body())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        command = _command("run resume", common, source, run_id)
+        command = typed_command("run resume", common, source, run_id)
         output.error(
             "interrupted", f"run {run_id} was interrupted; nothing is lost", f"go on with: {command}"
         )
@@ -254,14 +249,15 @@ def _drive(
     if output.as_json:
         output.data(result.to_json() | {"result": exports})
     elif not waits and result.phase is RunPhase.RUNNING:
-        output.line(f"run {run_id} is left to a worker: {_command('worker', common, source)}")
+        output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
     else:
         for name, value in exports.items():
             output.line(f"{name}: {shown(value)}")
         if result.waiting_for is not None:
-            until = "" if result.due_millis is None else f", until {when(result.due_millis)} UTC at most"
-            output.line(f"run {run_id} waits for {visible(result.waiting_for)}{until}")
-            output.line(f"a worker goes on with it: {_command('worker', common, source)}")
+            output.line(f"run {short} waits for {waiting_for(status)}")
+            for step in next_steps(status):
+                output.line(step)
+            output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
             return EXIT_COMPLETED
         output.line(f"run {short} {result.phase.value.lower()}; see it with: perdure run status {short}")
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
@@ -271,10 +267,3 @@ def _stop_on_sigterm() -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-def _command(name: str, common: Common, source: Source, *words: str) -> str:
-    """A command as the same person would type it."""
-    options = ["--app", source.app] if source.app else []
-    options += ["--store", common.store] if common.store else []
-    return shlex.join(["perdure", *name.split(), *words, *options])

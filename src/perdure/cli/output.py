@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from perdure.canonical import CanonicalJsonError
 from perdure.errors import InvalidShapeError, Json, PerdureError
 from perdure.ids import InvalidIdError
 
@@ -23,6 +24,9 @@ _USAGE_CODES = frozenset(
         "run_ambiguous",
         "run_not_found",
         "artifact_not_found",
+        "effect_not_in_doubt",
+        "letter_invalid",
+        "run_already_terminal",
         "app_import_failed",
         "context_key_unknown",
         "fact_unknown",
@@ -37,7 +41,7 @@ _USAGE_CODES = frozenset(
 )
 
 
-_WHOLE = frozenset({"run", "#", "phase", "time (UTC)", "started (UTC)"})
+_WHOLE = frozenset({"run", "op", "#", "phase", "time (UTC)", "started (UTC)"})
 
 
 class UsageError(PerdureError):
@@ -46,7 +50,8 @@ class UsageError(PerdureError):
 
 def exit_code_of(error: PerdureError) -> int:
     """2 for what the caller got wrong, 3 for what the store or the history did."""
-    usage = error.code in _USAGE_CODES or isinstance(error, (InvalidIdError, InvalidShapeError))
+    given = (CanonicalJsonError, InvalidIdError, InvalidShapeError)
+    usage = error.code in _USAGE_CODES or isinstance(error, given)
     return EXIT_USAGE if usage else EXIT_STORE
 
 
@@ -118,6 +123,11 @@ def when(millis: int | None) -> str:
     if millis is None:
         return "—"
     return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def minute(millis: int | None) -> str:
+    """A moment for a person, in UTC, where there is little room."""
+    return when(millis)[:16]
 
 
 def visible(text: str) -> str:
