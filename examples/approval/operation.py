@@ -66,7 +66,7 @@ async def verdict(expense: Expense, io: IoProvider, rec: Recorder) -> Verdict:
                 return Verdict(True, tuple(approved))
 
 
-@expense.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="expense")
+@expense.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT)
 async def outcome(expense: Expense, verdict: Verdict, io: IoProvider) -> Outcome:
     """Pay what was granted: once, whatever crashes."""
     if not verdict.is_granted:
