@@ -19,7 +19,18 @@ from cyclopts import App as CommandApp
 from perdure.cli import main
 from perdure.cli.commands import cli
 from perdure.cli.common import APP_VARIABLE, STORE_VARIABLE
-from tests.cli.shop import COMPLETED, DETACHED, FAILED, fill
+from tests.cli.shop import (
+    COMPLETED,
+    DETACHED,
+    DOUBTFUL,
+    FAILED,
+    IN_DOUBT,
+    PAUSED,
+    SLEEPING,
+    WAITING,
+    fill,
+    fill_with_one_due,
+)
 
 COLUMNS = (80, 200)
 SCREENS = Path(__file__).parent / "screens"
@@ -84,6 +95,60 @@ CASES: dict[str, list[str]] = {
     "run replay": ["run", "replay", COMPLETED],
     "run replay changed": ["run", "replay", COMPLETED, "--app", f"{HERE}:changed"],
     "run watch": ["run", "watch", COMPLETED],
+    "run start parked": ["run", "start", "purchase", "--key", "k", "--input", ORDER],
+    "run start parked json": ["run", "start", "purchase", "--key", "k", "--input", ORDER, "--json"],
+    "run start asleep": ["run", "start", "harvest", "--key", "k", "--input", ORDER],
+    "run resume waiting": ["run", "resume", WAITING],
+    "run resume in doubt": ["run", "resume", IN_DOUBT],
+    "run resume paused": ["run", "resume", PAUSED],
+    "run status waiting": ["run", "status", WAITING],
+    "run status asleep": ["run", "status", SLEEPING],
+    "run status paused": ["run", "status", PAUSED],
+    "run status in doubt": ["run", "status", IN_DOUBT],
+    "run status in doubt json": ["run", "status", IN_DOUBT, "--json"],
+    "run list running": ["run", "list", "--phase", "running"],
+    "run list in doubt": ["run", "list", "--in-doubt"],
+    "run events waiting": ["run", "events", WAITING],
+    "run events in doubt": ["run", "events", IN_DOUBT],
+    "run signal": ["run", "signal", WAITING, "approval", '{"granted": true}', "--by", "ann"],
+    "run signal json": ["run", "signal", WAITING, "approval", "true", "--by", "ann", "--json"],
+    "run signal unknown": ["run", "signal", "00000000-0000-0000-0000-000000000000", "approval"],
+    "run signal ended": ["run", "signal", COMPLETED, "approval", "true", "--by", "ann"],
+    "run signal secret": [
+        "run",
+        "signal",
+        WAITING,
+        "login",
+        '{"password": "hunter22hunter22"}',
+        "--by",
+        "ann",
+    ],
+    "run signal float": ["run", "signal", WAITING, "approval", '{"share": 0.5}', "--by", "ann"],
+    "run signal no json": ["run", "signal", WAITING, "approval", "yes", "--by", "ann"],
+    "run signal no name": ["run", "signal", WAITING, "", "true", "--by", "ann"],
+    "run cancel": ["run", "cancel", IN_DOUBT, "--why", "ordered twice", "--by", "ann"],
+    "run cancel cleaning up": ["run", "cancel", WAITING, "--why", "ordered twice", "--by", "ann"],
+    "run cancel ended": ["run", "cancel", COMPLETED, "--why", "ordered twice", "--by", "ann"],
+    "run cancel unexplained": ["run", "cancel", WAITING],
+    "run terminate": ["run", "terminate", WAITING, "--why", "its cleaning up hangs", "--by", "ann"],
+    "run pause": ["run", "pause", WAITING, "--why", "the buyer is away", "--by", "ann"],
+    "run unpause": ["run", "unpause", PAUSED, "--by", "ann"],
+    "run resolve": [
+        *("run", "resolve", IN_DOUBT, "--effect", DOUBTFUL, "--happened", '{"receipt": 7}'),
+        *("--by", "ann", "--why", "it is on the statement"),
+    ],
+    "run resolve not happened": [
+        *("run", "resolve", IN_DOUBT, "--effect", DOUBTFUL, "--did-not-happen"),
+        *("--by", "ann", "--why", "it is not on the statement"),
+    ],
+    "run resolve not in doubt": [
+        *("run", "resolve", IN_DOUBT, "--effect", "another", "--did-not-happen", "--by", "ann", "--why", "?"),
+    ],
+    "run resolve undecided": ["run", "resolve", IN_DOUBT, "--effect", DOUBTFUL, "--by", "ann", "--why", "?"],
+    "run resolve both": [
+        *("run", "resolve", IN_DOUBT, "--effect", DOUBTFUL, "--happened", "7", "--did-not-happen"),
+        *("--by", "ann", "--why", "?"),
+    ],
     "op list": ["op", "list"],
     "op show": ["op", "show", "checkout"],
     "op show pipeline": ["op", "show", "delivery"],
@@ -100,6 +165,7 @@ CASES: dict[str, list[str]] = {
     "worker": ["worker", "--until-idle"],
     "demo": ["demo"],
     "install-completion": ["--install-completion", "--shell", "bash", "--output", "completion.bash"],
+    "worker waiting": ["worker", "--until-idle", "--store", "due.db"],
     "unknown command": ["run", "strat"],
     "app missing": ["op", "list", "--app", "tests.cli.nowhere:app"],
 }
@@ -142,6 +208,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with runs."""
     path = tmp_path_factory.mktemp("filled") / "runs.db"
     asyncio.run(fill(str(path)))
+    asyncio.run(fill_with_one_due(str(path.with_name("due.db"))))
     return path
 
 
@@ -157,6 +224,7 @@ def test_a_screen(
 ) -> None:
     """It is as it was, has no colours in a pipe, and no line of a table is wider than the terminal."""
     shutil.copy(filled, tmp_path / "runs.db")
+    shutil.copy(filled.with_name("due.db"), tmp_path / "due.db")
     root = str(Path(__file__).parents[2])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

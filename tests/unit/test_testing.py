@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from perdure import IoCall, IoProvider, RateLimitedError, RunError, RunPhase, op, secret
+import perdure
+from perdure import (
+    App,
+    IoCall,
+    IoProvider,
+    RateLimitedError,
+    RunConfig,
+    RunError,
+    RunPhase,
+    SideEffectKind,
+    TransportError,
+    op,
+    secret,
+)
 from perdure.demo import Order, checkout
-from perdure.testing import FakeClock, RunInMemory, in_turn
+from perdure.stores.memory import memory_stores
+from perdure.testing import FakeClock, RunInMemory, ScriptedTransport, in_turn, told
 
 ANSWERS = {
     "shop.catalogue": {"cents": 450},
@@ -110,10 +125,89 @@ def test_secrets_reach_transports_alone(perdure_run: RunInMemory) -> None:
     assert (run.phase, resolved) == (RunPhase.COMPLETED, ["open-sesame-1234"])
 
 
+DAY = timedelta(days=1)
+
+
+def test_a_year_of_sleeping_takes_no_time(perdure_run: RunInMemory) -> None:
+    """The run is parked and woken each day, as it would be; only the clock is quicker."""
+    sleeps = op("sleeps", output=int)
+
+    @sleeps.state
+    async def year(io: IoProvider) -> int:
+        begun = await io.now_millis()
+        for day in range(365):
+            await io.sleep(DAY, name=f"day {day}")
+        return begun
+
+    run = perdure_run(sleeps)
+    assert len([each for each in run.events if "wait_started" in str(each.event)]) == 365
+    assert FakeClock().now_millis() == run.result()
+    last = run.events[-1].ts_millis
+    assert last == run.result() + 365 * (DAY // timedelta(milliseconds=1))
+
+
+def asking(*, timeout: timedelta | None = None, count: int = 2) -> Any:
+    """An operation that takes signals."""
+    made = op("asking", output=list)
+
+    @made.state
+    async def approvals(io: IoProvider) -> list[Any]:
+        got = [await io.wait_signal("approval", timeout=timeout) for _ in range(count)]
+        return [each and [each.value, each.by] for each in got]
+
+    return made
+
+
+def test_signals_are_there_when_the_run_asks(perdure_run: RunInMemory) -> None:
+    """In the order in which they are given; without one the clock jumps to the end of the wait."""
+    signals = {"approval": [{"granted": True}, told(False, by="ann")]}
+    assert perdure_run(asking(), signals=signals).result() == [[{"granted": True}, "test"], [False, "ann"]]
+    assert perdure_run(asking(timeout=DAY), signals={"approval": [1]}).result() == [[1, "test"], None]
+
+
+def test_what_never_comes_is_told(perdure_run: RunInMemory) -> None:
+    """Instead of being waited for: what is waited for, and what to do about it."""
+    with pytest.raises(AssertionError, match=r"waits for signal approval, which never comes\. Send it"):
+        perdure_run(asking(), signals={"approval": [1]})
+
+    pays = op("pays")
+
+    @pays.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay")
+    async def pay(io: IoProvider) -> None:
+        await io.call(IoCall("bank.pay", {}))
+
+    dropped = TransportError.of("line_dropped", "no answer came")
+    with pytest.raises(AssertionError, match=r"effect_in_doubt .*pays\.main\.pay:0, .*NotAppliedError"):
+        perdure_run(pays, answers={"bank.pay": dropped})
+
+
+def test_a_run_s_time_limit_strikes(perdure_run: RunInMemory) -> None:
+    """Also while it waits for nobody."""
+    run = perdure_run(asking(), run_config=RunConfig(timeout=DAY))
+    assert "run_timeout" in str(run.error)
+
+
+async def test_a_jump_costs_no_claim() -> None:
+    """A run that sleeps often and shortly is driven on in its process, and may still call."""
+    naps = op("naps", output=int)
+
+    @naps.state
+    async def nap(io: IoProvider) -> int:
+        for _ in range(20):
+            await io.sleep(timedelta(seconds=4))
+        return int((await io.call(IoCall("quotes.today", {}, fact_key="quote"))).response)
+
+    clock = FakeClock()
+    app = App([naps], transports=[ScriptedTransport({"quotes.today": 7})])
+    async with perdure.open(memory_stores(clock=clock), app=app, clock=clock) as client:
+        assert await (await client.start(naps)).result() == 7
+    assert clock.now_millis() == FakeClock().now_millis() + 80_000
+
+
 async def test_the_clock_jumps() -> None:
-    """To the end of every sleep, never back."""
+    """To the end of every sleep, never back, and in no monotonic time."""
     clock = FakeClock(1000)
     await clock.sleep_until(5000)
     await clock.sleep_until(2000)
     clock.advance(500)
-    assert (clock.now_millis(), clock.monotonic_seconds()) == (5500, 5.5)
+    assert (clock.now_millis(), clock.monotonic_seconds()) == (5500, 1.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
@@ -47,6 +47,16 @@ cli.command(demo.demo)
 cli.register_install_completion_command(help="Install tab completion for this shell.")
 
 
+def _named(words: Sequence[str]) -> Iterator[str]:
+    """The words that name a group or a command."""
+    part: CommandApp | None = cli
+    for word in words:
+        if part is None or word.startswith("-") or word not in part:
+            return
+        yield word
+        part = part[word]
+
+
 def run_command(words: Sequence[str]) -> int:
     """Run the command that ``words`` spell."""
     _mend_streams()
@@ -58,7 +68,7 @@ def run_command(words: Sequence[str]) -> int:
         code = cli(words, exit_on_error=False, print_error=False, console=output.console())
         sys.stdout.flush()  # what cannot be written is an error while somebody can still be told
     except CycloptsError as error:
-        output.error("usage", str(error), "see `perdure --help`")
+        output.error("usage", str(error), f"see `{' '.join(['perdure', *_named(words)])} --help`")
         return EXIT_USAGE
     except PerdureError as error:
         output.error(error.code, error.info.message, error.hint)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def json_argument(text: str | None, default: Json, what: str) -> Json:
         return json.loads(text, parse_constant=refuse)
     except OSError as error:
         raise UsageError.of(
-            "input_malformed", f"--{what}: the file cannot be read: {error.strerror}"
+            "input_malformed", f"{what}: the file cannot be read: {error.strerror}"
         ) from error
     except RecursionError as error:
         raise UsageError.of("input_malformed", f"--{what} is nested too deep") from error
@@ -163,9 +164,21 @@ def json_argument(text: str | None, default: Json, what: str) -> Json:
         place = f": {error.msg} at {error.lineno}:{error.colno}" if isinstance(error, JSONDecodeError) else ""
         raise UsageError.of(
             "input_malformed",
-            f"--{what} is not JSON{place}",
-            hint='quote it for the shell: \'{"path": "."}\'',
+            f"{what} is not JSON{place}",
+            hint='quote it for the shell: \'{"path": "."}\'; a text has quotes of its own: \'"yes"\'',
         ) from error
+
+
+def typed_command(name: str, common: Common, source: Source, *words: str) -> str:
+    """A command as the same person would type it; what their environment says need not be typed."""
+    options: list[str] = []
+    for option, value, variable in (
+        ("--app", source.app, APP_VARIABLE),
+        ("--store", common.store, STORE_VARIABLE),
+    ):
+        if value and value != os.environ.get(variable):
+            options += [option, value]
+    return shlex.join(["perdure", *name.split(), *words, *options])
 
 
 def label_arguments(labels: tuple[str, ...]) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
@@ -14,11 +12,9 @@ from cyclopts import Parameter, Token
 
 from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
-    APP_VARIABLE,
     COMMON,
     SHOWN_ID_CHARACTERS,
     SOURCE,
-    STORE_VARIABLE,
     Common,
     Hidden,
     JsonText,
@@ -29,10 +25,12 @@ from perdure.cli.common import (
     open_stores,
     reading,
     shown,
+    typed_command,
     wanted_app,
 )
-from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
+from perdure.cli.waiting import next_steps, waiting_for
 from perdure.engine.engine import Engine, RunResult, StartRun
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
@@ -42,7 +40,7 @@ from perdure.model.context import JsonContext
 from perdure.model.events import RunPhase
 from perdure.sdk import App, manifest_for
 from perdure.sdk.client import Client
-from perdure.sdk.reading import exports_of, find_run
+from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.stores.bundle import Stores
 
 _DAY_SECONDS = 86_400
@@ -106,10 +104,10 @@ def start(
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
     config = RunConfig(retry_policy=RetryPolicy(max_attempts))
-    given = found.input_json(json_argument(input, None, "input"))
-    pipeline = found.pipeline_of(json_argument(op_config, None, "op-config"))
+    given = found.input_json(json_argument(input, None, "--input"))
+    pipeline = found.pipeline_of(json_argument(op_config, None, "--op-config"))
     manifest = manifest_for(pipeline, given, config, labels=label_arguments(label))
-    values = json_argument(context, {}, "context")
+    values = json_argument(context, {}, "--context")
     if not isinstance(values, dict):
         raise UsageError.of("input_malformed", "the initial context is not a JSON object")
     plan = app.resolver.resolve(manifest)
@@ -203,7 +201,8 @@ def worker(
             return
         taken.discard(run_id)
         if result.waiting_for is not None:
-            output.report(f"run {run_id} waits for {result.waiting_for}")
+            words = waiting_for(await status_of(client.stores, run_id))
+            output.report(f"run {run_id} waits for {words}" if words else f"run {run_id} is due again")
             return
         counts["completed" if result.phase is RunPhase.COMPLETED else "failed"] += 1
         output.report(f"run {run_id} {result.phase.value.lower()}")
@@ -273,19 +272,20 @@ def _drive(
         secrets=app.secrets,
     )
 
-    async def body() -> tuple[RunResult, Json] | None:
+    async def body() -> tuple[RunResult, Json, Json] | None:
         _stop_on_sigterm()
         try:
             async with open_stores(common, armed) as stores:
                 try:
                     result = await go(stores, engine)
-                    return result, await exports_of(stores, app.resolver.planner, result)
+                    exports = await exports_of(stores, app.resolver.planner, result)
+                    return result, exports, await status_of(stores, result.run_id)
                 finally:
                     await app.transports.aclose()
         except asyncio.CancelledError:
             _leave_if_stopped_again()
             if is_there or progress.has_begun:
-                command = _command("run resume", common, source, run_id)
+                command = typed_command("run resume", common, source, run_id)
                 what, advice = f"run {run_id} was interrupted; nothing is lost", f"go on with: {command}"
             else:
                 what, advice = "the run was not begun yet", "start it again"
@@ -296,21 +296,22 @@ def _drive(
         ended = asyncio.run(body())
     if ended is None:
         return EXIT_INTERRUPTED
-    result, exports = ended
+    result, exports, status = ended
     short = run_id[:SHOWN_ID_CHARACTERS]
     with output.unstoppable():
         if output.as_json:
             output.data(result.to_json() | {"result": exports})
         elif not waits and result.phase is RunPhase.RUNNING:
-            output.line(f"run {run_id} is left to a worker: {_command('worker', common, source)}")
+            output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
         elif result.waiting_for is not None:
-            until = "" if result.due_millis is None else f", until {when(result.due_millis)} UTC at most"
-            output.line(f"run {run_id} waits for {result.waiting_for}{until}")
-            output.line(f"a worker goes on with it: {_command('worker', common, source)}")
+            output.line(f"run {short} waits for {waiting_for(status)}")
+            for step in next_steps(status):
+                output.line(step)
+            output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
         else:
             for name, value in exports.items():
                 output.line(f"{name}: {shown(value)}")
-            command = _command("run status", common, Source(), short)
+            command = typed_command("run status", common, Source(), short)
             output.line(f"run {short} {result.phase.value.lower()}; see it with: {command}")
     output.end()
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
@@ -330,15 +331,3 @@ def _leave_if_stopped_again() -> None:
     """
     asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _command(name: str, common: Common, source: Source, *words: str) -> str:
-    """A command as the same person would type it; what their environment says need not be typed."""
-    options: list[str] = []
-    for option, value, variable in (
-        ("--app", source.app, APP_VARIABLE),
-        ("--store", common.store, STORE_VARIABLE),
-    ):
-        if value and value != os.environ.get(variable):
-            options += [option, value]
-    return shlex.join(["perdure", *name.split(), *words, *options])

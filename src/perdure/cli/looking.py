@@ -26,8 +26,9 @@ from perdure.cli.common import (
     wanted_app,
     whole,
 )
-from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, minute, when
 from perdure.cli.progress import Progress
+from perdure.cli.waiting import cell, next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -38,6 +39,9 @@ from perdure.sdk.client import Client
 from perdure.sdk.reading import RunSummary, existing_events, find_run, list_summaries, status_of
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_bytes, read_json
+
+_WIDE = 100
+"""From how many columns on a list of runs that wait has room for how many states have completed."""
 
 
 def add_to(run: CommandApp) -> None:
@@ -76,10 +80,11 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
     output.line(f"events   {data['events']}, of them {data['facts']} facts")
     if data["waiting_for"]:
-        output.line(f"waits    for {data['waiting_for']}")
+        output.line(f"waits    for {waiting_for(data)}")
     for word in ("pause", "stop"):
         if data[word]:
-            output.line(f"{word:8} {data[word]['by']}: {data[word]['reason']}")
+            reason = f": {data[word]['reason']}" if data[word]["reason"] else ""
+            output.line(f"{word:8} by {data[word]['by']}{reason}")
     for each in data["effects_in_doubt"]:
         output.line(f"in doubt {each['key']}, since {when(each['intended_millis'])} UTC")
     for name, value in data["values"].items():
@@ -100,6 +105,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     )
     for each in data["outputs"]:
         output.line(f"output   {each['name'] or ''} {each['artifact_id']}")
+    for step in next_steps(data):
+        output.line(step)
     return EXIT_COMPLETED
 
 
@@ -141,22 +148,7 @@ def list_runs(
     elif not found:
         output.line("no runs")
     else:
-        waits = any(each.waiting_for for each in found)
-        output.table(
-            ["run", "op", "phase", "states", "started (UTC)", "labels", *(["waits for"] if waits else [])],
-            [
-                [
-                    each.run_id[:SHOWN_ID_CHARACTERS],
-                    f"{each.op_id or ''} {each.op_version or ''}".strip(),
-                    each.error if each.phase is None else each.phase.value,
-                    each.states_completed,
-                    when(each.started_millis),
-                    " ".join(f"{name}={value}" for name, value in sorted(each.labels.items())),
-                    *([each.waiting_for or ""] if waits else []),
-                ]
-                for each in found
-            ],
-        )
+        output.table(*_listed(found, in_doubt=in_doubt, width=output.console().width))
     return EXIT_COMPLETED
 
 
@@ -392,6 +384,27 @@ async def _fact(stores: Stores, seq: int, payload: Json) -> Json:
     except (msgspec.DecodeError, UnicodeDecodeError):
         value = f"{len(data)} bytes: {data.hex()}"
     return {"seq": seq, "key": payload["key"], "payload_id": payload_id, "bytes": len(data), "value": value}
+
+
+def _listed(found: list[RunSummary], *, in_doubt: bool, width: int) -> tuple[list[str], list[list[object]]]:
+    """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
+    waits = [cell(each.waiting_for, each.due_millis) for each in found]
+    columns: dict[str, list[object]] = {
+        "run": [each.run_id[:SHOWN_ID_CHARACTERS] for each in found],
+        "op": [f"{each.op_id or ''} {each.op_version or ''}".strip() for each in found],
+        "phase": [each.error if each.phase is None else each.phase.value for each in found],
+    }
+    if in_doubt:
+        columns["in doubt"] = ["\n".join(each.in_doubt) for each in found]
+    else:
+        if width >= _WIDE or not any(waits):
+            columns["states"] = [each.states_completed for each in found]
+        columns["started (UTC)"] = [minute(each.started_millis) for each in found]
+        labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
+        for name, cells in (("labels", labels), ("waits for", waits)):
+            if any(cells):
+                columns[name] = [*cells]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def _event_cells(event: Any) -> list[str]:

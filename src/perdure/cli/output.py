@@ -50,7 +50,7 @@ _USAGE_CODES = frozenset(
 )
 
 
-_WHOLE = frozenset({"run", "#", "phase", "time (UTC)", "started (UTC)"})
+_WHOLE = frozenset({"run", "op", "#", "phase", "time (UTC)", "started (UTC)"})
 _WIDTH_MIN = 60
 """A narrower terminal wraps its lines itself: a table as narrow as that would lose columns."""
 
@@ -172,6 +172,11 @@ def when(millis: int | None) -> str:
     if millis is None:
         return "—"
     return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def minute(millis: int | None) -> str:
+    """A moment for a person, in UTC, where there is little room."""
+    return when(millis)[:16]
 
 
 def visible(text: str) -> str:

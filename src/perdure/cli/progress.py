@@ -8,12 +8,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from perdure.cli.output import Output
+from perdure.cli.common import shown
+from perdure.cli.output import Output, when
+from perdure.cli.waiting import phrase
 from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
+from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
+    RUN_CANCEL_REQUESTED,
+    RUN_PAUSED,
+    RUN_UNPAUSED,
+    VALUE_PUBLISHED,
+    WAIT_STARTED,
     DomainEvent,
     Event,
     RunCompleted,
@@ -95,11 +103,15 @@ class Progress:
             case DomainEvent(name=name) if name == FACT_RECORDED:
                 self._facts += 1
                 for row in self._rows.values():
+                    if row[0] == "waiting":
+                        row[0] = "running"
                     row[2] += row[0] == "running"
-            case DomainEvent(name=name) if name == RETRY_SCHEDULED:
-                return f"{event.payload['state_id']} will be tried again"
+            case DomainEvent(name=name, payload=payload):
+                if name == WAIT_STARTED and payload["state_id"] in self._rows:
+                    self._rows[payload["state_id"]][0] = "waiting"
+                return told(name, payload)
             case _:
-                pass
+                return None
         return None
 
     def _ended(self, state_id: str, how: str, why: str, now: float) -> str:
@@ -132,6 +144,23 @@ class Progress:
             table.caption = f"{self._facts} facts, {self._elapsed(now)}"
             table.caption_justify = "left"
             return table
+
+
+_ASKED = {RUN_CANCEL_REQUESTED: "asked to stop", RUN_PAUSED: "paused", RUN_UNPAUSED: "unpaused"}
+
+
+def told(name: str, payload: Json) -> str | None:
+    """A line about what somebody should know of besides states and their ends."""
+    if name == RETRY_SCHEDULED:
+        return f"{payload['state_id']} will be tried again at {when(payload['due_millis'])} UTC"
+    if name == WAIT_STARTED:
+        return f"{payload['state_id']} waits for {phrase(payload)}"
+    if name == VALUE_PUBLISHED:
+        return f"{payload['name']}: {shown(payload['value'])}"
+    if name in _ASKED:
+        reason = f": {payload['reason']}" if payload["reason"] else ""
+        return f"run {_ASKED[name]} by {payload['by']}{reason}"
+    return None
 
 
 def _seconds(seconds: float) -> str:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 from cyclopts import App as CommandApp
+from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, SOURCE, Common, Source, json_argument, open_stores, wanted_app
-from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
+from perdure.cli.common import (
+    COMMON,
+    SOURCE,
+    Common,
+    Source,
+    json_argument,
+    open_stores,
+    typed_command,
+    wanted_app,
+)
+from perdure.cli.output import EXIT_COMPLETED, Output, UsageError, visible
 from perdure.errors import Json
 from perdure.sdk import App
 from perdure.sdk.client import Client
@@ -51,7 +62,7 @@ def signal(
     id
         The letter's id: the same id again is the same signal. A random one unless given.
     """
-    told = json_argument(value, None, "value")
+    told = json_argument(value, None, "the value")
 
     async def tell(run: Run[object]) -> str:
         posted = await run.signal(name, told, by=_who(by), letter_id=id)
@@ -191,7 +202,7 @@ def resolve(
     effect: str,
     why: str,
     happened: str | None = None,
-    did_not_happen: bool = False,
+    did_not_happen: Annotated[bool, Parameter(negative=())] = False,
     by: str | None = None,
     common: Common = COMMON,
     source: Source = SOURCE,
@@ -219,7 +230,7 @@ def resolve(
     """
     if (happened is None) is not did_not_happen:
         raise UsageError.of("usage", "say either --happened JSON or --did-not-happen")
-    answer = json_argument(happened, None, "happened")
+    answer = json_argument(happened, None, "--happened")
 
     async def tell(run: Run[object]) -> str:
         if did_not_happen:
@@ -253,11 +264,19 @@ def _telling(
         output.data(status)
         return EXIT_COMPLETED
     output.line(f"run {status['run_id']}: {done}")
-    if status["letters_unread"]:
-        output.line("whoever drives the run reads it within a second; if nobody does, start a worker")
-    else:
-        output.line(f"it is {status['phase'].lower()}")
+    output.line(_standing(status, typed_command("worker", common, source)))
     return EXIT_COMPLETED
+
+
+def _standing(status: Json, worker: str) -> str:
+    if status["phase"] != "Running":
+        keys = ", ".join(visible(each["key"]) for each in status["effects_in_doubt"])
+        return f"it is {status['phase'].lower()}" + (f"; nobody knows what became of {keys}" if keys else "")
+    if status["letters_unread"]:
+        return f"whoever drives it hears of it within a second; if nobody does, start a worker: {worker}"
+    if status["stop"]:
+        return f"its states that clean up are left to a worker: {worker}"
+    return "it is paused" if status["pause"] else f"it is left to a worker: {worker}"
 
 
 def _who(by: str | None) -> str:

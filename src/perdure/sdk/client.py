@@ -458,11 +458,20 @@ async def _true(work: Awaitable[None]) -> Literal[True]:
 class Opening:
     """What :func:`perdure.open` gives: enter it with ``async with``, with ``with``, or await it."""
 
-    def __init__(self, store: str | Path | Stores, app: App, *, recover: bool, clock: Clock | None) -> None:
+    def __init__(
+        self,
+        store: str | Path | Stores,
+        app: App,
+        *,
+        recover: bool,
+        clock: Clock | None,
+        park_after: timedelta,
+    ) -> None:
         self._store = store
         self._app = app
         self._recover = recover
         self._clock = clock
+        self._park_after = park_after
         self._client: Client | None = None
         self._blocking: BlockingClient | None = None
 
@@ -473,7 +482,9 @@ class Opening:
         else:
             stores = Stores.sqlite(self._store) if isinstance(self._store, Path) else Stores.open(self._store)
         owned = stores is not self._store
-        client = Client(stores, self._app, clock=self._clock, closes_stores=owned)
+        client = Client(
+            stores, self._app, clock=self._clock, closes_stores=owned, park_after=self._park_after
+        )
         try:
             if self._recover:
                 await client.recover()
@@ -511,12 +522,14 @@ def open(  # noqa: A001 — read as perdure.open
     *,
     recover: bool = True,
     clock: Clock | None = None,
+    park_after: timedelta = PARK_AFTER,
 ) -> Opening:
     """Open a store for an app: ``async with perdure.open("runs.db", app=app) as p: …``.
 
     ``store`` is a path, an address such as ``sqlite:PATH``, or stores that the caller closes. ``app`` may be
     one operation or pipeline too, or several. With ``recover`` every unfinished run that nobody owns is
-    driven on here as soon as it is due, for as long as the client is open.
+    driven on here as soon as it is due, for as long as the client is open. A run that has to wait for longer
+    than ``park_after`` leaves the memory, and comes back when it is due.
 
     In programs without an event loop ``with perdure.open(…) as p`` gives a ``BlockingClient``. In a
     notebook ``p = await perdure.open(…)``, and ``await p.aclose()`` in the end.
@@ -525,4 +538,4 @@ def open(  # noqa: A001 — read as perdure.open
         app = App([app])
     elif not isinstance(app, App):
         app = App(app)
-    return Opening(store, app, recover=recover, clock=clock)
+    return Opening(store, app, recover=recover, clock=clock, park_after=park_after)

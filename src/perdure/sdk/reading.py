@@ -11,6 +11,7 @@ from perdure.engine.engine import RunResult, read_manifest, read_view
 from perdure.engine.history import Request, RunView
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
+from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
 from perdure.sdk.manifests import labels_of
@@ -18,6 +19,8 @@ from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
 
+BEING_UNPAUSED, RETRY = "being unpaused", "retry"
+"""What a run waits for besides waits, as views and results say it."""
 PREFIX_CHARACTERS_MIN = 4
 _PAGE = 500
 
@@ -25,8 +28,9 @@ _PAGE = 500
 class RunSummary(msgspec.Struct, frozen=True):
     """One line of a list of runs. ``error`` is the code for which a run's history cannot be read.
 
-    ``started_millis`` is milliseconds since 1970-01-01 UTC. ``in_doubt`` are the keys of effects of which
-    nobody knows what became of them.
+    ``started_millis`` is milliseconds since 1970-01-01 UTC, and so is ``due_millis``, when a run that waits
+    goes on if nothing comes before. ``in_doubt`` are the keys of effects of which nobody knows what became of
+    them.
     """
 
     run_id: RunId
@@ -40,6 +44,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     error: str | None = None
     waiting_for: str | None = None
     in_doubt: tuple[str, ...] = ()
+    due_millis: int | None = None
 
     def to_json(self) -> Json:
         """The fields by name; the phase by its wire name."""
@@ -55,6 +60,7 @@ class RunSummary(msgspec.Struct, frozen=True):
             "error": self.error,
             "waiting_for": self.waiting_for,
             "in_doubt": list(self.in_doubt),
+            "due_millis": self.due_millis,
         }
 
 
@@ -133,6 +139,7 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         None,
         view.waiting_for,
         tuple(effect.key for effect in view.in_doubt),
+        _due_millis(view),
     )
 
 
@@ -147,6 +154,7 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         "last_event_millis": events[-1].ts_millis,
         "states": [_state_json(view, state_id) for state_id in view.states],
         "outputs": _outputs(events),
+        "waits": [_wait_json(wait) for wait in _open_waits(view)],
         "effects_in_doubt": [
             {"key": effect.key, "state_id": effect.state_id, "intended_millis": effect.intended_millis}
             for effect in view.in_doubt
@@ -211,6 +219,34 @@ def _state_json(view: RunView, state_id: StateId) -> Json:
         "attempts": progress.last_attempt + 1,
         "error": None if error is None else {"code": error.code, "message": error.message},
     }
+
+
+def _open_waits(view: RunView) -> list[Wait]:
+    return [wait for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)]
+
+
+def _wait_json(wait: Wait) -> Json:
+    return {
+        "state_id": wait.state_id,
+        "kind": wait.kind,
+        "until_millis": wait.until_millis,
+        "signals": list(wait.signals),
+        "effect": wait.effect,
+    }
+
+
+def _due_millis(view: RunView) -> int | None:
+    if view.waiting_for == RETRY:
+        dues = [
+            progress.retry_due_millis
+            for state_id, progress in view.states.items()
+            if state_id not in view.completed
+        ]
+    elif view.waiting_for in (BEING_UNPAUSED, None):
+        return None
+    else:
+        dues = [wait.until_millis for wait in _open_waits(view)]
+    return min((each for each in dues if each is not None), default=None)
 
 
 def _request_json(request: Request | None) -> Json:

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from datetime import timedelta
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
+from perdure.engine.engine import RunResult
 from perdure.errors import Json, PerdureError
 from perdure.ids import RunId
 from perdure.io.port import TransportFactory
+from perdure.io.waits import EFFECT_IN_DOUBT
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.model.handler import IoCall
 from perdure.proof.replay import ReplayReport
 from perdure.sdk.app import App
-from perdure.sdk.client import open as open_client
+from perdure.sdk.blocking import LoopThread
+from perdure.sdk.client import Client, Run
 from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
-from perdure.stores.bundle import Stores
+from perdure.stores.memory import memory_stores
 from perdure.testing.clock import FakeClock
 from perdure.testing.transports import ScriptedTransport
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+class Told(NamedTuple):
+    """A signal's value, and who sends it; made by :func:`told`."""
+
+    value: Json
+    by: str
+
+
+def told(value: Json, by: str) -> Told:
+    """A signal's value as a certain person sends it: ``signals={"approval": [told(True, by="ann")]}``."""
+    return Told(value, by)
 
 
 class FinishedRun(Generic[Out]):
@@ -75,6 +91,7 @@ class RunInMemory:
         input: In | None = None,
         *,
         answers: Mapping[str, Any] | None = None,
+        signals: Mapping[str, Sequence[Any]] | None = None,
         transports: Sequence[TransportFactory] = (),
         secrets: Mapping[str, str] | None = None,
         check_replay: bool = True,
@@ -89,6 +106,7 @@ class RunInMemory:
         input: Any = None,
         *,
         answers: Mapping[str, Any] | None = None,
+        signals: Mapping[str, Sequence[Any]] | None = None,
         transports: Sequence[TransportFactory] = (),
         secrets: Mapping[str, str] | None = None,
         check_replay: bool = True,
@@ -102,6 +120,7 @@ class RunInMemory:
         input: Any = None,  # noqa: A002 — the term
         *,
         answers: Mapping[str, Any] | None = None,
+        signals: Mapping[str, Sequence[Any]] | None = None,
         transports: Sequence[TransportFactory] = (),
         secrets: Mapping[str, str] | None = None,
         check_replay: bool = True,
@@ -112,27 +131,76 @@ class RunInMemory:
         """Run ``op`` to its end, and execute its states again from the recorded facts.
 
         ``answers`` are a :class:`ScriptedTransport`'s; ``transports`` go before them. ``secrets`` are those
-        that transports may ask for. Retries do not wait. ``AssertionError`` if a state that is executed again
-        comes to something else, which means that it uses what is not recorded; ``check_replay=False`` leaves
-        that to the caller.
+        that transports may ask for. ``signals`` gives by name the values that the run is told, in order, as
+        soon as it has started; :func:`told` says by whom. Nothing waits for time: the clock jumps to the end
+        of sleeps, timeouts and delays.
+
+        ``AssertionError`` if the run waits for something that nobody brings, and if a state that is executed
+        again comes to something else, which means that it uses what is not recorded; ``check_replay=False``
+        leaves the latter to the caller.
         """
         script = ScriptedTransport(answers)
         app = App([op], transports=[*transports, script], secrets=[_Secrets(secrets or {})])
-        stores = Stores.in_memory()
-        with open_client(stores, app, clock=FakeClock()) as client:
-            run = client.start(op.op_id, input, run_config=run_config, context=context, config=config)
-            phase = run.wait().phase
+
+        async def run_to_the_end() -> FinishedRun[Any]:
+            clock = FakeClock()
+            stores = memory_stores(clock=clock)
+            client = Client(stores, app, clock=clock, closes_stores=True, park_after=timedelta())
             try:
-                outcome = run.result()
-            except PerdureError as error:
-                outcome = error
-            replay = run.replay()
-            finished: FinishedRun[Any] = FinishedRun(
-                run.id, phase, outcome, script.calls, run.context(), list(run.events()), replay
-            )
-        if check_replay and replay.first_difference is not None:
-            raise AssertionError(_told(replay))
+                # It is begun for others to drive, so that signals are there before it asks for them.
+                run = await client.start(
+                    op.op_id, input, run_config=run_config, context=context, config=config, detach=True
+                )
+                await _tell(run, signals or {})
+                phase = (await _driven_to_the_end(client, run, clock)).phase
+                try:
+                    outcome = await run.result()
+                except PerdureError as error:
+                    outcome = error
+                replay = await run.replay()
+                events = [envelope async for envelope in run.events()]
+                context_left = await run.context()
+            finally:
+                await client.aclose()
+            return FinishedRun(run.id, phase, outcome, script.calls, context_left, events, replay)
+
+        thread = LoopThread()
+        try:
+            finished = thread.wait(run_to_the_end())
+        finally:
+            thread.close()
+        if check_replay and finished.replay.first_difference is not None:
+            raise AssertionError(_difference(finished.replay))
         return finished
+
+
+async def _tell(run: Run[Any], signals: Mapping[str, Sequence[Any]]) -> None:
+    for name, values in signals.items():
+        for each in values:
+            value, by = each if isinstance(each, Told) else (each, "test")
+            await run.signal(name, value, by=by)
+
+
+async def _driven_to_the_end(client: Client, run: Run[Any], clock: FakeClock) -> RunResult:
+    while True:
+        await client.resume(run.id)
+        result = await client.drive_result(run.id)
+        if result.waiting_for is None:
+            return result
+        if result.due_millis is None:
+            raise AssertionError(_endless(result.waiting_for))
+        await clock.sleep_until(result.due_millis)
+
+
+def _endless(waiting_for: str) -> str:
+    if waiting_for.startswith(EFFECT_IN_DOUBT):
+        advice = (
+            "Nobody knows what became of a call that ended without an answer; have the script raise "
+            "NotAppliedError, or give a transport whose traits say more."
+        )
+    else:
+        advice = 'Send it, as signals={"name": [value]}, or give the wait a timeout.'
+    return f"the run waits for {waiting_for}, which never comes. {advice}"
 
 
 class _Secrets:
@@ -143,7 +211,7 @@ class _Secrets:
         return self._values.get(name)
 
 
-def _told(replay: ReplayReport) -> str:
+def _difference(replay: ReplayReport) -> str:
     state = replay.first_difference
     assert state is not None
     if state.error is not None:

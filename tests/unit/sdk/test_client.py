@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import perdure
 from perdure import (
     ConcurrencyError,
     InvalidPlanError,
+    IoProvider,
     NotFoundError,
     RunError,
     RunId,
@@ -24,7 +26,8 @@ from perdure import (
 from perdure.clock import SystemClock
 from perdure.errors import ErrorCategory, ErrorInfo
 from perdure.sdk import App, Client
-from perdure.stores.memory import MemoryState, MemoryStore
+from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
+from perdure.testing import FakeClock
 from tests.support import CountingTransport, stream
 from tests.unit.sdk import ONCE
 from tests.unit.sdk.operations import Gate, HandMade, doubles, fails
@@ -126,6 +129,7 @@ async def test_runs_are_listed_by_phase_and_labels() -> None:
             "error": None,
             "waiting_for": None,
             "in_doubt": [],
+            "due_millis": None,
         }
 
 
@@ -399,3 +403,21 @@ async def test_an_error_of_the_users_keeps_its_category() -> None:
         with pytest.raises(RunError) as caught:
             await (await p.start(busy, run_config=ONCE)).result()
     assert (caught.value.info.category, caught.value.info.details["code"]) == (ErrorCategory.RPC, "busy")
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0, 2), (5, 1)])
+async def test_how_long_a_run_may_wait_in_memory_is_the_client_s_to_say(seconds: int, times: int) -> None:
+    """One that waits longer leaves it: its handler is run again when the time has come."""
+    called: list[int] = []
+    naps = op("naps")
+
+    @naps.state
+    async def nap(io: IoProvider) -> None:
+        called.append(1)
+        await io.sleep(timedelta(seconds=1))
+
+    clock = FakeClock()
+    limit = timedelta(seconds=seconds)
+    async with perdure.open(memory_stores(clock=clock), naps, clock=clock, park_after=limit) as p:
+        assert (await (await p.start(naps)).wait()).phase is RunPhase.COMPLETED
+    assert len(called) == times

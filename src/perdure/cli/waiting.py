@@ -1,0 +1,64 @@
+"""What a run waits for, in words, and what to do about it."""
+
+from __future__ import annotations
+
+import shlex
+
+from perdure.cli.common import SHOWN_ID_CHARACTERS
+from perdure.cli.output import minute, visible, when
+from perdure.errors import Json
+from perdure.io.waits import EFFECT_IN_DOUBT, SIGNAL, SLEEP
+from perdure.sdk.reading import BEING_UNPAUSED, RETRY
+
+
+def phrase(wait: Json) -> str:
+    """What one wait is for: goes on from "waits for"."""
+    until = None if wait["until_millis"] is None else f"{when(wait['until_millis'])} UTC"
+    if wait["kind"] == SLEEP and until is not None:
+        return until
+    if wait["kind"] == SIGNAL:
+        names = " or ".join(map(visible, wait.get("signals") or ()))
+        return f"the signal {names}" + ("" if until is None else f", until {until} at most")
+    if wait["kind"] == EFFECT_IN_DOUBT:
+        return "a word on what became of an effect"
+    return str(visible(wait["kind"]))
+
+
+def waiting_for(status: Json) -> str:
+    """All that a run waits for, by its ``status_of``; empty for one that waits for nothing."""
+    if status["waiting_for"] in (BEING_UNPAUSED, None):
+        return status["waiting_for"] or ""
+    if status["waiting_for"] == RETRY:
+        return f"{when(status['due_millis'])} UTC, to try again"
+    return "; ".join(map(phrase, status["waits"]))
+
+
+def cell(waiting_for: str | None, due_millis: int | None) -> str:
+    """What a run waits for, as short as a table needs it."""
+    words = (waiting_for or "").partition(" ")[0]
+    if words == EFFECT_IN_DOUBT:
+        return "effect in doubt"
+    if words in (SLEEP, RETRY):
+        return minute(due_millis)
+    return waiting_for or ""
+
+
+def next_steps(status: Json) -> list[str]:
+    """What a person can do so that a run that waits goes on."""
+    run = status["run_id"][:SHOWN_ID_CHARACTERS]
+    steps: list[str] = []
+    if status["waiting_for"] == BEING_UNPAUSED:
+        steps.append(f"have it go on with: perdure run unpause {run}")
+    elif status["waiting_for"] is not None:
+        steps += [
+            f"send it with: perdure run signal {run} {visible(shlex.quote(name))} JSON"
+            for wait in status["waits"]
+            for name in wait["signals"]
+        ]
+    if status["phase"] == "Running":
+        steps += [
+            f"say it with: perdure run resolve {run} --effect {visible(shlex.quote(effect['key']))} "
+            "--why TEXT --did-not-happen, or --happened JSON"
+            for effect in status["effects_in_doubt"]
+        ]
+    return steps

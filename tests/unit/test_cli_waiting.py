@@ -1,0 +1,92 @@
+"""What a run waits for, told in words and commands; the screens show the ordinary cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import FixedBackoff, IoCall, IoProvider, RetryPolicy, RunConfig, TransportError
+from perdure.cli.progress import told
+from perdure.cli.waiting import cell, next_steps, phrase, waiting_for
+from perdure.errors import Json
+from perdure.model.events import DomainEvent
+from perdure.sdk.reading import status_of
+from perdure.stores.memory import memory_stores
+from perdure.testing import FakeClock, ScriptedTransport
+
+HOUR = timedelta(hours=1)
+
+
+class StillClock(FakeClock):
+    """Jumps over nothing."""
+
+    async def sleep_until(self, due_millis: int) -> None:
+        raise AssertionError("nobody is to wait here")
+
+
+async def standing(wait: Any, config: RunConfig | None = None) -> tuple[Json, Sequence[str]]:
+    """A parked run's status, and what was told on the way there."""
+    waits = perdure.op("waits")
+
+    @waits.state
+    async def waiting(io: IoProvider) -> None:
+        await wait(io)
+
+    down = TransportError.of("line_down", "no line", retryable=True)
+    app = perdure.App([waits], transports=[ScriptedTransport({"line": down})])
+    stores = memory_stores(clock=StillClock(0))
+    client = perdure.Client(stores, app, clock=StillClock(0))
+    run = await client.start(waits, run_config=config, detach=True)
+    engine = perdure.Engine(app.resolver, app.transports, clock=StillClock(0))
+    await engine.resume(stores, run.id)
+    events = [each.event for each in await stores.events.read_range(run.id, 1)]
+    lines = [told(event.name, event.payload) for event in events if isinstance(event, DomainEvent)]
+    return await status_of(stores, run.id), [line for line in lines if line is not None]
+
+
+async def test_a_signal_that_is_waited_for_only_so_long() -> None:
+    """The words say both, the table the names; names are quoted for a shell."""
+    status, lines = await standing(lambda io: io.wait_any("it's time", "stop", timeout=HOUR))
+    words = "the signal it's time or stop, until 1970-01-01 01:00:00 UTC at most"
+    assert waiting_for(status) == words
+    assert lines == [f"waits.main.waiting waits for {words}"]
+    assert cell(status["waiting_for"], status["due_millis"]) == "signal it's time or stop"
+    short = status["run_id"][:13]
+    assert next_steps(status) == [
+        f"""send it with: perdure run signal {short} 'it'"'"'s time' JSON""",
+        f"send it with: perdure run signal {short} stop JSON",
+    ]
+
+
+async def test_a_state_that_will_be_tried_again() -> None:
+    """When, and that there is nothing to be done."""
+    policy = RunConfig(retry_policy=RetryPolicy(2, FixedBackoff(HOUR)))
+    status, lines = await standing(lambda io: io.call(IoCall("line", {}, fact_key="k")), policy)
+    assert waiting_for(status) == "1970-01-01 01:00:00 UTC, to try again"
+    assert lines == ["waits.main.waiting will be tried again at 1970-01-01 01:00:00 UTC"]
+    assert cell(status["waiting_for"], status["due_millis"]) == "1970-01-01 01:00"
+    assert next_steps(status) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "line"),
+    [
+        ("run_paused", {"by": "ann", "reason": "away"}, "run paused by ann: away"),
+        ("run_unpaused", {"by": "ann", "reason": ""}, "run unpaused by ann"),
+        ("run_cancel_requested", {"by": "a\x1bn", "reason": "x"}, "run asked to stop by a\ufffdn: x"),
+        ("value_published", {"name": "done", "value": {"of": 2}}, 'done: {"of": 2}'),
+        ("anything", {}, None),
+    ],
+)
+def test_what_is_told_of_events(name: str, payload: Json, line: str | None) -> None:
+    """A line for what a person should know, and none for the rest; nothing that moves a cursor."""
+    assert told(name, payload) == line
+
+
+def test_a_wait_of_a_kind_that_is_new() -> None:
+    """A newer engine may have written it; its name says something."""
+    assert phrase({"kind": "child", "until_millis": None}) == "child"
