@@ -21,6 +21,7 @@ from perdure import (
     IoMode,
     IoProvider,
     NotAppliedError,
+    RateLimitedError,
     Recorder,
     RetryPolicy,
     RunConfig,
@@ -278,6 +279,65 @@ async def test_without_an_answer_an_idempotent_effect_is_retried_as_the_policy_s
     assert (await one.start()).phase is RunPhase.COMPLETED
     assert one.bank.calls == {f"{one.result.run_id}:m.main.a:0": 3}
     assert (await one.story()).count("effect_intended") == 1
+
+
+class Mute(Bank):
+    """Pays on its first call and does not say so; how later ones end is for ``behave`` to say."""
+
+    async def call(self, call: IoCall) -> Json:
+        answer = await super().call(call)
+        if self.calls.total() == 1:
+            raise TransportError.of("line_dropped", "no answer came")
+        return answer
+
+
+async def test_a_repeat_that_is_refused_tells_nothing_of_the_first_call() -> None:
+    """The bank cannot be reached just now, and has paid: the effect stays in doubt, as old as it is."""
+
+    def behave(number: int) -> None:
+        if number == 2:
+            raise NotAppliedError.of("bank_closed", "come back later", retryable=True)
+
+    one = One(Mute(EffectTraits(is_idempotent=True), behave), attempts=2)
+    failed = await one.start()
+    assert failed.phase is RunPhase.FAILED
+    assert len((await read_view(one.stores, failed.run_id)).in_doubt) == 1
+    assert "effect_settled" not in await one.story()
+
+    one = One(Mute(EffectTraits(is_idempotent=True), behave))
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert (await one.story()).count("effect_intended") == 1
+    assert len(one.bank.paid) == 1
+
+
+async def test_after_a_repeat_that_is_refused_for_good_somebody_must_say_what_happened() -> None:
+    """Asking again would end as it did, and what became of the first call is still not known."""
+
+    def behave(number: int) -> None:
+        if number > 1:
+            raise NotAppliedError.of("account_closed", "no more payments")
+
+    one = One(Mute(EffectTraits(is_idempotent=True), behave))
+    parked = await one.start()
+    assert parked.waiting_for == f"effect_in_doubt {parked.run_id}:m.main.a:0"
+    assert one.bank.calls.total() == 2
+
+
+async def test_a_look_up_that_is_refused_finds_nothing_out() -> None:
+    """Being asked to look less often does not say that nothing was paid."""
+
+    class Busy(Mute):
+        async def look_up(self, call: IoCall) -> Json:
+            if self.looked_up == 0:
+                self.looked_up += 1
+                busy = RateLimitedError.of("bank_busy", "come back later", retryable=True)
+                busy.not_applied = True
+                raise busy
+            return await super().look_up(call)
+
+    one = One(Busy(EffectTraits(looks_up=True)))
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert (one.bank.looked_up, one.bank.calls.total()) == (2, 1)
 
 
 async def test_a_time_out_leaves_an_effect_in_doubt() -> None:

@@ -122,14 +122,12 @@ class LiveEffects:
                 self._clock.now_millis(),
             )
             await self._append([effect_intended(known)])
-            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+            return await self._settle(effect, request_id, ask, payload_of, _call, _refused)
         if self._may_repeat(effect.traits, known):
-            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+            return await self._settle(effect, request_id, ask, payload_of, _call, _says_nothing)
         if effect.traits.looks_up:
             try:
-                return await self._settle(
-                    effect, request_id, ask, payload_of, lambda to: look_up(to, effect.call)
-                )
+                return await self._settle(effect, request_id, ask, payload_of, look_up, _never_made)
             except NotAppliedError:
                 return await self.apply(effect, request_id, ask, payload_of)
         await self._waits.settlement(effect.key, known.intents)
@@ -147,19 +145,20 @@ class LiveEffects:
         request_id: str,
         ask: Ask,
         payload_of: Callable[[Json], Blob],
-        asking: Callable[[Transport], Awaitable[Json]],
+        asking: Callable[[Transport, IoCall], Awaitable[Json]],
+        says_it_was_not_made: Callable[[PerdureError], bool],
     ) -> Blob:
         try:
-            answer = await ask(asking)
+            answer = await ask(lambda transport: asking(transport, effect.call))
         except StorageError:
             raise
         except PerdureError as error:
             self._scope.check()
-            # Whoever refuses a request for its form has not begun with it.
-            if getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT:
+            if says_it_was_not_made(error):
                 await self._append([effect_settled(effect.key, NOT_APPLIED)])
                 raise
-            if effect.traits.is_idempotent or effect.traits.looks_up:
+            is_final = _refused(error) and not error.info.retryable
+            if (effect.traits.is_idempotent or effect.traits.looks_up) and not is_final:
                 raise _retryable(error) from error
             await self._waits.settlement(effect.key, self._journal.effects[effect.key].intents)
             return await self.apply(effect, request_id, ask, payload_of)
@@ -188,6 +187,26 @@ class LiveEffects:
 def effect_fact_key(key: str) -> FactKey:
     """The key of the fact that an effect's answer becomes, where its call names none."""
     return FactKey(EFFECT_PREFIX + key)
+
+
+async def _call(transport: Transport, call: IoCall) -> Json:
+    return await transport.call(call)
+
+
+def _refused(error: PerdureError) -> bool:
+    """Whether the call that ended so has changed nothing."""
+    # Whoever refuses a request for its form has not begun with it.
+    return getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT
+
+
+def _says_nothing(error: PerdureError) -> bool:
+    """Whether a repeated call that ended so tells that the first one changed nothing: it never does."""
+    return False
+
+
+def _never_made(error: PerdureError) -> bool:
+    """Whether a look-up found that the effect was not made, and not only that looking up is refused."""
+    return isinstance(error, NotAppliedError)
 
 
 def _retryable(error: PerdureError) -> PerdureError:
