@@ -29,6 +29,7 @@ from perdure.engine.letters import SignalLetter
 from perdure.model.events import Event
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, stream
 
 MONTH = timedelta(days=30)
@@ -290,6 +291,25 @@ async def test_a_call_under_way_is_finished_before_the_run_is_parked() -> None:
     clock.millis = parked.due_millis or 0
     assert (await engine.resume(stores, parked.run_id)).phase is RunPhase.COMPLETED
     assert transport.calls == {"k": 1}
+
+
+async def test_a_run_that_is_parked_while_a_fact_is_written_has_the_fact() -> None:
+    """The handler is let go of in the middle of a commit, which lands; the run goes on with what is there."""
+    clock = FakeClock()
+    stores, store = slow_stores(clock)
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def wait_soon() -> None:
+            await until(lambda: store.committing > 0)
+            await io.sleep(MONTH)
+
+        await asyncio.gather(io.record_value("k", 1), wait_soon())
+
+    plan = plan_of(("a", Scripted(handler)))
+    engine = Engine(FixedResolver(plan), clock=clock)
+    parked = await engine.start(stores, await start_run(stores, plan))
+    assert parked.waiting_for == "sleep"
+    assert (await stream(stores, parked))[2:] == ["fact_recorded", "wait_started"]
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_parked_all_the_same() -> None:

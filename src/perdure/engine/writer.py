@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +18,7 @@ from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Release
+from perdure.stores.uninterrupted import uninterrupted
 
 Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
 """Called after every durable write with the run and its new events, each with its number."""
@@ -119,11 +121,15 @@ class RunWriter:
             carried, kept = len(self._riding), len(self._kept)
             new = [*(event for event, _ in self._riding), *events]
             head = self.view.head_seq
-            await self._commit(head, new, [*self._kept, *(blob for _, blob in self._riding), *blobs])
-            del self._riding[:carried], self._kept[:kept]
-            for seq, event in enumerate(new, head + 1):
-                self.view.advance(event, seq)
-            self._tell()
+
+            def landed() -> None:
+                del self._riding[:carried], self._kept[:kept]
+                for seq, event in enumerate(new, head + 1):
+                    self.view.advance(event, seq)
+                self._tell()
+
+            rode = [blob for _, blob in self._riding]
+            await self._commit(head, new, [*self._kept, *rode, *blobs], landed)
 
     def take(self, letter_ids: Sequence[str]) -> None:
         """Have the next durable write take these letters away."""
@@ -144,14 +150,20 @@ class RunWriter:
                 return
             staged, self._staged = self._staged, []
             blobs, self._staged_blobs = self._staged_blobs, []
-            await self._commit(self.view.head_seq - len(staged), staged, blobs, release)
+            await self._commit(self.view.head_seq - len(staged), staged, blobs, release=release)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
         self._held.check()
 
     async def _commit(
-        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], release: Release | None = None
+        self,
+        head: int,
+        events: Sequence[Event],
+        blobs: Sequence[Blob],
+        landed: Callable[[], None] = lambda: None,
+        *,
+        release: Release | None = None,
     ) -> None:
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []
@@ -161,19 +173,33 @@ class RunWriter:
         except ConcurrencyError:
             raise
         except StorageError:
-            if not await self._landed(head, events):
+            if not await self._has_landed(head, events):
                 raise
+        except asyncio.CancelledError:
+            # A handler may be stopped while its fact is written; the stint goes on with what is there.
+            with contextlib.suppress(StorageError):
+                await uninterrupted(self._look_what_landed(head, events, landed))
+            raise
         del self._read[: len(read)]
         self._held.durable = True
         self._failpoints.hit("commit.after")
+        landed()
+        self._observe(head, events)
+
+    async def _look_what_landed(self, head: int, events: Sequence[Event], landed: Callable[[], None]) -> None:
+        if await self._has_landed(head, events):
+            landed()
+            self._observe(head, events)
+
+    def _observe(self, head: int, events: Sequence[Event]) -> None:
         if self._observer is not None and events:
             try:
                 self._observer(self._run_id, list(enumerate(events, head + 1)))
             except Exception:
                 logging.getLogger("perdure").exception("an observer of run %s failed", self._run_id)
 
-    async def _landed(self, head: int, events: Sequence[Event]) -> bool:
-        """Whether a commit that failed was kept all the same: its outcome is unknown until one looks."""
+    async def _has_landed(self, head: int, events: Sequence[Event]) -> bool:
+        """Whether a commit whose end was not seen was kept: its outcome is unknown until one looks."""
         if await self._stores.events.head_seq(self._run_id) != head + len(events) or not events:
             return False
         stored = await self._stores.events.read_range(self._run_id, head + 1)
