@@ -36,6 +36,7 @@ from perdure.engine.letters import ResolveLetter
 from perdure.errors import Json
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import FixedResolver, Scripted, plan_of, start_run, stream
 
 APPLIES = StateMeta(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay")
@@ -330,6 +331,20 @@ async def test_another_request_under_the_key_is_refused() -> None:
     await one.start()
     assert "failed a effect_request_mismatch" in await one.story()
     assert one.bank.calls.total() == 1
+
+
+async def test_an_effect_that_is_being_made_is_not_made_a_second_time() -> None:
+    """Two calls at once under one key, which want the answer under different names."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        calls = [IoCall("bank", {"amount": 7}, fact_key=name, idempotency_key="k") for name in "xy"]
+        await asyncio.gather(*map(io.call, calls))
+
+    one = One(Bank(), handler)
+    one.stores, _ = slow_stores(one.clock)
+    await one.start()
+    assert one.bank.calls == {"k": 1}
+    assert (await one.story()).count("effect_intended") == 1
 
 
 async def test_two_effects_of_one_state_keep_their_places_when_it_is_run_again() -> None:

@@ -25,6 +25,7 @@ from perdure import (
     Stores,
 )
 from perdure.canonical import CanonicalJsonError
+from perdure.engine.engine import read_view
 from perdure.engine.letters import SignalLetter
 from perdure.model.events import Event
 from perdure.stores.memory import memory_stores
@@ -310,6 +311,69 @@ async def test_a_run_that_is_parked_while_a_fact_is_written_has_the_fact() -> No
     parked = await engine.start(stores, await start_run(stores, plan))
     assert parked.waiting_for == "sleep"
     assert (await stream(stores, parked))[2:] == ["fact_recorded", "wait_started"]
+
+
+async def test_two_waits_at_once_take_a_signal_each() -> None:
+    """Though both see the first one before either has taken it."""
+    got: list[object] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        both = await asyncio.gather(*(io.wait_signal("item", timeout=timedelta(seconds=4)) for _ in range(2)))
+        got[:] = [signal and signal.value for signal in both]
+
+    clock, plan = FakeClock(), plan_of(("a", Scripted(handler)))
+    stores, _ = slow_stores(clock)
+    engine = Engine(FixedResolver(plan), clock=clock)
+    run_id = (await engine.start(stores, await start_run(stores, plan), drive=False)).run_id
+    for number in (1, 2):
+        await engine.send(stores, run_id, approval(number, name="item"), f"letter {number}")
+    assert (await engine.resume(stores, run_id)).phase is RunPhase.COMPLETED
+    assert got == [1, 2]
+
+
+async def test_two_waits_of_one_name_at_once_are_one() -> None:
+    """Whichever ends it, both end with that."""
+    got: list[object] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        soon = timedelta(seconds=4)
+        both = await asyncio.gather(*(io.wait_signal(name, timeout=soon, name="w") for name in "xy"))
+        got[:] = [signal and signal.name for signal in both]
+
+    clock, plan = FakeClock(), plan_of(("a", Scripted(handler)))
+    stores, _ = slow_stores(clock)
+    engine = Engine(FixedResolver(plan), clock=clock)
+    run_id = (await engine.start(stores, await start_run(stores, plan), drive=False)).run_id
+    for name in "xy":
+        await engine.send(stores, run_id, approval(name=name), name)
+    assert (await engine.resume(stores, run_id)).phase is RunPhase.COMPLETED
+    assert got == ["x", "x"]
+
+
+async def test_a_letter_leaves_the_mailbox_with_its_own_event() -> None:
+    """Not with what the handler happens to write before."""
+    at_work, clock = asyncio.Event(), FakeClock()
+    stores, _ = slow_stores(clock)
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        facts = [asyncio.create_task(io.record_value(f"k{number}", number)) for number in range(9)]
+        for _ in range(8):
+            await asyncio.sleep(0)
+        at_work.set()
+        await asyncio.gather(*facts)
+        await io.wait_signal("item")
+
+    plan = plan_of(("a", Scripted(handler)))
+    engine = Engine(FixedResolver(plan), clock=clock)
+    run_id = RunId.random()
+    driving = asyncio.create_task(engine.start(stores, await start_run(stores, plan, run_id=run_id)))
+    await at_work.wait()
+    await engine.send(stores, run_id, approval(name="item"), "letter")
+    while not driving.done():
+        view = await read_view(stores, run_id)
+        assert bool(await stores.mailbox.unread(run_id)) != ("item" in view.inbox.arrived)
+        await asyncio.sleep(0)
+    assert (await driving).phase is RunPhase.COMPLETED
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_parked_all_the_same() -> None:

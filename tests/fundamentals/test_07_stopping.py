@@ -27,6 +27,7 @@ from perdure import (
 from perdure.engine.letters import StopLetter
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import FixedResolver, Scripted, plan_of, start_run, stream
 
 How = Literal["cancel", "terminate", "pause", "unpause"]
@@ -273,3 +274,19 @@ async def test_published_values_are_there_at_once() -> None:
     assert (await run.story())[-1] == "value_published"
     await run.tell("cancel")
     await driving
+
+
+async def test_what_a_handler_leaves_running_writes_nothing_after_its_attempt() -> None:
+    """Also if it had begun to while somebody else was writing."""
+    left: list[asyncio.Task[None]] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        left.extend(asyncio.create_task(rec.publish("progress", number)) for number in range(2))
+        await asyncio.sleep(0)
+
+    run = Driven(("a", Scripted(handler)))
+    run.stores, _ = slow_stores(FakeClock())
+    assert (await run.start()).phase is RunPhase.COMPLETED
+    assert await run.story() == ["started", "entered a 0", "value_published", "completed a", "run Completed"]
+    with pytest.raises(IoError, match="attempt_closed"):
+        await asyncio.gather(*left)

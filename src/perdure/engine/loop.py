@@ -186,13 +186,11 @@ class Stint:
         """Turn letters into events: staged between attempts, written at once while a handler runs."""
         self._has_mail = False
         try:
-            received = receive(self._view, await self._stores.mailbox.unread(self._run_id))
-            self._writer.take(received.letter_ids)
+            letters = await self._stores.mailbox.unread(self._run_id)
             if not while_running:
-                self._writer.stage(received.events, received.blobs)
+                self._writer.stage(*receive(self._view, letters))
                 return
-            if received.letter_ids:
-                await self._writer.append(received.events, received.blobs)
+            await self._writer.append(lambda: receive(self._view, letters))
         except StorageError as error:
             if not while_running or self._scope is None:
                 raise
@@ -227,6 +225,7 @@ class Stint:
             self._scope = None
             if self._reading is not None:
                 await asyncio.wait({self._reading})
+            await self._writer.quiet()
 
         if isinstance(outcome, Halted):
             if outcome.why is Stopped.PARKED:

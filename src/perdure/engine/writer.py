@@ -14,6 +14,7 @@ from perdure.failpoints import Failpoints
 from perdure.ids import FactKey, RunId
 from perdure.io.effects import Effect
 from perdure.io.facts import Facts, fact_event
+from perdure.io.journal import Entry
 from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
@@ -51,7 +52,7 @@ class RunWriter:
         self._staged_blobs: list[Blob] = []
         self._riding: list[tuple[Event, Blob]] = []
         self._kept: list[Blob] = []
-        self._read: list[str] = []
+        self._staged_read: list[str] = []
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
 
@@ -75,12 +76,16 @@ class RunWriter:
         """The signals that have arrived."""
         return self.view.inbox
 
-    def stage(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
-        """Take ``events`` into the view, and keep them and ``blobs`` with the next flush."""
+    def stage(self, events: Sequence[Event], blobs: Sequence[Blob] = (), read: Sequence[str] = ()) -> None:
+        """Take ``events`` into the view, and keep them and ``blobs`` with the next flush.
+
+        It takes the letters ``read`` away.
+        """
         for event in events:
             self.view.advance(event, self.view.head_seq + 1)
             self._staged.append(event)
         self._staged_blobs.extend(blobs)
+        self._staged_read.extend(read)
 
     def stage_riding(self) -> None:
         """Stage what rides along; called when the attempt ends, before its closing event."""
@@ -103,7 +108,8 @@ class RunWriter:
         code means that the stint is over.
         """
         try:
-            await self.append([fact_event(key, payload.id, request_id)], [payload])
+            bound = fact_event(key, payload.id, request_id)
+            await self.append(lambda: Entry([bound], [payload]))
         except ConcurrencyError:
             raise
         except StorageError as error:
@@ -115,11 +121,14 @@ class RunWriter:
                 hint=error.hint,
             ) from error
 
-    async def append(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
-        """Make ``events`` durable now, while a handler runs, with everything that rides along."""
+    async def append(self, make: Callable[[], Entry]) -> None:
+        """As ``Journal.append``."""
         async with self._lock:
+            entry = make()
+            if not any(entry):
+                return
             carried, kept = len(self._riding), len(self._kept)
-            new = [*(event for event, _ in self._riding), *events]
+            new = [*(event for event, _ in self._riding), *entry.events]
             head = self.view.head_seq
 
             def landed() -> None:
@@ -129,11 +138,12 @@ class RunWriter:
                 self._tell()
 
             rode = [blob for _, blob in self._riding]
-            await self._commit(head, new, [*self._kept, *rode, *blobs], landed)
+            await self._commit(head, new, [*self._kept, *rode, *entry.blobs], entry.read, landed)
 
-    def take(self, letter_ids: Sequence[str]) -> None:
-        """Have the next durable write take these letters away."""
-        self._read.extend(letter_ids)
+    async def quiet(self) -> None:
+        """Wait until nothing is being written."""
+        async with self._lock:
+            pass
 
     async def news(self) -> None:
         """Wait until the run's history has grown."""
@@ -146,11 +156,12 @@ class RunWriter:
     async def flush(self, *, release: Release | None = None) -> None:
         """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
         async with self._lock:
-            if not self._staged and not self._read and release is None:
+            if not self._staged and not self._staged_read and release is None:
                 return
             staged, self._staged = self._staged, []
             blobs, self._staged_blobs = self._staged_blobs, []
-            await self._commit(self.view.head_seq - len(staged), staged, blobs, release=release)
+            read, self._staged_read = self._staged_read, []
+            await self._commit(self.view.head_seq - len(staged), staged, blobs, read, release=release)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
@@ -161,13 +172,13 @@ class RunWriter:
         head: int,
         events: Sequence[Event],
         blobs: Sequence[Blob],
+        read: Sequence[str],
         landed: Callable[[], None] = lambda: None,
         *,
         release: Release | None = None,
     ) -> None:
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []
-        read = tuple(self._read)
         try:
             await self._stores.commit(blobs, appends, self._held.claim, release=release, read=read)
         except ConcurrencyError:
@@ -180,7 +191,6 @@ class RunWriter:
             with contextlib.suppress(StorageError):
                 await uninterrupted(self._look_what_landed(head, events, landed))
             raise
-        del self._read[: len(read)]
         self._held.durable = True
         self._failpoints.hit("commit.after")
         landed()

@@ -30,11 +30,10 @@ from perdure.io.effects import (
     effect_settled,
 )
 from perdure.io.facts import fact_event
-from perdure.io.journal import Journal
+from perdure.io.journal import Entry, Journal
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, look_up
 from perdure.io.scope import AttemptScope
-from perdure.model.events import DomainEvent
 from perdure.model.handler import IoCall
 from perdure.model.meta import SideEffectKind
 from perdure.stores.ports import Blob
@@ -113,15 +112,8 @@ class LiveEffects:
         if known is not None and known.outcome == APPLIED:
             raise effect_answer_lost(effect.key)
         if known is None or not known.is_in_doubt:
-            known = Effect(
-                effect.key,
-                effect.fact_key,
-                self._scope.state_id,
-                effect.call.namespace,
-                request_id,
-                self._clock.now_millis(),
-            )
-            await self._append([effect_intended(known)])
+            if not await self._intend(effect, request_id):
+                return await self.apply(effect, request_id, ask, payload_of)
             return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
         if self._may_repeat(effect.traits, known):
             return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
@@ -134,6 +126,23 @@ class LiveEffects:
                 return await self.apply(effect, request_id, ask, payload_of)
         await self._waits.settlement(effect.key, known.intents)
         return await self.apply(effect, request_id, ask, payload_of)
+
+    async def _intend(self, effect: PlannedEffect, request_id: str) -> bool:
+        """Write down that ``effect`` is about to be made; False if somebody else is making it."""
+        state_id, namespace = self._scope.state_id, effect.call.namespace
+        intent = Effect(
+            effect.key, effect.fact_key, state_id, namespace, request_id, self._clock.now_millis()
+        )
+        is_ours = False
+
+        def make() -> Entry:
+            nonlocal is_ours
+            known = self._journal.effects.get(effect.key)
+            is_ours = known is None or known.outcome == NOT_APPLIED
+            return Entry([effect_intended(intent)] if is_ours else [])
+
+        await self._append(make)
+        return is_ours
 
     def _may_repeat(self, traits: EffectTraits, known: Effect) -> bool:
         if not traits.is_idempotent or traits.key_lifetime is None:
@@ -157,7 +166,7 @@ class LiveEffects:
             self._scope.check()
             # Whoever refuses a request for its form has not begun with it.
             if getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT:
-                await self._append([effect_settled(effect.key, NOT_APPLIED)])
+                await self._append(lambda: Entry([effect_settled(effect.key, NOT_APPLIED)]))
                 raise
             if effect.traits.is_idempotent or effect.traits.looks_up:
                 raise _retryable(error) from error
@@ -166,20 +175,18 @@ class LiveEffects:
         try:
             payload = payload_of(answer)
         except PerdureError:
-            await self._append([effect_settled(effect.key, APPLIED)])
+            await self._append(lambda: Entry([effect_settled(effect.key, APPLIED)]))
             raise
-        await self._append(
-            [
-                effect_settled(effect.key, APPLIED, payload.id),
-                fact_event(effect.fact_key, payload.id, request_id),
-            ],
-            payload,
-        )
+        told = [
+            effect_settled(effect.key, APPLIED, payload.id),
+            fact_event(effect.fact_key, payload.id, request_id),
+        ]
+        await self._append(lambda: Entry(told, [payload]))
         return payload
 
-    async def _append(self, events: list[DomainEvent], *blobs: Blob) -> None:
+    async def _append(self, make: Callable[[], Entry]) -> None:
         try:
-            await self._journal.append(events, blobs)
+            await self._journal.append(make)
         except StorageError as error:
             self._scope.fatal = error
             raise
