@@ -22,6 +22,7 @@ from perdure import (
     RunError,
     RunId,
     RunPhase,
+    SideEffectKind,
     Stores,
 )
 from perdure.canonical import CanonicalJsonError
@@ -311,6 +312,24 @@ async def test_a_run_that_is_parked_while_a_fact_is_written_has_the_fact() -> No
     parked = await engine.start(stores, await start_run(stores, plan))
     assert parked.waiting_for == "sleep"
     assert (await stream(stores, parked))[2:] == ["fact_recorded", "wait_started"]
+
+
+async def test_an_answer_is_written_before_the_run_is_parked() -> None:
+    """However many wait to be written: a call that was answered is not made again, an effect not in doubt."""
+    clock, transport = FakeClock(), CountingTransport()
+    stores, _ = slow_stores(clock)
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        paying = IoCall("test", {"pay": 1}, effect=SideEffectKind.APPLY_SIDE_EFFECT, fact_key="paid")
+        await asyncio.gather(*(io.call(ask(key)) for key in "klm"), io.call(paying), io.sleep(MONTH))
+
+    plan = plan_of(("a", Scripted(handler)))
+    engine = Engine(FixedResolver(plan), transport, clock=clock)
+    parked = await engine.start(stores, await start_run(stores, plan))
+    assert parked.waiting_for == "sleep"
+    clock.millis = parked.due_millis or 0
+    assert (await engine.resume(stores, parked.run_id)).phase is RunPhase.COMPLETED
+    assert transport.calls == {"k": 1, "l": 1, "m": 1, "paid": 1}
 
 
 async def test_two_waits_at_once_take_a_signal_each() -> None:

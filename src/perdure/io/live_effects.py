@@ -108,24 +108,36 @@ class LiveEffects:
         Raises what the transport raises. Where it is not known what became of the effect, that is
         retryable if the next attempt can find out; else the run is parked until somebody says it.
         """
+        while True:
+            with self._scope:  # the run is not parked between an intent and what comes of it
+                payload = await self._try(effect, request_id, ask, payload_of)
+            if payload is not None:
+                return payload
+            await self._waits.settlement(effect.key, self._journal.effects[effect.key].intents)
+
+    async def _try(
+        self, effect: PlannedEffect, request_id: str, ask: Ask, payload_of: Callable[[Json], Blob]
+    ) -> Blob | None:
+        """The answer, recorded; None if there is none, and no attempt can find it out."""
+
+        async def learn(asking: Callable[[Transport], Awaitable[Json]]) -> Blob | None:
+            return await self._learn(effect, request_id, ask, payload_of, asking)
+
         known = self._journal.effects.get(effect.key)
         if known is not None and known.outcome == APPLIED:
             raise effect_answer_lost(effect.key)
         if known is None or not known.is_in_doubt:
-            if not await self._intend(effect, request_id):
-                return await self.apply(effect, request_id, ask, payload_of)
-            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+            if await self._intend(effect, request_id):
+                return await learn(lambda to: to.call(effect.call))
+            return await self._try(effect, request_id, ask, payload_of)
         if self._may_repeat(effect.traits, known):
-            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+            return await learn(lambda to: to.call(effect.call))
         if effect.traits.looks_up:
             try:
-                return await self._settle(
-                    effect, request_id, ask, payload_of, lambda to: look_up(to, effect.call)
-                )
+                return await learn(lambda to: look_up(to, effect.call))
             except NotAppliedError:
-                return await self.apply(effect, request_id, ask, payload_of)
-        await self._waits.settlement(effect.key, known.intents)
-        return await self.apply(effect, request_id, ask, payload_of)
+                return await self._try(effect, request_id, ask, payload_of)
+        return None
 
     async def _intend(self, effect: PlannedEffect, request_id: str) -> bool:
         """Write down that ``effect`` is about to be made; False if somebody else is making it."""
@@ -150,14 +162,14 @@ class LiveEffects:
         age_millis = self._clock.now_millis() - known.intended_millis
         return age_millis < traits.key_lifetime // timedelta(milliseconds=1)
 
-    async def _settle(
+    async def _learn(
         self,
         effect: PlannedEffect,
         request_id: str,
         ask: Ask,
         payload_of: Callable[[Json], Blob],
         asking: Callable[[Transport], Awaitable[Json]],
-    ) -> Blob:
+    ) -> Blob | None:
         try:
             answer = await ask(asking)
         except StorageError:
@@ -170,8 +182,7 @@ class LiveEffects:
                 raise
             if effect.traits.is_idempotent or effect.traits.looks_up:
                 raise _retryable(error) from error
-            await self._waits.settlement(effect.key, self._journal.effects[effect.key].intents)
-            return await self.apply(effect, request_id, ask, payload_of)
+            return None
         try:
             payload = payload_of(answer)
         except PerdureError:
