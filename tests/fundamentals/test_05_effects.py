@@ -14,6 +14,7 @@ from perdure import (
     Context,
     EffectTraits,
     Engine,
+    ErrorCategory,
     Failpoints,
     FixedBackoff,
     IoCall,
@@ -21,6 +22,7 @@ from perdure import (
     IoMode,
     IoProvider,
     NotAppliedError,
+    RateLimitedError,
     Recorder,
     RetryPolicy,
     RunConfig,
@@ -279,6 +281,59 @@ async def test_without_an_answer_an_idempotent_effect_is_retried_as_the_policy_s
     assert (await one.start()).phase is RunPhase.COMPLETED
     assert one.bank.calls == {f"{one.result.run_id}:m.main.a:0": 3}
     assert (await one.story()).count("effect_intended") == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotAppliedError.of("connect_failed", "nobody there"),
+        IoError.of("busy", "still at it", category=ErrorCategory.PARSING_INPUT),
+    ],
+)
+async def test_that_a_repeated_call_is_refused_says_nothing_about_the_first(refusal: IoError) -> None:
+    """It stays in doubt, and the key's lifetime is counted from the first call."""
+
+    class Forgetful(Bank):
+        async def call(self, call: IoCall) -> Json:
+            if self.calls.total() == 1:
+                self.calls[call.idempotency_key] += 1
+                raise refusal
+            await super().call(call)
+            raise TransportError.of("line_dropped", "no answer came")
+
+    one = One(Forgetful(EffectTraits(is_idempotent=True, key_lifetime=timedelta(hours=24))))
+    one.config = RunConfig(retry_policy=RetryPolicy(3, FixedBackoff(timedelta(hours=23))))
+    await one.start()
+    while one.result.due_millis is not None:
+        one.clock.millis = one.result.due_millis
+        await one.resume()
+    assert one.result.waiting_for == f"effect_in_doubt {one.result.run_id}:m.main.a:0"
+    assert one.bank.calls.total() == 2
+    assert "effect_settled" not in await one.story()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RateLimitedError.of("slow_down", "later"),
+        IoError.of("bad_question", "what?", category=ErrorCategory.PARSING_INPUT),
+    ],
+)
+async def test_that_looking_up_is_refused_says_nothing_about_the_effect(refusal: IoError) -> None:
+    """Only ``NotAppliedError`` says that it was never made."""
+    refusal.not_applied = True
+
+    class Shy(Bank):
+        async def look_up(self, call: IoCall) -> Json:
+            if not self.looked_up:
+                self.looked_up += 1
+                raise refusal
+            return await super().look_up(call)
+
+    one = One(Shy(EffectTraits(looks_up=True)))
+    await one.start("transport.after:1=stop")
+    assert (await one.resume()).phase is RunPhase.COMPLETED
+    assert (one.bank.looked_up, one.bank.calls.total()) == (2, 1)
 
 
 async def test_a_time_out_leaves_an_effect_in_doubt() -> None:

@@ -120,21 +120,24 @@ class LiveEffects:
     ) -> Blob | None:
         """The answer, recorded; None if there is none, and no attempt can find it out."""
 
-        async def learn(asking: Callable[[Transport], Awaitable[Json]]) -> Blob | None:
-            return await self._learn(effect, request_id, ask, payload_of, asking)
+        async def learn(
+            asking: Callable[[Transport], Awaitable[Json]], denies: Callable[[PerdureError], bool]
+        ) -> Blob | None:
+            return await self._learn(effect, request_id, ask, payload_of, asking, denies)
 
         known = self._journal.effects.get(effect.key)
         if known is not None and known.outcome == APPLIED:
             raise effect_answer_lost(effect.key)
         if known is None or not known.is_in_doubt:
             if await self._intend(effect, request_id):
-                return await learn(lambda to: to.call(effect.call))
+                return await learn(lambda to: to.call(effect.call), _refuses)
             return await self._try(effect, request_id, ask, payload_of)
         if self._may_repeat(effect.traits, known):
-            return await learn(lambda to: to.call(effect.call))
+            # That this call was refused says nothing about the one before.
+            return await learn(lambda to: to.call(effect.call), lambda error: False)
         if effect.traits.looks_up:
             try:
-                return await learn(lambda to: look_up(to, effect.call))
+                return await learn(lambda to: look_up(to, effect.call), _was_not_found)
             except NotAppliedError:
                 return await self._try(effect, request_id, ask, payload_of)
         return None
@@ -169,6 +172,7 @@ class LiveEffects:
         ask: Ask,
         payload_of: Callable[[Json], Blob],
         asking: Callable[[Transport], Awaitable[Json]],
+        denies: Callable[[PerdureError], bool],
     ) -> Blob | None:
         try:
             answer = await ask(asking)
@@ -176,8 +180,7 @@ class LiveEffects:
             raise
         except PerdureError as error:
             self._scope.check()
-            # Whoever refuses a request for its form has not begun with it.
-            if getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT:
+            if denies(error):
                 await self._append(lambda: Entry([effect_settled(effect.key, NOT_APPLIED)]))
                 raise
             if effect.traits.is_idempotent or effect.traits.looks_up:
@@ -206,6 +209,17 @@ class LiveEffects:
 def effect_fact_key(key: str) -> FactKey:
     """The key of the fact that an effect's answer becomes, where its call names none."""
     return FactKey(EFFECT_PREFIX + key)
+
+
+def _refuses(error: PerdureError) -> bool:
+    """Whether the error of an effect's first call says that nothing happened."""
+    # Whoever refuses a request for its form has not begun with it.
+    return getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT
+
+
+def _was_not_found(error: PerdureError) -> bool:
+    """Whether the error of looking an effect up says that it was never made."""
+    return isinstance(error, NotAppliedError)
 
 
 def _retryable(error: PerdureError) -> PerdureError:
