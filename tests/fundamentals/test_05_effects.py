@@ -26,6 +26,7 @@ from perdure import (
     Recorder,
     RetryPolicy,
     RunConfig,
+    RunId,
     RunPhase,
     SideEffectKind,
     StateMeta,
@@ -233,6 +234,44 @@ async def test_otherwise_the_run_waits_until_somebody_says_what_happened(crash: 
     assert [(each["outcome"], each["by"], each["why"]) for each in settled] == [
         ("applied", "ann", "it is on the statement")
     ]
+
+
+async def test_what_somebody_says_of_an_effect_that_is_being_made_is_not_heard() -> None:
+    """It cannot be known yet. The answer counts, and the history holds no other."""
+    asked, answering = asyncio.Event(), asyncio.Event()
+
+    class Slow(Bank):
+        async def call(self, call: IoCall) -> Json:
+            asked.set()
+            await answering.wait()
+            return await super().call(call)
+
+    one = One(Slow())
+    engine, run_id = one.engine(), RunId.random()
+    run = await start_run(one.stores, one.plan, one.config, run_id=run_id)
+    driving = asyncio.create_task(engine.start(one.stores, run))
+    await asked.wait()
+    told = ResolveLetter(f"{run_id}:m.main.a:0", True, {"receipt": 99}, "ann", "it must have")
+    await engine.send(one.stores, run_id, told, "a")
+    while await one.stores.mailbox.unread(run_id):  # noqa: ASYNC110 — whoever reads it announces nothing
+        await asyncio.sleep(0)
+    answering.set()
+    done = await driving
+    assert done.phase is RunPhase.COMPLETED
+    assert (await stream(one.stores, done))[2:5] == EFFECT
+    assert len(await stream(one.stores, done)) == 7
+
+
+async def test_a_word_that_is_said_twice_counts_once() -> None:
+    """Who sends a letter again, not knowing whether it arrived, has not looked again."""
+    one = One(Bank(behave=drops(1, 2)))
+    parked = await one.start()
+    told = ResolveLetter(f"{parked.run_id}:m.main.a:0", False, None, "ann", "nothing on the statement")
+    for _ in range(2):
+        await one.engine().send(one.stores, parked.run_id, told, "one letter")
+        parked = await one.resume()
+    assert parked.waiting_for == f"effect_in_doubt {told.effect}"
+    assert one.bank.calls.total() == 2
 
 
 async def test_what_did_not_happen_is_done() -> None:

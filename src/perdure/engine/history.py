@@ -226,6 +226,7 @@ class RunView(msgspec.Struct):
         elif event.name == EFFECT_SETTLED:
             effect = settled(event, self.effects, seq)
             self.effects[effect.key] = effect
+            self._read(event.payload.get("letter"))
             self._progressed()
         elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
             self._request(event, seq)
@@ -250,9 +251,11 @@ class RunView(msgspec.Struct):
     def _arrive(self, key: str, payload_id: ArtifactId, meta: Json, seq: int) -> None:
         name = key.removeprefix(SIGNAL_PREFIX).rpartition("|")[0]
         self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id))
-        letter = meta.get("letter") if isinstance(meta, dict) else None
-        if isinstance(letter, str):
-            self.inbox.letters.add(letter)
+        self._read(meta.get("letter") if isinstance(meta, dict) else None)
+
+    def _read(self, letter_id: Json) -> None:
+        if isinstance(letter_id, str):
+            self.inbox.letters.add(letter_id)
 
     def _request(self, event: DomainEvent, seq: int) -> None:
         payload = event.payload
@@ -263,7 +266,7 @@ class RunView(msgspec.Struct):
         request = Request(
             str(payload.get("by")), str(payload.get("reason")), payload.get("terminate") is True
         )
-        self.inbox.letters.add(str(payload.get("id")))
+        self._read(payload.get("id"))
         if event.name == RUN_CANCEL_REQUESTED:
             self.cancel = request
         else:

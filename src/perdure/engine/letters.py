@@ -65,15 +65,20 @@ class ResolveLetter(msgspec.Struct, frozen=True, tag="resolve", tag_field="kind"
 AnyLetter = SignalLetter | StopLetter | ResolveLetter
 
 
-def receive(view: RunView, letters: Sequence[Letter]) -> Entry:
+def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = False) -> Entry:
     """The events of ``letters``, in their order. Pure.
 
     A letter that the stream holds already, or that has nothing to say to the run as it stands, leaves none.
+    ``while_running`` says that a handler runs. It may be making an effect at this moment, of which nobody
+    else can know what becomes: then only those are settled that the run waits to be told of.
     """
     events, blobs = list[Event](), list[Blob]()
     numbers = {name: len(arrived) for name, arrived in view.inbox.arrived.items()}
     seen = set(view.inbox.letters)
-    in_doubt = {effect.key: effect for effect in view.in_doubt}
+    in_doubt = {effect.key: effect for effect in view.in_doubt if effect.fact_key not in view.facts}
+    if while_running:
+        awaited = {wait.effect for wait in view.waits.values()}
+        in_doubt = {key: effect for key, effect in in_doubt.items() if key in awaited}
     paused, cancel = view.pause is not None, view.cancel
     for letter in letters:
         if letter.id in seen:
@@ -91,11 +96,10 @@ def receive(view: RunView, letters: Sequence[Letter]) -> Entry:
         elif isinstance(body, ResolveLetter) and body.effect in in_doubt:
             effect = in_doubt.pop(body.effect)
             answer = _payload(body.answer)
-            outcome = APPLIED if body.happened else NOT_APPLIED
-            events.append(
-                effect_settled(effect.key, outcome, answer.id if body.happened else None, body.by, body.why)
-            )
-            if body.happened:
+            if not body.happened:
+                events.append(effect_settled(effect.key, NOT_APPLIED, told_by=_teller(letter, body)))
+            else:
+                events.append(effect_settled(effect.key, APPLIED, answer.id, _teller(letter, body)))
                 events.append(fact_event(effect.fact_key, answer.id, effect.request_id))
                 blobs.append(answer)
         elif isinstance(body, StopLetter):
@@ -108,6 +112,10 @@ def receive(view: RunView, letters: Sequence[Letter]) -> Entry:
                 paused = not paused
                 events.append(DomainEvent(RUN_PAUSED if paused else RUN_UNPAUSED, told))
     return Entry(events, blobs, [letter.id for letter in letters])
+
+
+def _teller(letter: Letter, body: ResolveLetter) -> dict[str, str]:
+    return {"by": body.by, "why": body.why, "letter": letter.id}
 
 
 def _body_of(letter: Letter) -> AnyLetter | None:

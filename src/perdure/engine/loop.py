@@ -190,7 +190,7 @@ class Stint:
             if not while_running:
                 self._writer.stage(*receive(self._view, letters))
                 return
-            await self._writer.append(lambda: receive(self._view, letters))
+            await self._writer.append(lambda: receive(self._view, letters, while_running=True))
         except StorageError as error:
             if not while_running or self._scope is None:
                 raise
