@@ -227,6 +227,24 @@ async def test_a_paused_run_is_not_woken_by_what_it_waits_for() -> None:
     assert (await run.resume()).phase is RunPhase.COMPLETED
 
 
+async def test_a_paused_run_that_is_cancelled_cleans_up() -> None:
+    """Whatever that waits for: nobody has to unpause what is being ended."""
+
+    async def slow(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.sleep(timedelta(days=1))
+
+    clean = Scripted(slow, StateMeta(on_cancel=True))
+    run, clock = Driven(("a", Scripted(slow)), ("clean", clean)), FakeClock()
+    run.stores, run.engine = memory_stores(clock=clock), Engine(FixedResolver(run.plan), clock=clock)
+    await run.start()
+    await run.tell("pause")
+    await run.tell("cancel")
+    parked = await run.resume()
+    assert parked.waiting_for == "sleep"
+    clock.millis = parked.due_millis
+    assert (await run.resume()).phase is RunPhase.CANCELLED
+
+
 async def test_a_run_that_takes_too_long_fails() -> None:
     """Counted from its start, also over what it waits for."""
 

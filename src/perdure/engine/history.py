@@ -99,6 +99,11 @@ class RunView(msgspec.Struct):
         return RunPhase.RUNNING if self.ended is None else RunPhase(self.ended.status.value)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the run stands still until it is unpaused; one that is being cancelled does not."""
+        return self.pause is not None and self.cancel is None
+
+    @property
     def in_doubt(self) -> list[Effect]:
         """The effects of which nobody knows what became."""
         return [effect for effect in self.effects.values() if effect.is_in_doubt]
@@ -108,7 +113,7 @@ class RunView(msgspec.Struct):
         """What an unfinished run waits for, in words; None if it waits for nothing that is known of."""
         if self.ended is not None:
             return None
-        if self.pause is not None and self.cancel is None:
+        if self.is_paused:
             return "being unpaused"
         waits = [str(wait) for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)]
         if waits:
