@@ -314,6 +314,20 @@ async def test_a_run_that_is_parked_while_a_fact_is_written_has_the_fact() -> No
     assert (await stream(stores, parked))[2:] == ["fact_recorded", "wait_started"]
 
 
+async def test_what_is_still_waited_for_when_the_run_is_parked_again_is_not_begun_again() -> None:
+    """One of two waits is over, and the handler has run again."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await asyncio.gather(io.sleep(MONTH), io.wait_signal("go"))
+
+    clock, plan = FakeClock(), plan_of(("a", Scripted(handler)))
+    stores, engine = memory_stores(clock=clock), Engine(FixedResolver(plan), clock=clock)
+    parked = await engine.start(stores, await start_run(stores, plan))
+    await engine.send(stores, parked.run_id, approval(name="go"), "letter")
+    assert (await engine.resume(stores, parked.run_id)).waiting_for == "sleep"
+    assert (await stream(stores, parked))[2:] == ["wait_started"] * 2 + ["fact_recorded"] * 2
+
+
 async def test_an_answer_is_written_before_the_run_is_parked() -> None:
     """However many wait to be written: a call that was answered is not made again, an effect not in doubt."""
     clock, transport = FakeClock(), CountingTransport()

@@ -233,7 +233,8 @@ class Stint:
             if outcome.why is Stopped.PARKED:
                 # The handler will say all of it again when it is run again.
                 self._recorder = None
-                self._writer.stage([wait_started(wait) for wait in scope.parking.values()])
+                begun, parking = self._view.waits, scope.parking.items()
+                self._writer.stage([wait_started(wait) for key, wait in parking if begun.get(key) != wait])
             self._stage_emitted()
             return
         self._stage_emitted()
