@@ -15,10 +15,12 @@ from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport
-from perdure.sdk.client import Client, Opening, Run
+from perdure.sdk.client import Client
+from perdure.sdk.opening import Opening
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.reading import RunSummary
+from perdure.sdk.runs import Run
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -13,7 +13,7 @@ from perdure.model.events import EventEnvelope, RunPhase
 from perdure.model.handler import IoCall
 from perdure.proof.replay import ReplayReport
 from perdure.sdk.app import App
-from perdure.sdk.client import open as open_client
+from perdure.sdk.opening import open as open_client
 from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
