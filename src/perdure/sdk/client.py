@@ -1,4 +1,4 @@
-"""A store and an app, opened together: starting runs and waiting for them from any program."""
+"""The client: starting runs and waiting for them from any program."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Generator,
     Mapping,
     Sequence,
 )
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from types import NoneType
+from typing import Any, Literal, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
 from perdure.engine.engine import PARK_AFTER, Engine, RunResult, StartRun, read_view
@@ -28,7 +27,6 @@ from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
     Json,
-    NotFoundError,
     PerdureError,
     StorageError,
 )
@@ -37,6 +35,7 @@ from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
 from perdure.sdk.app import App, Startable
+from perdure.sdk.checks import expect, expect_mapping, refuse_call
 from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
@@ -48,15 +47,11 @@ from perdure.sdk.reading import (
     find_run,
     list_summaries,
     manifest_of,
+    run_not_found,
 )
 from perdure.sdk.runs import Run
 from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.stores.bundle import Stores
-
-if TYPE_CHECKING:
-    from perdure.sdk.blocking import BlockingClient
-
-__all__ = ["Client", "Opening", "Run", "open"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -66,6 +61,8 @@ POLL_SECONDS = 0.25
 RECOVERIES_AT_ONCE = 1000
 RECOVERIES_MAX = 1000
 AHEAD = timedelta(seconds=1)
+_SEQ_BITS = 62
+"""No event has a larger number; stores count with signed numbers of 64 bits."""
 
 
 class Client:
@@ -166,11 +163,20 @@ class Client:
         (``invocation_conflict``, ``run_already_exists``).
         """
         startable: Startable = self.app.startable(op) if isinstance(op, str) else op
+        if not hasattr(startable, "pipeline_of"):
+            refuse_call(op, "what start(…) starts", "an operation, a pipeline or the name of one")
+        expect(key, (str, NoneType), "start(key=…)", "a string")
+        if key == "":
+            refuse_call(key, "start(key=…)", "more than an empty string, with which all runs would be one")
+        expect_mapping(labels or {}, str, "start(labels=…)", "strings")
+        expect_mapping(context or {}, object, "start(context=…)", "JSON values")
+        expect(run_config, (RunConfig, NoneType), "start(run_config=…)", "a RunConfig")
         run_config = run_config or RunConfig()
         pipeline = startable.pipeline_of(config)
         manifest = manifest_for(pipeline, startable.input_json(input), run_config, labels=labels)
         plan = self.app.resolver.resolve(manifest)
-        wanted = run_id or (RunId.for_invocation(key) if key is not None else RunId.random())
+        named = RunId.random() if key is None else RunId.for_invocation(key)
+        wanted = named if run_id is None else RunId(run_id)
         manifest_id = await self.stores.put_manifest(manifest)
         begun = StartRun(manifest, manifest_id, plan, run_config, JsonContext(context or {}), wanted, key)
         if detach:
@@ -189,13 +195,16 @@ class Client:
         """
         found = await find_run(self.stores, run_id)
         if not await self.stores.events.head_seq(found):
-            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": found})
+            raise run_not_found(found)
         return Run(self, found, op)
 
     async def list(
         self, *, phase: RunPhase | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
     ) -> list[RunSummary]:
         """The newest runs that are in ``phase`` and bear all ``labels``."""
+        expect(phase, (RunPhase, NoneType), "list(phase=…)", "a RunPhase")
+        expect_mapping(labels or {}, str, "list(labels=…)", "strings")
+        expect(limit, int, "list(limit=…)", "a number")
         return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit)
 
     async def resume(self, run_id: str) -> Run[Any]:
@@ -289,9 +298,10 @@ class Client:
         """Wait until a run has ended, wherever it is driven.
 
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
-        ``RunError`` (``client_closed``).
+        ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
         seen = -1
+        run_id = RunId(run_id)
         while True:
             task = self._driven.get(run_id)
             if task is not None:
@@ -304,6 +314,8 @@ class Client:
             if head != seen:
                 seen = head
                 view = await read_view(self.stores, run_id)
+                if not view.head_seq:
+                    raise run_not_found(run_id)
                 if view.ended is not None:
                     return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
             if run_id in self._failures:
@@ -315,6 +327,10 @@ class Client:
 
         Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
+        run_id = RunId(run_id)
+        expect(after, int, "events(after=…)", "the number of an event")
+        if after.bit_length() > _SEQ_BITS:
+            refuse_call(after, "events(after=…)", "the number of an event")
         self._refuse_closed_stores(run_id)
         await existing_events(self.stores, run_id, after + 1)
         view = await read_view(self.stores, run_id)
@@ -453,89 +469,3 @@ class Client:
 async def _true(work: Awaitable[None]) -> Literal[True]:
     await work
     return True
-
-
-class Opening:
-    """What :func:`perdure.open` gives: enter it with ``async with``, with ``with``, or await it."""
-
-    def __init__(
-        self,
-        store: str | Path | Stores,
-        app: App,
-        *,
-        recover: bool,
-        clock: Clock | None,
-        park_after: timedelta,
-    ) -> None:
-        self._store = store
-        self._app = app
-        self._recover = recover
-        self._clock = clock
-        self._park_after = park_after
-        self._client: Client | None = None
-        self._blocking: BlockingClient | None = None
-
-    async def open(self) -> Client:
-        """A client that its caller closes with ``aclose()``."""
-        if isinstance(self._store, Stores):
-            stores = self._store
-        else:
-            stores = Stores.sqlite(self._store) if isinstance(self._store, Path) else Stores.open(self._store)
-        owned = stores is not self._store
-        client = Client(
-            stores, self._app, clock=self._clock, closes_stores=owned, park_after=self._park_after
-        )
-        try:
-            if self._recover:
-                await client.recover()
-                client.keep_recovering()
-        except BaseException:
-            await client.aclose()
-            raise
-        return client
-
-    def __await__(self) -> Generator[Any, None, Client]:
-        return self.open().__await__()
-
-    async def __aenter__(self) -> Client:
-        self._client = await self.open()
-        return self._client
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await asyncio.shield(self._client.aclose())
-
-    def __enter__(self) -> BlockingClient:
-        from perdure.sdk.blocking import BlockingClient
-
-        self._blocking = BlockingClient(self)
-        return self._blocking
-
-    def __exit__(self, *_: object) -> None:
-        if self._blocking is not None:
-            self._blocking.close()
-
-
-def open(  # noqa: A001 — read as perdure.open
-    store: str | Path | Stores,
-    app: App | Op[Any, Any] | PipelineDefinition[Any, Any] | Sequence[Any],
-    *,
-    recover: bool = True,
-    clock: Clock | None = None,
-    park_after: timedelta = PARK_AFTER,
-) -> Opening:
-    """Open a store for an app: ``async with perdure.open("runs.db", app=app) as p: …``.
-
-    ``store`` is a path, an address such as ``sqlite:PATH``, or stores that the caller closes. ``app`` may be
-    one operation or pipeline too, or several. With ``recover`` every unfinished run that nobody owns is
-    driven on here as soon as it is due, for as long as the client is open. A run that has to wait for longer
-    than ``park_after`` leaves the memory, and comes back when it is due.
-
-    In programs without an event loop ``with perdure.open(…) as p`` gives a ``BlockingClient``. In a
-    notebook ``p = await perdure.open(…)``, and ``await p.aclose()`` in the end.
-    """
-    if isinstance(app, (Op, PipelineDefinition)):
-        app = App([app])
-    elif not isinstance(app, App):
-        app = App(app)
-    return Opening(store, app, recover=recover, clock=clock, park_after=park_after)
