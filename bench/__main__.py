@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, canonicalising, compared, growing, http_calls
+from bench import at_once, authoring, canonicalising, compared, growing, http_calls, waiting
 from bench.machines import Fixed, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
@@ -250,6 +250,33 @@ def peers(folder: Path) -> list[Figure]:
     ]
 
 
+def parked(folder: Path) -> list[Figure]:
+    """A hundred thousand runs that wait, and those that are woken."""
+
+    async def fill() -> float:
+        _, few = open_store(folder / "few.db")
+        _, many = open_store(folder / "many.db")
+        far = int(time.time() * 1000) + 86_400_000
+        async with few, many:
+            await waiting.park(few, 500, far)
+            await waiting.park(many, waiting.PARKED, far)
+            return await waiting.seconds_to_find_the_next(many) / await waiting.seconds_to_find_the_next(few)
+
+    ratio = asyncio.run(fill())
+    late = asyncio.run(waiting.latenesses(folder / "late.db"))
+    stop = asyncio.run(waiting.seconds_to_stop(folder / "stop.db"))
+    return [
+        Figure("finding what is due among 100,000 parked runs, against 500", ratio, 2, "x"),
+        Figure("memory of a worker beside 100,000", waiting.worker_megabytes(folder / "many.db"), 100, "MB"),
+        Figure("lateness of 1,000 wakes due in one second, p99", late[int(len(late) * 0.99)], 1, "s"),
+        Figure("cancel to stopped, running handler, p99", stop[int(len(stop) * 0.99)], 1, "s"),
+        Figure(
+            "commits of one effect", asyncio.run(waiting.commits_of(folder / "e.db", sleeps=False)), 2, ""
+        ),
+        Figure("commits of one sleep", asyncio.run(waiting.commits_of(folder / "s.db", sleeps=True)), 3, ""),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -359,6 +386,7 @@ MEASURES = (
     resuming,
     starting,
     lasting,
+    parked,
     commits_and_syncs,
 )
 

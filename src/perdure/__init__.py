@@ -41,6 +41,7 @@ _MODULES = {
     "sdk.ops": "Op op",
     "sdk.pipelines": "pipeline step",
     "sdk.reading": "RunSummary",
+    "sdk.signals": "Received SignalDefinition",
     "sdk.states": "state",
     "secrets.references": "EnvironmentSecrets FileSecrets SecretSource secret",
     "stores.bundle": "Stores",

@@ -91,6 +91,8 @@ from perdure.sdk.ops import op as op
 from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
+from perdure.sdk.signals import Received as Received
+from perdure.sdk.signals import SignalDefinition as SignalDefinition
 from perdure.sdk.states import state as state
 from perdure.secrets.references import EnvironmentSecrets as EnvironmentSecrets
 from perdure.secrets.references import FileSecrets as FileSecrets

@@ -1,16 +1,14 @@
 """Canonical JSON (RFC 8785, without floats) and the ids made from it.
 
-The rule is *exact or decline*: a fast path in C either returns exactly the canonical bytes or declines,
-and a slow walk in Python alone decides which code and which JSON pointer a refusal carries.
+The rule is *exact or decline*: a fast path in C (``plain_json``) either returns exactly the canonical bytes
+or declines, and a slow walk in Python alone decides which code and which JSON pointer a refusal carries.
 """
 
 from __future__ import annotations
 
 import enum
-import gc
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +16,7 @@ import msgspec
 
 from perdure.errors import ErrorCategory, ErrorInfo, Json, PerdureError
 from perdure.ids import ArtifactId
+from perdure.plain_json import INTEGER_MAX, INTEGER_MIN, NESTING_LEVELS_MAX, encode_plain
 from perdure.secrets import (
     DEFAULT_POLICY,
     RESOLVED,
@@ -26,13 +25,6 @@ from perdure.secrets import (
     find_secret,
     surely_clean,
 )
-
-NESTING_LEVELS_MAX = 512
-INTEGER_MIN = -(2**63)
-INTEGER_MAX = 2**64 - 1
-
-_CONTAINERS_BEFORE_DEDUPLICATION = 1_000_000
-_PLAIN_TYPES = frozenset({dict, list, tuple, str, int, bool, type(None)})
 
 
 class CanonicalJsonError(PerdureError, ValueError):
@@ -86,7 +78,7 @@ def artifact_id_for_json(value: Json, *, secrets: SecretPolicy | None = DEFAULT_
 
 def encode(value: Json) -> bytes:
     """The canonical bytes of ``value``, secrets included; raises :class:`CanonicalJsonError`."""
-    return _encode_fast(value) or _encode_slowly(value)
+    return encode_plain(value) or _encode_slowly(value)
 
 
 def refuse_to_write(value: Json, data: bytes, policy: SecretPolicy) -> None:
@@ -189,86 +181,12 @@ _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _NEWS_BYTES_MIN = 4096
 _STRING = msgspec.json.Encoder()
-_CONTAINERS = frozenset({dict, list, tuple})
-# Only integers with so many digits may be out of range; strings may hold as many.
-_LONG_NUMBER = b"a" * 19
-_DIGITS_AS_A = bytes(97 if 48 <= byte <= 57 else 46 for byte in range(256))
-_BYTES_OF_LATE_PLANE = re.compile(rb"[\xf0-\xf4]")
-_BYTES_OF_LATE_BMP = re.compile(rb"[\xee\xef]")
-
-
-def _plain_str(value: object) -> str:
-    # Called by the encoder for types that it does not know; str subclasses are the only welcome ones.
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise TypeError
-
-
-_FAST = msgspec.json.Encoder(order="sorted", enc_hook=_plain_str)
-
-
-def _encode_fast(value: Json) -> bytes | None:
-    """The canonical bytes, or None when only the slow walk can tell."""
-    kinds = _kinds_of(value)
-    if kinds is None:
-        return None
-    try:
-        data = _FAST.encode(value)
-    except (TypeError, ValueError, RecursionError, OverflowError):
-        return None
-    if int in kinds and _LONG_NUMBER in data.translate(_DIGITS_AS_A) and not _has_integers_in_range(value):
-        return None
-    # msgspec sorts keys by code point. UTF-16 order differs only between U+E000–U+FFFF and the planes
-    # above, so bytes that do not hold both kinds of character are in the right order.
-    if data.isascii() or not (_BYTES_OF_LATE_PLANE.search(data) and _BYTES_OF_LATE_BMP.search(data)):
-        return data
-    return None
-
-
-def _kinds_of(value: Json) -> set[type] | None:
-    """The types that ``value`` is made of; None if they are not the allowed ones, or are nested too deep."""
-    found: set[type] = set()
-    level: list[Any] = [value]
-    for _ in range(NESTING_LEVELS_MAX + 1):
-        kinds = set(map(type, level))
-        found |= kinds
-        if not kinds <= _PLAIN_TYPES:
-            if not all(kind in _PLAIN_TYPES or _is_string(kind) for kind in kinds):
-                return None
-            # An instance of a class refers to its class.
-            level = [each for each in level if type(each) in _PLAIN_TYPES]
-        if kinds.isdisjoint(_CONTAINERS):
-            return found
-        level = _referred_to(level)
-    return None
-
-
-def _referred_to(level: list[Any]) -> list[Any]:
-    """What the members of a level refer to, at C speed: the collector's own list."""
-    if len(level) > _CONTAINERS_BEFORE_DEDUPLICATION:
-        # A list that contains itself twice would double at every level.
-        level = list({id(each): each for each in level}.values())
-    return gc.get_referents(*level)
-
-
-def _is_string(kind: type) -> bool:
-    return issubclass(kind, str) and not issubclass(kind, enum.Enum)
-
-
-def _has_integers_in_range(value: Json) -> bool:
-    level: list[Any] = [value]
-    while level:
-        integers = [each for each in level if type(each) is int]
-        if integers and not (min(integers) >= INTEGER_MIN and max(integers) <= INTEGER_MAX):
-            return False
-        level = _referred_to([each for each in level if type(each) in _CONTAINERS])
-    return True
 
 
 def _encode_slowly(value: Json) -> bytes:
     """The canonical bytes by an explicit walk, or the refusal of the first bad place in document order."""
     chunks: list[str] = []
-    stack: list[tuple[object, str, int]] = [(value, "", 1)]
+    stack: list[tuple[Any, str, int]] = [(value, "", 1)]
     while stack:
         item, pointer, depth = stack.pop()
         if type(item) is _Literal:
@@ -287,8 +205,8 @@ def _encode_slowly(value: Json) -> bytes:
             chunks.append(_string_text(item, pointer))
         elif type(item) in (list, tuple):
             _refuse_depth(depth, pointer)
-            children: list[tuple[object, str, int]] = [(_OPEN_ARRAY, "", 0)]
-            for index, element in enumerate(item):  # type: ignore[var-annotated,arg-type]
+            children: list[tuple[Any, str, int]] = [(_OPEN_ARRAY, "", 0)]
+            for index, element in enumerate(item):
                 if index:
                     children.append((_COMMA, "", 0))
                 children.append((element, f"{pointer}/{index}", depth + 1))

@@ -12,7 +12,7 @@ HINTS: dict[str, str] = {
         "keep the value out of the run: name the secret and let the transport resolve it, or ask the call to "
         "redact its answer"
     ),
-    "invalid_id": "ids are lower-case letters, digits and underscores; states are named machine.step.state",
+    "invalid_id": "names are lower-case letters, digits and underscores; states are named machine.step.state",
     "invalid_shape": "compare the JSON with the shape in the documentation at the pointer given",
     # Starting and resuming
     "unsupported_execution_mode": "use Sequential()",
@@ -28,6 +28,8 @@ HINTS: dict[str, str] = {
     ),
     "run_not_found": "check the id and the store's address; `perdure run list` shows what is there",
     "run_already_terminal": "`perdure run status RUN` shows how it ended; nothing more can be told to it",
+    "signal_unknown": "the details name the signals that the operation declares",
+    "signal_invalid": "send a value of the signal's declared type, or its JSON form",
     "letter_invalid": "give the letter an id, a sender and, for a signal, a name: short printable texts",
     "wait_invalid": (
         "wait for a timedelta that is not negative, until a datetime with a time zone, or for signals by "
@@ -60,6 +62,7 @@ HINTS: dict[str, str] = {
     "missing_state": "add the state that the edge names, or remove the edge",
     "circular_dependency": "remove one of the edges between the states named",
     "failpoint_invalid": "write POINT[:HIT]=stop|kill",
+    "os_error": "check the path, its permissions, and the room on the disk",
     "usage": "`perdure --help`, and `--help` after any command, show what there is",
     "input_malformed": "give JSON, @FILE, or - for standard input",
     "op_not_found": "`perdure op list` shows the operations of the app",
@@ -68,6 +71,7 @@ HINTS: dict[str, str] = {
     "duplicate_step_id": "name the steps: step(operation, step_id=…)",
     "empty_pipeline": "give the pipeline at least one operation",
     "empty_state_graph": "have the operation's expand return at least one state",
+    "op_config_not_canonical": "give numbers as integers or strings; keep to what JSON has",
     "config_invalid": "mend the configuration; it is to be of the type given as op(…, config=…)",
     "input_invalid": "mend the input; `perdure op show` names what the states take",
     "manifest_artifact_mismatch": "pass the id that put_manifest returned for this very manifest",

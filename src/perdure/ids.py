@@ -20,6 +20,14 @@ INVOCATION_NAMESPACE = uuid.UUID("3f1c9f0e-5a0b-5c55-9d0e-2c1f6f3b8a41")
 """Namespace of run ids made from an invocation key (UUID version 5)."""
 
 
+_RULES = {
+    "RunId": "a run's id is a UUID; `perdure run list` shows the runs",
+    "ArtifactId": "an artifact's id is 64 lower-case hexadecimal digits",
+    "FactKey": "a key is a string that is not empty",
+    "ContextKey": "a key is a string that is not empty",
+}
+
+
 class InvalidIdError(PerdureError, ValueError):
     """A value that is not an id of the kind asked for (code ``invalid_id``)."""
 
@@ -28,7 +36,8 @@ class InvalidIdError(PerdureError, ValueError):
         if len(shown) > _SHOWN_CHARACTERS_MAX:
             shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
         super().__init__(
-            ErrorInfo("invalid_id", ErrorCategory.PARSING_INPUT, False, f"{shown} is not a valid {kind}")
+            ErrorInfo("invalid_id", ErrorCategory.PARSING_INPUT, False, f"{shown} is not a valid {kind}"),
+            hint=_RULES.get(kind),
         )
         self.kind = kind
         self.value = value

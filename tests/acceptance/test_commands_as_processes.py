@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from perdure import RunId
+
 PERDURE = (sys.executable, "-m", "perdure")
 APP = """
-import asyncio, os
+import asyncio, os, threading
 import perdure
 
 waits = perdure.op("waits", output=str)
@@ -27,6 +29,21 @@ async def second(first: str) -> str:
     if "PATIENT" in os.environ:
         await asyncio.Event().wait()
     return first
+
+fails = perdure.op("fails")
+
+@fails.state
+async def broken() -> None:
+    raise ValueError("no luck")
+
+blocks = perdure.op("blocks")
+
+@blocks.state
+def for_ever() -> None:
+    print("in a thread", flush=True)
+    threading.Event().wait()
+
+app = perdure.App([waits, fails, blocks])
 """
 
 
@@ -41,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def environ(folder: Path, **extra: str) -> dict[str, str]:
     """The environment of commands in ``folder``."""
-    ours = {"PERDURE_STORE": str(folder / "runs.db"), "PERDURE_APP": "app:waits", "COLUMNS": "80"}
+    ours = {"PERDURE_STORE": str(folder / "runs.db"), "PERDURE_APP": "app:app", "COLUMNS": "80"}
     return {**os.environ, **ours, "HOME": str(folder), **extra}
 
 
@@ -119,3 +136,79 @@ def test_a_shell_completes(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = [path for path in folder.rglob("*") if path.is_file() and "completion" in str(path)]
     assert any("perdure" in path.read_text() for path in written)
+
+
+def typed(folder: Path, line: str) -> tuple[int, str]:
+    """The exit code of a line of bash, and what it tells."""
+    words = ["bash", "-o", "pipefail", "-c", line.replace("perdure", " ".join(PERDURE))]
+    done = subprocess.run(words, cwd=folder, env=environ(folder), capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "internal_error" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_a_run_goes_on_when_nobody_reads_of_it(folder: Path, option: str) -> None:
+    """And the exit code is the run's, whoever has gone: ``head``, or everybody."""
+    for key, reader in enumerate(("| head -c 1", ">&- 2>&-")):
+        for op_id, code in (("waits", 0), ("fails", 1)):
+            line = f"perdure run start {op_id} --key {op_id}{key} {option} {reader}"
+            assert typed(folder, line) == (code, "")
+    phases = command(folder, "run", "list", "--json").stdout
+    assert (phases.count('"Completed"'), phases.count('"Failed"')) == (2, 2)
+
+
+def test_nobody_reads_what_a_command_shows(folder: Path) -> None:
+    """That is no error; a mistake is one even if nobody is told of it."""
+    for words in ("--help", "--version", "run list", "run list --json", "op show waits"):
+        assert typed(folder, f"perdure {words} | true") == (0, "")
+    command(folder, "run", "resume", RunId.for_invocation("k"))
+    for words in ("--help", "run list", f"run watch {RunId.for_invocation('k')}", "demo"):
+        assert typed(folder, f"perdure {words} >&-") == (0, "")
+    for reader in ("2>&1 | true", "2>&-", "--json 2>&-"):
+        assert typed(folder, f"perdure run list --odd {reader}") == (2, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without a disk that is always full")
+@pytest.mark.parametrize("words", ["--version", "run list --json", "run start waits --key k"])
+def test_what_cannot_be_written_is_told(folder: Path, words: str) -> None:
+    """A full disk does not look like success, and does not keep a run from its end."""
+    code, told = typed(folder, f"perdure {words} >/dev/full")
+    assert (code, "os_error" in told) == (2, True)
+    done = "Completed" if "start" in words else "Running"
+    assert f'"phase": "{done}"' in command(folder, "run", "list", "--json").stdout
+
+
+def test_text_that_a_stream_cannot_hold_is_escaped(folder: Path) -> None:
+    """In a terminal of another century."""
+    assert "-----" in command(folder, "run", "list", PYTHONIOENCODING="ascii").stdout
+    words = ("run", "start", "waits", "--label", "name=Zoë")
+    assert command(folder, *words, PYTHONIOENCODING="ascii").returncode == 0
+    assert "Zo\\xeb" in command(folder, "run", "list", PYTHONIOENCODING="ascii").stdout
+    assert "Zo\\u00eb" in command(folder, "run", "list", "--json", PYTHONIOENCODING="ascii").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("words", [["run", "start", "blocks"], ["worker"]])
+def test_a_second_signal_leaves_a_thread_behind(
+    folder: Path, number: signal.Signals, words: list[str]
+) -> None:
+    """The first one ends what can be ended, and says so, though a state's function goes on."""
+    command(folder, "worker", "--until-idle")
+    command(folder, "run", "start", "blocks", "--key", "b", "--detach")
+    with subprocess.Popen(
+        [*PERDURE, *words],
+        cwd=folder,
+        env=environ(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert any("in a thread" in line for line in child.stdout)
+        child.send_signal(number)
+        assert any("nothing is lost" in line or "can be resumed" in line for line in child.stdout)
+        child.send_signal(number)
+        assert "Traceback" not in child.stdout.read()
+    assert child.returncode == -number
+    assert '"phase": "Running"' in command(folder, "run", "list", "--json").stdout

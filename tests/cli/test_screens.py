@@ -10,11 +10,14 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cyclopts import App as CommandApp
 
 from perdure.cli import main
+from perdure.cli.commands import cli
 from perdure.cli.common import APP_VARIABLE, STORE_VARIABLE
 from tests.cli.shop import (
     COMPLETED,
@@ -29,6 +32,7 @@ from tests.cli.shop import (
     fill_with_one_due,
 )
 
+COLUMNS = (80, 200)
 SCREENS = Path(__file__).parent / "screens"
 UPDATE = "PERDURE_UPDATE_SCREENS"
 ORDER = '{"item": "tea", "count": 3}'
@@ -59,6 +63,7 @@ COMMANDS = (
     "artifact get",
     "worker",
     "demo",
+    "--install-completion",
 )
 GROUPS = ("", "run", "op", "store", "artifact")
 
@@ -147,6 +152,7 @@ CASES: dict[str, list[str]] = {
     "op list": ["op", "list"],
     "op show": ["op", "show", "checkout"],
     "op show pipeline": ["op", "show", "delivery"],
+    "op show svg": ["op", "show", "delivery", "--svg", "delivery.svg"],
     "op check": ["op", "check"],
     "op check mistaken": ["op", "check", "--app", f"{HERE}:mistaken"],
     "op check mistaken json": ["op", "check", "wrong", "--app", f"{HERE}:mistaken", "--json"],
@@ -158,6 +164,8 @@ CASES: dict[str, list[str]] = {
     "artifact get missing": ["artifact", "get", "0" * 64],
     "worker": ["worker", "--until-idle"],
     "worker waiting": ["worker", "--until-idle", "--store", "due.db"],
+    "demo": ["demo"],
+    "install-completion": ["--install-completion", "--shell", "bash", "--output", "completion.bash"],
     "unknown command": ["run", "strat"],
     "app missing": ["op", "list", "--app", "tests.cli.nowhere:app"],
 }
@@ -166,6 +174,33 @@ _CHANGING = (
     (r"\b\d+(\.\d+)? m?s\b", "N ms"),  # how long something took
     (r"\d+\.\d [kM]B\b", "N kB"),
 )
+
+
+def commands(app: CommandApp, before: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command below ``app``, as it is typed; help and versions are no commands."""
+    for name in app:
+        if name in (*app.help_flags, *app.version_flags):
+            continue
+        words = (*before, name)
+        if app[name].default_command is None:
+            yield from commands(app[name], words)
+        else:
+            yield " ".join(words)
+
+
+def test_every_command_has_its_screens() -> None:
+    """One of its help, and one at least of what it does."""
+    assert sorted(commands(cli)) == sorted(COMMANDS)
+    shown = [" ".join(words) for words in CASES.values()]
+    for command in COMMANDS:
+        assert f"{command} --help" in shown
+        assert [each for each in shown if f"{each} ".startswith(f"{command} ") and "--help" not in each]
+
+
+def test_no_screen_is_left_of_a_case_that_went() -> None:
+    """Each file is compared with what a command shows today."""
+    compared = {f"{name.replace(' ', '-')}.{columns}.txt" for name in CASES for columns in COLUMNS}
+    assert {path.name for path in SCREENS.iterdir()} <= compared
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +212,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("columns", COLUMNS)
 @pytest.mark.parametrize("name", CASES)
 def test_a_screen(
     name: str,
@@ -185,20 +220,24 @@ def test_a_screen(
     filled: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It is as it was, has no colours in a pipe, and no line of a table is wider than the terminal."""
     shutil.copy(filled, tmp_path / "runs.db")
     shutil.copy(filled.with_name("due.db"), tmp_path / "due.db")
     root = str(Path(__file__).parents[2])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv(STORE_VARIABLE, "runs.db")
     monkeypatch.setenv(APP_VARIABLE, f"{HERE}:app")
     code = main(CASES[name])
-    out, error = capsys.readouterr()
+    out, error = capfd.readouterr()  # of the processes that a command starts, too
     screen = f"$ perdure {' '.join(CASES[name])}\n{out}{error}[exit code {code}]\n"
-    screen = "".join(f"{line.rstrip()}\n" for line in screen.replace(root, "ROOT").splitlines())
+    for drawn in tmp_path.glob("*.svg"):
+        screen += f"$ cat {drawn.name}\n{drawn.read_text()}"
+    screen = screen.replace(str(tmp_path), "FOLDER").replace(root, "ROOT")
+    screen = "".join(f"{line.rstrip()}\n" for line in screen.splitlines())
     for pattern, replacement in _CHANGING:
         screen = re.sub(pattern, replacement, screen)
     assert "\x1b" not in screen

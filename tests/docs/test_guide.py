@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "docs" / "guide").glob("*.md"))
@@ -40,6 +41,19 @@ def pattern(printed: str) -> str:
         else:
             lines.append(re.escape(line.rstrip()).replace("…", ".*") + r" *\n")
     return r"\n*" + "".join(lines) + r"\s*"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_every_block_of_a_chapter_is_executed(chapter: Path) -> None:
+    """What a reader sees as code is a file with a name or a console with commands, and nothing else."""
+    text = chapter.read_text()
+    shown = [
+        re.sub(r"\A:caption: .*\n\n", "", token.content)
+        for token in MarkdownIt().parse(text)
+        if token.type in ("fence", "code_block") and token.info != "{toctree}"
+    ]
+    assert shown == [content for _, content in blocks(text)]
+    assert all(content.startswith("$ ") for name, content in blocks(text) if name is None)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

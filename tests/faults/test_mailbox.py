@@ -204,7 +204,7 @@ async def test_a_damaged_letter_is_found(tmp_path: Path) -> None:
 def test_letters_and_due_runs_are_found_by_indexes(tmp_path: Path) -> None:
     """However many runs there are, only those that may be due are looked at."""
     connection = open_database(tmp_path / "runs.db")
-    bindings = {"me": "me", "now": 1, "limit": 1}
+    bindings = {"me": "me", "soon": 0, "now": 1, "limit": 1}
     read = {
         agenda.SELECT_DUE: ("run_owned", "run_due", "PRIMARY KEY"),
         agenda.SELECT_NEXT: ("run_due", "PRIMARY KEY"),

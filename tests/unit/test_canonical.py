@@ -6,9 +6,12 @@ import enum
 import json
 import uuid
 from collections import OrderedDict
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import rfc8785
 from hypothesis import given
@@ -24,7 +27,7 @@ from perdure import (
     artifact_id_for_json,
     canonical_json_bytes,
 )
-from perdure.canonical import decode, encode, join_object, split_object
+from perdure.canonical import _encode_slowly, decode, encode, join_object, split_object
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "canonical.json").read_text())
 
@@ -83,6 +86,23 @@ def test_types_that_are_no_json() -> None:
     assert canonical_json_bytes({StateId("a.b.c"): 1}) == b'{"a.b.c":1}'
 
 
+class Nowhere(tzinfo):
+    """A zone whose own code fails."""
+
+    def utcoffset(self, _at: datetime | None) -> timedelta:
+        raise KeyError("nowhere")
+
+    dst = utcoffset
+
+    def tzname(self, _at: datetime | None) -> str:
+        return "nowhere"
+
+
+def test_the_failure_of_a_foreign_object_is_no_reason() -> None:
+    """That it is no JSON is, whatever its code does when it is asked."""
+    assert refusal([1, datetime(2024, 1, 1, tzinfo=Nowhere())]).pointer == "/1"
+
+
 def test_depth() -> None:
     """512 levels are fine, also on reading; more are refused, however many, and so is a circle."""
 
@@ -99,6 +119,8 @@ def test_depth() -> None:
     circle: list[Any] = []
     circle += [circle, circle]
     assert refusal(circle).code == "value_too_deep"
+    circle[:] = [0, *[circle] * 100, 0]
+    assert refusal([circle]).code == "value_too_deep"
     with pytest.raises(CanonicalJsonError, match="value_too_deep"):
         decode(b"[" * 100_000 + b"]" * 100_000)
 
@@ -164,3 +186,70 @@ def test_an_object_is_its_parts(value: dict[str, Any]) -> None:
     parts = {key: encode(each) for key, each in value.items()}
     assert join_object(parts.items()) == encode(value)
     assert split_object(encode(value)) == parts
+
+
+class _Id(str):
+    __slots__ = ()
+
+
+class _Count(int):
+    __slots__ = ()
+
+
+class _Level(enum.IntEnum):
+    LOW = 1
+
+
+class _Pair(msgspec.Struct, array_like=True, gc=False):
+    first: int
+
+
+STRANGE = [
+    *(_Count(1), _Level.LOW, _Pair(1), msgspec.Raw(b"1"), Decimal(1), uuid.UUID(int=1), {1}, frozenset()),
+    *(1.0, float("nan"), b"", b"i\0\0\0\0", bytearray(4), memoryview(b"iiii"), 1j, ..., object()),
+    *(datetime(2024, 1, 1, tzinfo=UTC), "\ud800", 2**64, -(2**63) - 1, OrderedDict(a=1), {1: 2}),
+]
+PLAIN: list[Any] = [
+    *(True, None, "", "i", _Id("i"), 2**31, -(2**31) - 1, 2**64 - 1, -(2**63)),
+    *([], (), {}, [1] * 64, {"a": [2] * 70}),
+]
+FRAMES: list[Any] = [
+    lambda row: row,
+    lambda row: {"shape": [1, 2], "rows": [row, row], "text": "x" * 5000},
+    lambda row: [[number] * 300 for number in range(10, 20)] + [row],
+    lambda row: [[10] * 500, [1, [row], *[22] * 500, [row], 3]],
+    lambda row: [tuple(row), *["words"] * 500],
+]
+
+
+def outcome(encoder: Any, value: Any) -> tuple[Any, ...]:
+    """The bytes, or why there are none and where."""
+    try:
+        return (encoder(value),)
+    except CanonicalJsonError as error:
+        return error.code, error.pointer
+
+
+@given(
+    st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20),
+    st.lists(st.tuples(st.integers(0, 500), st.sampled_from(PLAIN + STRANGE)), max_size=2),
+    st.sampled_from(FRAMES),
+)
+def test_what_hides_among_many_integers_is_seen(
+    numbers: list[int], hidden: list[tuple[int, Any]], frame: Any
+) -> None:
+    """The fast path gives what the slow walk gives, or leaves it to the latter."""
+    row: list[Any] = [*numbers, *range(1000, 1400)]
+    for place, item in hidden:
+        row.insert(place, item)
+    assert outcome(encode, frame(row)) == outcome(_encode_slowly, frame(row))
+
+
+@pytest.mark.parametrize("place", [0, 200, 201, 202, 203, 400])
+def test_every_kind_is_seen_among_many_integers(place: int) -> None:
+    """In each frame, and wherever in the bytes the digits stand."""
+    for item in PLAIN + STRANGE:
+        row: list[Any] = list(range(1000, 1400))
+        row.insert(place, item)
+        for frame in FRAMES:
+            assert outcome(encode, frame(row)) == outcome(_encode_slowly, frame(row)), item

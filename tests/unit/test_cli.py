@@ -92,7 +92,9 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
     """A terminal, and an empty store."""
-    return Terminal(tmp_path / "runs.db", capsys)
+    made = Terminal(tmp_path / "runs.db", capsys)
+    assert made.type("store", "init")[0] == 0
+    return made
 
 
 APP = ("--app", "tests.unit.test_cli:app")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,15 @@ from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
 
 from perdure import __version__
-from perdure.cli import demo, driving, keeping, looking, ops, telling
+from perdure.cli import EXIT_INTERRUPTED, demo, driving, keeping, looking, ops, telling
 from perdure.cli.output import (
     EXIT_COMPLETED,
-    EXIT_INTERRUPTED,
     EXIT_STORE,
     EXIT_USAGE,
     Output,
+    UsageError,
     exit_code_of,
+    send_nowhere,
 )
 from perdure.errors import PerdureError
 
@@ -57,9 +59,14 @@ def _named(words: Sequence[str]) -> Iterator[str]:
 
 def run_command(words: Sequence[str]) -> int:
     """Run the command that ``words`` spell."""
+    _mend_streams()
     output = Output(as_json="--json" in words)
+    code: object = EXIT_COMPLETED
     try:
+        for word in words:
+            word.encode()
         code = cli(words, exit_on_error=False, print_error=False, console=output.console())
+        sys.stdout.flush()  # what cannot be written is an error while somebody can still be told
     except CycloptsError as error:
         output.error("usage", str(error), f"see `{' '.join(['perdure', *_named(words)])} --help`")
         return EXIT_USAGE
@@ -69,9 +76,12 @@ def run_command(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader went away, as `head` does; what is still buffered must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_COMPLETED
+        send_nowhere(sys.stdout)  # the reader went away, as `head` does
+    except OSError as error:
+        return refused_by_system(error, as_json=output.as_json)
+    except UnicodeEncodeError:
+        output.error("usage", "an argument is not UTF-8 text", "type it in UTF-8, or rename the file")
+        return EXIT_USAGE
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
@@ -80,3 +90,30 @@ def run_command(words: Sequence[str]) -> int:
         )
         return EXIT_STORE
     return code if isinstance(code, int) else EXIT_COMPLETED
+
+
+def refused_by_system(error: OSError, *, as_json: bool = False) -> int:
+    """The exit code of a command that the operating system did not let go on, which is told."""
+    if error.filename is None:
+        send_nowhere(sys.stdout)  # it may be what cannot be written
+    if isinstance(error, BrokenPipeError):
+        return EXIT_COMPLETED
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    where = "" if error.filename is None else f": {error.filename}"
+    refused = UsageError.of("os_error", f"{error.strerror or type(error).__name__}{where}")
+    Output(as_json=as_json).error(refused.code, refused.info.message, refused.hint)
+    return exit_code_of(refused)
+
+
+def _mend_streams() -> None:
+    """Streams that the caller has closed lead nowhere; characters that a stream lacks are escaped.
+
+    A file that is opened next would take a closed stream's place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 — kept until the end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

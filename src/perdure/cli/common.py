@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from perdure.cli.output import UsageError
 from perdure.errors import Json
@@ -20,6 +22,7 @@ from perdure.failpoints import Failpoints
 from perdure.sdk import App, load_app
 from perdure.sdk.app import Definition
 from perdure.stores.bundle import Stores
+from perdure.stores.locations import file_of
 
 STORE_VARIABLE = "PERDURE_STORE"
 APP_VARIABLE = "PERDURE_APP"
@@ -53,8 +56,27 @@ COMMON, SOURCE = Common(), Source()
 Hidden = Annotated[tuple[str, ...], Parameter(show=False)]
 
 
-def reading(common: Common, read: Callable[[Stores], Awaitable[T]]) -> T:
-    """What ``read`` gives for the stores that were asked for."""
+def whole(_: type, tokens: Sequence[Token]) -> int:
+    """A whole number from 1 on, as a person writes it."""
+    token = tokens[0]
+    if re.fullmatch("[1-9][0-9]{0,17}", token.value) is None:
+        raise UsageError.of("usage", f"{token.keyword} is a whole number, 1 or more")
+    return int(token.value)
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
+JsonText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+"""A JSON value on the command line; see :func:`json_argument`. It may be ``-``, or a negative number."""
+
+
+def reading(common: Common, read: Callable[[Stores], Awaitable[T]], *, makes: bool = False) -> T:
+    """What ``read`` gives for the stores that were asked for.
+
+    Raises ``UsageError`` (``store_not_found``) where there are none, unless it ``makes`` them: a misspelt
+    path must not become an empty store.
+    """
+    if not makes:
+        must_exist(common)
 
     async def body() -> T:
         async with open_stores(common) as stores:
@@ -66,6 +88,17 @@ def reading(common: Common, read: Callable[[Stores], Awaitable[T]]) -> T:
 def open_stores(common: Common, failpoints: Failpoints | None = None) -> Stores:
     """The stores that were asked for."""
     return Stores.open(store_url(common), failpoints)
+
+
+def must_exist(common: Common) -> None:
+    """Raise ``UsageError`` (``store_not_found``) if the store that was asked for is not there."""
+    path = file_of(store_url(common))
+    if path is not None and not path.exists():
+        raise UsageError.of(
+            "store_not_found",
+            f"there is no store at {path}",
+            hint="make one with `perdure store init`, or by starting a run",
+        )
 
 
 def store_url(common: Common) -> str:
@@ -86,7 +119,7 @@ def default_store_path() -> Path:
 
 def wanted_app(source: Source) -> App:
     """The app that was named, or all installed ones together."""
-    if source.app is not None:
+    if source.app:
         return load_app(source.app)
     from importlib.metadata import entry_points
 
@@ -119,24 +152,32 @@ def json_argument(text: str | None, default: Json, what: str) -> Json:
         if text == "-":
             text = sys.stdin.read()
         elif text.startswith("@"):
-            text = Path(text[1:]).read_text()
+            text = Path(text[1:]).read_text(encoding="utf-8-sig")
         return json.loads(text, parse_constant=refuse)
     except OSError as error:
         raise UsageError.of(
             "input_malformed", f"{what}: the file cannot be read: {error.strerror}"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise UsageError.of("input_malformed", f"{what} is nested too deep") from error
+    except ValueError as error:
+        place = f": {error.msg} at {error.lineno}:{error.colno}" if isinstance(error, JSONDecodeError) else ""
         raise UsageError.of(
             "input_malformed",
-            f"{what} is not JSON",
+            f"{what} is not JSON{place}",
             hint='quote it for the shell: \'{"path": "."}\'; a text has quotes of its own: \'"yes"\'',
         ) from error
 
 
 def typed_command(name: str, common: Common, source: Source, *words: str) -> str:
-    """A command as the same person would type it."""
-    options = ["--app", source.app] if source.app else []
-    options += ["--store", common.store] if common.store else []
+    """A command as the same person would type it; what their environment says need not be typed."""
+    options: list[str] = []
+    for option, value, variable in (
+        ("--app", source.app, APP_VARIABLE),
+        ("--store", common.store, STORE_VARIABLE),
+    ):
+        if value and value != os.environ.get(variable):
+            options += [option, value]
     return shlex.join(["perdure", *name.split(), *words, *options])
 
 
@@ -145,7 +186,10 @@ def label_arguments(labels: tuple[str, ...]) -> dict[str, str]:
     pairs = [label.partition("=") for label in labels]
     if not all(name and sign for name, sign, _ in pairs):
         raise UsageError.of("usage", "a label is name=value")
-    return {name: value for name, _, value in pairs}
+    values = {name: value for name, _, value in pairs}
+    if len(values) < len(pairs):
+        raise UsageError.of("usage", "a label is given twice")
+    return values
 
 
 def shown(value: Any, characters: int = 60) -> str:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from perdure.cli.output import EXIT_COMPLETED, EXIT_STORE, Output
+from perdure.cli.output import EXIT_COMPLETED, EXIT_USAGE, Output
 
 APP = "perdure.demo:app"
 KEY = "demo"
@@ -55,9 +55,11 @@ def _tell(folder: Path) -> int:
 
     tell("1. A checkout asks three services and writes a receipt. Its process is killed half-way.")
     start = ("run", "start", "checkout", "--app", APP, "--key", KEY, "--input", ORDER)
-    if type_in(*start, hidden=("--failpoint", _KILL_AFTER)) >= 0:
-        output.line("this order was run here before; choose another folder")
-        return EXIT_STORE
+    code = type_in(*start, hidden=("--failpoint", _KILL_AFTER))
+    if code >= 0:
+        if code == EXIT_COMPLETED:
+            output.line("this order was run here before; choose another folder")
+        return code or EXIT_USAGE
     output.line(f"(kill -9) asked so far: {_asked(log)}")
 
     tell("2. Another process resumes it. What was answered is not asked again.")

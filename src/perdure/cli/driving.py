@@ -8,15 +8,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 from cyclopts import App as CommandApp
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
     COMMON,
     SHOWN_ID_CHARACTERS,
     SOURCE,
     Common,
     Hidden,
+    JsonText,
     Source,
+    Whole,
     json_argument,
     label_arguments,
     open_stores,
@@ -25,7 +28,7 @@ from perdure.cli.common import (
     typed_command,
     wanted_app,
 )
-from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, EXIT_INTERRUPTED, Output, UsageError
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import next_steps, waiting_for
 from perdure.engine.engine import Engine, RunResult, StartRun
@@ -40,6 +43,7 @@ from perdure.sdk.client import Client
 from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.stores.bundle import Stores
 
+_DAY_SECONDS = 86_400
 Work = Callable[[Stores, Engine], Awaitable[RunResult]]
 
 
@@ -54,14 +58,14 @@ def start(
     op_id: str,
     /,
     *,
-    input: str | None = None,  # noqa: A002 — the term
+    input: JsonText = None,  # noqa: A002 — the term
     op_version: str | None = None,
-    op_config: str | None = None,
-    context: str | None = None,
+    op_config: JsonText = None,
+    context: JsonText = None,
     run_id: str | None = None,
     key: str | None = None,
     label: tuple[str, ...] = (),
-    max_attempts: int = 3,
+    max_attempts: Whole = 3,
     wait: Annotated[bool, Parameter(negative="--detach")] = True,
     failpoint: Hidden = (),
     common: Common = COMMON,
@@ -95,6 +99,8 @@ def start(
         Drive the run here and wait for its end, or leave it to a worker.
     """
     output = Output(as_json=common.json)
+    if key == "":
+        raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
     config = RunConfig(retry_policy=RetryPolicy(max_attempts))
@@ -105,7 +111,13 @@ def start(
     if not isinstance(values, dict):
         raise UsageError.of("input_malformed", "the initial context is not a JSON object")
     plan = app.resolver.resolve(manifest)
-    wanted = RunId(run_id) if run_id is not None else RunId.for_invocation(key) if key else RunId.random()
+    wanted = (
+        RunId(run_id)
+        if run_id is not None
+        else RunId.for_invocation(key)
+        if key is not None
+        else RunId.random()
+    )
 
     async def go(stores: Stores, engine: Engine) -> RunResult:
         manifest_id = await stores.put_manifest(manifest)
@@ -113,7 +125,7 @@ def start(
         begun = StartRun(manifest, manifest_id, plan, config, initial, wanted, key)
         return await engine.start(stores, begun, drive=wait)
 
-    return _drive(output, common, source, app, failpoint, wanted, go, waits=wait)
+    return _drive(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
 
 
 def resume(
@@ -138,10 +150,22 @@ def resume(
     return _drive(output, common, source, app, failpoint, found, go)
 
 
+def _seconds(_: type, tokens: Sequence[Token]) -> float:
+    """A time to wait: more than no time, and a day at most."""
+    token = tokens[0]
+    try:
+        seconds = float(token.value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _DAY_SECONDS:
+        raise UsageError.of("usage", f"{token.keyword} is a number of seconds, more than 0, a day at most")
+    return seconds
+
+
 def worker(
     *,
     until_idle: Annotated[bool, Parameter(negative=())] = False,
-    poll_seconds: float = 1.0,
+    poll_seconds: Annotated[float, Parameter(converter=_seconds)] = 1.0,
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
@@ -160,47 +184,68 @@ def worker(
     """
     output = Output(as_json=common.json)
     app = wanted_app(source)
+    taken: set[RunId] = set()
     counts = {"completed": 0, "failed": 0}
+
+    def observe(run_id: RunId, _: object) -> None:
+        if run_id not in taken:
+            taken.add(run_id)
+            output.report(f"run {run_id} taken up")
 
     async def finish(client: Client, run_id: RunId) -> None:
         try:
             result = await client.drive_result(run_id)
         except PerdureError:
             return
+        if run_id not in taken:
+            return
+        taken.discard(run_id)
         if result.waiting_for is not None:
             words = waiting_for(await status_of(client.stores, run_id))
-            output.line(f"run {run_id} waits for {words}" if words else f"run {run_id} is due again")
+            output.report(f"run {run_id} waits for {words}" if words else f"run {run_id} is due again")
             return
         counts["completed" if result.phase is RunPhase.COMPLETED else "failed"] += 1
-        output.line(f"run {run_id} {result.phase.value.lower()}")
+        output.report(f"run {run_id} {result.phase.value.lower()}")
 
     async def body() -> None:
         _stop_on_sigterm()
         async with open_stores(common) as stores:
-            client = Client(stores, app)
-            following: set[asyncio.Task[None]] = set()
-            output.line("worker ready; stop it with Ctrl-C")
+            client = Client(stores, app, observer=observe)
+            following: dict[RunId, asyncio.Task[None]] = {}
+            output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
+                    following = {run_id: task for run_id, task in following.items() if not task.done()}
                     for run_id in await client.recover():
-                        output.line(f"run {run_id} taken up")
-                        following.add(asyncio.create_task(finish(client, run_id)))
+                        # A run that another process drives is found each time, and followed once.
+                        if run_id not in following:
+                            following[run_id] = asyncio.create_task(finish(client, run_id))
                     seconds = await client.seconds_until_due(poll_seconds)
                     if following:
-                        _, following = await asyncio.wait(following, timeout=seconds)
+                        await asyncio.wait(
+                            following.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                        )
                     elif until_idle:
                         return
                     else:
                         await asyncio.sleep(seconds)
             finally:
+                for task in following.values():
+                    task.cancel()
                 await client.aclose()
+                await asyncio.gather(*following.values(), return_exceptions=True)
 
-    try:
-        asyncio.run(body())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        output.line("worker stopped; what it drove can be resumed")
+    async def until_stopped() -> None:
+        try:
+            await body()
+        except asyncio.CancelledError:
+            _leave_if_stopped_again()
+            output.report("worker stopped; what it drove can be resumed")
+
+    asyncio.run(until_stopped())
     if output.as_json:
         output.data(counts)
+    output.end()
     return EXIT_COMPLETED
 
 
@@ -213,6 +258,7 @@ def _drive(
     run_id: RunId,
     go: Work,
     *,
+    is_there: bool = True,
     waits: bool = True,
 ) -> int:
     """Drive a run while showing its progress; an interruption leaves it resumable and says how."""
@@ -222,44 +268,52 @@ def _drive(
         app.resolver,
         transports=app.transports,
         failpoints=armed,
-        observer=None if output.as_json else progress,
+        observer=progress,
         secrets=app.secrets,
     )
 
-    async def body() -> tuple[RunResult, Json, Json]:
+    async def body() -> tuple[RunResult, Json, Json] | None:
         _stop_on_sigterm()
-        async with open_stores(common, armed) as stores:
-            try:
-                result = await go(stores, engine)
-                exports = await exports_of(stores, app.resolver.planner, result)
-                return result, exports, await status_of(stores, result.run_id)
-            finally:
-                await app.transports.aclose()
+        try:
+            async with open_stores(common, armed) as stores:
+                try:
+                    result = await go(stores, engine)
+                    exports = await exports_of(stores, app.resolver.planner, result)
+                    return result, exports, await status_of(stores, result.run_id)
+                finally:
+                    await app.transports.aclose()
+        except asyncio.CancelledError:
+            _leave_if_stopped_again()
+            if is_there or progress.has_begun:
+                command = typed_command("run resume", common, source, run_id)
+                what, advice = f"run {run_id} was interrupted; nothing is lost", f"go on with: {command}"
+            else:
+                what, advice = "the run was not begun yet", "start it again"
+            output.error("interrupted", what, advice)
+            return None
 
-    try:
-        with progress:
-            result, exports, status = asyncio.run(body())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        command = typed_command("run resume", common, source, run_id)
-        output.error(
-            "interrupted", f"run {run_id} was interrupted; nothing is lost", f"go on with: {command}"
-        )
+    with progress:
+        ended = asyncio.run(body())
+    if ended is None:
         return EXIT_INTERRUPTED
+    result, exports, status = ended
     short = run_id[:SHOWN_ID_CHARACTERS]
-    if output.as_json:
-        output.data(result.to_json() | {"result": exports})
-    elif not waits and result.phase is RunPhase.RUNNING:
-        output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
-    else:
-        for name, value in exports.items():
-            output.line(f"{name}: {shown(value)}")
-        if result.waiting_for is not None:
+    with output.unstoppable():
+        if output.as_json:
+            output.data(result.to_json() | {"result": exports})
+        elif not waits and result.phase is RunPhase.RUNNING:
+            output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
+        elif result.waiting_for is not None:
             output.line(f"run {short} waits for {waiting_for(status)}")
-            for step in next_steps(status):
+            for step in next_steps(status, common):
                 output.line(step)
             output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
-            return EXIT_COMPLETED
-        output.line(f"run {short} {result.phase.value.lower()}; see it with: perdure run status {short}")
+        else:
+            for name, value in exports.items():
+                output.line(f"{name}: {shown(value)}")
+            command = typed_command("run status", common, Source(), short)
+            output.line(f"run {short} {result.phase.value.lower()}; see it with: {command}")
+    output.end()
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
 
 
@@ -267,3 +321,13 @@ def _stop_on_sigterm() -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+def _leave_if_stopped_again() -> None:
+    """End the process at the next signal.
+
+    What is left to wait for are functions of states in threads, for as long as they take; their attempts are
+    closed already.
+    """
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

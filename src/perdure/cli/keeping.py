@@ -28,7 +28,7 @@ def init(*, common: Common = COMMON) -> int:
     """
     path = file_of(store_url(common))
     was_there = path is not None and path.exists()
-    data = _described(common)
+    data = _described(common, makes=True)
     output = Output(as_json=common.json)
     if common.json:
         output.data(data | {"made": not was_there})
@@ -42,7 +42,6 @@ def migrate(*, common: Common = COMMON) -> int:
 
     perdure store migrate --store runs.db
     """
-    _must_exist(common)
     data = _described(common)
     output = Output(as_json=common.json)
     before, after = data["schema_version_before"], data["schema_version"]
@@ -60,7 +59,6 @@ def info(*, common: Common = COMMON) -> int:
 
     perdure store info --store runs.db
     """
-    _must_exist(common)
     data = _described(common)
     output = Output(as_json=common.json)
     if common.json:
@@ -105,16 +103,8 @@ def get(artifact_id: str, /, *, output: Path | None = None, common: Common = COM
     return EXIT_COMPLETED
 
 
-def _described(common: Common) -> Json:
-    return reading(common, lambda stores: stores.describe())
-
-
-def _must_exist(common: Common) -> None:
-    path = file_of(store_url(common))
-    if path is not None and not path.exists():
-        raise UsageError.of(
-            "store_not_found", f"there is no store at {path}", hint="make one with `perdure store init`"
-        )
+def _described(common: Common, *, makes: bool = False) -> Json:
+    return reading(common, lambda stores: stores.describe(), makes=makes)
 
 
 def _size(count: int) -> str:

@@ -10,28 +10,23 @@ import msgspec
 from cyclopts import App as CommandApp
 from cyclopts import Parameter
 
+from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
     COMMON,
     SHOWN_ID_CHARACTERS,
     SOURCE,
     Common,
     Source,
+    Whole,
     label_arguments,
+    must_exist,
     open_stores,
     reading,
     shown,
     wanted_app,
+    whole,
 )
-from perdure.cli.output import (
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    Output,
-    UsageError,
-    minute,
-    visible,
-    when,
-)
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, minute, when
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import cell, next_steps, waiting_for
 from perdure.engine.history import fold
@@ -81,7 +76,7 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     output.line(f"op       {data['op_id']} {data['op_version']}")
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
-        output.line(f"labels   {visible(labels)}")
+        output.line(f"labels   {labels}")
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
     output.line(f"events   {data['events']}, of them {data['facts']} facts")
     if data["waiting_for"]:
@@ -89,11 +84,11 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     for word in ("pause", "stop"):
         if data[word]:
             reason = f": {data[word]['reason']}" if data[word]["reason"] else ""
-            output.line(visible(f"{word:8} by {data[word]['by']}{reason}"))
+            output.line(f"{word:8} by {data[word]['by']}{reason}")
     for each in data["effects_in_doubt"]:
-        output.line(f"in doubt {visible(each['key'])}, since {when(each['intended_millis'])} UTC")
+        output.line(f"in doubt {each['key']}, since {when(each['intended_millis'])} UTC")
     for name, value in data["values"].items():
-        output.line(f"value    {visible(name)}: {visible(shown(value))}")
+        output.line(f"value    {name}: {shown(value)}")
     if data["letters_unread"]:
         output.line(f"letters  {data['letters_unread']} unread")
     output.table(
@@ -109,8 +104,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         ],
     )
     for each in data["outputs"]:
-        output.line(f"output   {visible(str(each['name'] or ''))} {each['artifact_id']}")
-    for step in next_steps(data):
+        output.line(f"output   {each['name'] or ''} {each['artifact_id']}")
+    for step in next_steps(data, common):
         output.line(step)
     return EXIT_COMPLETED
 
@@ -120,7 +115,7 @@ def list_runs(
     phase: str | None = None,
     label: tuple[str, ...] = (),
     in_doubt: Annotated[bool, Parameter(negative=())] = False,
-    limit: int = 50,
+    limit: Whole = 50,
     common: Common = COMMON,
 ) -> int:
     """List runs, the newest first.
@@ -161,8 +156,8 @@ def events(
     run_id: str,
     /,
     *,
-    from_seq: Annotated[int, Parameter(name="--from")] = 1,
-    to_seq: Annotated[int | None, Parameter(name="--to")] = None,
+    from_seq: Annotated[int, Parameter(name="--from", converter=whole)] = 1,
+    to_seq: Annotated[int | None, Parameter(name="--to", converter=whole)] = None,
     engine_only: Annotated[bool, Parameter(name="--engine", negative=())] = False,
     common: Common = COMMON,
 ) -> int:
@@ -190,11 +185,13 @@ def events(
     chosen = [each for each in reading(common, read) if not engine_only or is_engine_event(each.event)]
     if common.json:
         output.data([envelope.to_json() for envelope in chosen])
-        return EXIT_COMPLETED
-    output.table(
-        ["#", "time (UTC)", "event", ""],
-        [[each.seq, when(each.ts_millis), *_event_cells(each.event)] for each in chosen],
-    )
+    elif not chosen:
+        output.line("no events")
+    else:
+        output.table(
+            ["#", "time (UTC)", "event", ""],
+            [[each.seq, when(each.ts_millis), *_event_cells(each.event)] for each in chosen],
+        )
     return EXIT_COMPLETED
 
 
@@ -316,9 +313,9 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
         return EXIT_COMPLETED
     output.line(f"first difference: {difference.state_id}, attempt {difference.attempt + 1}")
     if difference.error is not None:
-        output.line(f"  it failed: {difference.error.code}: {visible(difference.error.message)}")
+        output.line(f"  it failed: {difference.error.code}: {difference.error.message}")
     for each in difference.keys:
-        output.line(f"  key {visible(each.key)}")
+        output.line(f"  key {each.key}")
         output.line(f"    recorded  {shown(each.recorded, 200)}")
         output.line(f"    replayed  {shown(each.replayed, 200)}")
     return EXIT_FAILED
@@ -335,6 +332,7 @@ def watch(run_id: str, /, *, common: Common = COMMON) -> int:
         The run's id, or its beginning.
     """
     output = Output(as_json=common.json)
+    must_exist(common)
 
     async def body() -> RunPhase:
         async with open_stores(common) as stores:
@@ -343,7 +341,7 @@ def watch(run_id: str, /, *, common: Common = COMMON) -> int:
             with Progress(output) as progress:
                 async for envelope in Client(stores, App()).events_of(found):
                     if common.json:
-                        print(json.dumps(envelope.to_json(), ensure_ascii=False, sort_keys=True), flush=True)
+                        print(json.dumps(envelope.to_json(), sort_keys=True), flush=True)
                     else:
                         progress.take(found, envelope.event, (envelope.ts_millis or 0) / 1000)
                     if type(envelope.event).__name__ == "RunCompleted":
@@ -361,7 +359,8 @@ async def _snapshot_at(stores: Stores, run_id: RunId, at: str | None) -> Artifac
     """The checkpoint after an event or a state; the last one if ``at`` is None."""
     found = await existing_events(stores, run_id)
     if at is not None and at.isdecimal():
-        found = [each for each in found if each.seq <= int(at)]
+        last = int(at) if len(at) < 19 else found[-1].seq
+        found = [each for each in found if each.seq <= last]
     view = fold(found)
     snapshot_id = view.checkpoint
     if at is not None and not at.isdecimal():

@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App as CommandApp
 
 from perdure.cli import graph
-from perdure.cli.common import COMMON, SOURCE, Common, Source, json_argument, wanted_app
+from perdure.cli.common import COMMON, SOURCE, Common, JsonText, Source, json_argument, wanted_app
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.errors import Json, PerdureError
 from perdure.model.plan import ExecutionPlan, topological_order
@@ -67,7 +67,7 @@ def show(
     /,
     *,
     op_version: str | None = None,
-    input: str | None = None,  # noqa: A002 — the term
+    input: JsonText = None,  # noqa: A002 — the term
     svg: Path | None = None,
     common: Common = COMMON,
     source: Source = SOURCE,
@@ -88,7 +88,7 @@ def show(
         The file to draw the graph into.
     """
     app = wanted_app(source)
-    plan = _plan(app, op_id, op_version, json_argument(input, None, "input"))
+    plan = _plan(app, op_id, op_version, json_argument(input, None, "--input"))
     before = _before(plan)
     if svg is not None:
         try:
@@ -108,7 +108,8 @@ def show(
     if common.json:
         output.data({"op_id": op_id, "states": states})
         return EXIT_COMPLETED
-    output.line(f"{op_id}: {len(states)} states, in the order in which they run")
+    order = ", in the order in which they run" if len(states) > 1 else ""
+    output.line(f"{op_id}: {len(states)} state{'s' if order else ''}{order}")
     output.line()
     for line in graph.text_lines(before):
         output.line(f"  {line}")

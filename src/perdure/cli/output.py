@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from perdure.canonical import CanonicalJsonError
-from perdure.errors import InvalidShapeError, Json, PerdureError
+from perdure.errors import CorruptionError, InvalidShapeError, Json, PerdureError
 from perdure.ids import InvalidIdError
 
-EXIT_COMPLETED, EXIT_FAILED, EXIT_USAGE, EXIT_STORE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_COMPLETED, EXIT_FAILED, EXIT_USAGE, EXIT_STORE = 0, 1, 2, 3
 
 _USAGE_CODES = frozenset(
     {
+        "app_import_failed",
         "app_invalid",
         "app_not_found",
-        "failpoint_invalid",
-        "input_malformed",
-        "op_not_found",
-        "run_ambiguous",
-        "run_not_found",
         "artifact_not_found",
-        "effect_not_in_doubt",
-        "letter_invalid",
-        "run_already_terminal",
-        "app_import_failed",
+        "config_invalid",
         "context_key_unknown",
+        "context_not_canonical",
+        "effect_not_in_doubt",
         "fact_unknown",
+        "failpoint_invalid",
         "input_invalid",
+        "input_malformed",
+        "letter_invalid",
+        "op_config_not_canonical",
         "op_expand_failed",
         "op_invalid",
+        "op_not_found",
+        "os_error",
+        "run_already_terminal",
+        "run_ambiguous",
+        "run_not_found",
+        "secrets_detected",
+        "signal_invalid",
+        "signal_unknown",
         "snapshot_not_found",
         "store_not_found",
         "store_scheme_unknown",
@@ -42,6 +51,8 @@ _USAGE_CODES = frozenset(
 
 
 _WHOLE = frozenset({"run", "op", "#", "phase", "time (UTC)", "started (UTC)"})
+_WIDTH_MIN = 60
+"""A narrower terminal wraps its lines itself: a table as narrow as that would lose columns."""
 
 
 class UsageError(PerdureError):
@@ -50,9 +61,10 @@ class UsageError(PerdureError):
 
 def exit_code_of(error: PerdureError) -> int:
     """2 for what the caller got wrong, 3 for what the store or the history did."""
-    given = (CanonicalJsonError, InvalidIdError, InvalidShapeError)
-    usage = error.code in _USAGE_CODES or isinstance(error, given)
-    return EXIT_USAGE if usage else EXIT_STORE
+    if isinstance(error, CorruptionError):
+        return EXIT_STORE
+    kinds = (InvalidIdError, InvalidShapeError, CanonicalJsonError)
+    return EXIT_USAGE if error.code in _USAGE_CODES or isinstance(error, kinds) else EXIT_STORE
 
 
 class Output:
@@ -60,6 +72,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._refused: OSError | None = None
 
     @property
     def is_live(self) -> bool:
@@ -68,12 +81,31 @@ class Output:
 
     def data(self, data: Json) -> None:
         """The result for a program: one line of JSON."""
-        print(json.dumps({"status": "success", "data": data}, ensure_ascii=False, sort_keys=True))
+        print(json.dumps({"status": "success", "data": data}, sort_keys=True))
 
     def line(self, text: str = "") -> None:
         """A line for a person."""
         if not self.as_json:
-            print(text, flush=True)
+            print(visible(text), flush=True)
+
+    @contextmanager
+    def unstoppable(self) -> Iterator[None]:
+        """Write about work that goes on, and ends as it ends, though it cannot be written about."""
+        try:
+            yield
+        except OSError as error:
+            self._refused = self._refused or error
+            send_nowhere(sys.stdout)
+
+    def report(self, text: str) -> None:
+        """A line for a person, as in :meth:`unstoppable`."""
+        with self.unstoppable():
+            self.line(text)
+
+    def end(self) -> None:
+        """Raise what kept :meth:`unstoppable` work from being written about; that nobody read is no error."""
+        if self._refused is not None and not isinstance(self._refused, BrokenPipeError):
+            raise self._refused
 
     def heading(self, text: str) -> None:
         """A line that begins a part."""
@@ -83,7 +115,7 @@ class Output:
 
     def json(self, value: Json) -> None:
         """A JSON value for a person."""
-        print(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
+        print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for a person, as wide as the terminal at most."""
@@ -100,9 +132,15 @@ class Output:
 
     def error(self, code: str, message: str, hint: str) -> None:
         """An error, and what to do next."""
+        try:
+            self._error(code, message, hint)
+        except OSError:
+            send_nowhere(sys.stderr)  # nobody is left to be told
+
+    def _error(self, code: str, message: str, hint: str) -> None:
         if self.as_json:
             body = {"status": "error", "error": {"code": code, "message": message, "hint": hint}}
-            print(json.dumps(body, ensure_ascii=False, sort_keys=True), file=sys.stderr)
+            print(json.dumps(body, sort_keys=True), file=sys.stderr, flush=True)
             return
         from rich.text import Text
 
@@ -115,7 +153,18 @@ class Output:
         """Where rich text goes: as wide as the terminal is now, without colours if NO_COLOR is set."""
         from rich.console import Console
 
-        return Console(stderr=stderr, highlight=False, soft_wrap=False)
+        class PipeConsole(Console):
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError  # rich would exit with 1 here, as if a run had failed
+
+        console = PipeConsole(stderr=stderr, highlight=False, soft_wrap=False)
+        console.width = max(console.width, _WIDTH_MIN)
+        return console
+
+
+def send_nowhere(stream: TextIO) -> None:
+    """Have what is written to ``stream``, and what it still holds, vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def when(millis: int | None) -> str:
@@ -133,3 +182,8 @@ def minute(millis: int | None) -> str:
 def visible(text: str) -> str:
     """``text`` without characters that would move a terminal's cursor or change its colours."""
     return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
+def visible_json(text: str) -> str:
+    """As :func:`visible`, for JSON, which has escapes for such characters."""
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.cli.common import shown
-from perdure.cli.output import Output, visible, when
+from perdure.cli.output import Output, when
 from perdure.cli.waiting import phrase
 from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.errors import Json
@@ -63,6 +63,11 @@ class Progress:
             self._live.stop()
             sys.stdout.flush()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of the run was made durable here."""
+        return self._begun is not None
+
     def __call__(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         """Take in what was just made durable; the engine calls it."""
         for _, event in events:
@@ -75,7 +80,7 @@ class Progress:
                 self._begun = seconds
             line = self._take(run_id, event, seconds)
             if line and self._live is None:
-                self._output.line(line)
+                self._output.report(line)
 
     def _take(self, run_id: RunId, event: Event, now: float) -> str | None:
         match event:
@@ -91,7 +96,7 @@ class Progress:
                 info = event.error.info
                 if info.code in _NOT_ITS_FAULT:
                     return self._ended(event.state_id, "interrupted", f": {info.message}", now)
-                return self._ended(event.state_id, "failed", f": {info.code}: {visible(info.message)}", now)
+                return self._ended(event.state_id, "failed", f": {info.code}: {info.message}", now)
             case RunCompleted():
                 self._ended_seconds = now
                 return f"run {run_id} {event.status.value.lower()} after {self._elapsed(now)}"
@@ -151,10 +156,10 @@ def told(name: str, payload: Json) -> str | None:
     if name == WAIT_STARTED:
         return f"{payload['state_id']} waits for {phrase(payload)}"
     if name == VALUE_PUBLISHED:
-        return f"{visible(payload['name'])}: {visible(shown(payload['value']))}"
+        return f"{payload['name']}: {shown(payload['value'])}"
     if name in _ASKED:
-        reason = f": {visible(payload['reason'])}" if payload["reason"] else ""
-        return f"run {_ASKED[name]} by {visible(payload['by'])}{reason}"
+        reason = f": {payload['reason']}" if payload["reason"] else ""
+        return f"run {_ASKED[name]} by {payload['by']}{reason}"
     return None
 
 

@@ -217,8 +217,8 @@ class Stint:
         base = await self._base(attempt.base_snapshot_id)
         scope = AttemptScope(self._run_id, attempt.state_id, attempt.attempt)
         state = self._plan.nodes[attempt.state_id].state
-        io = self._io(scope, state.meta())
         self._recorder = rec = AttemptRecorder(scope.check, self._config.event_profile, self._writer.append)
+        io = self._io(scope, state.meta(), rec)
         ctx = StagedContext(base, scope.check)
         self._scope = None if attempt.state_id in self._plan.cleanup_ids else scope
         try:
@@ -252,6 +252,8 @@ class Stint:
 
     async def _interrupt(self) -> None:
         """Close what is open, so that the run can be resumed at once."""
+        if self._writer.is_released:
+            return
         for attempt in list(self._view.open_attempts.values()):
             self._stage_emitted()
             info = ErrorInfo(
@@ -269,7 +271,7 @@ class Stint:
             self._writer.stage(self._recorder.events, self._recorder.blobs)
             self._recorder = None
 
-    def _io(self, scope: AttemptScope, meta: StateMeta) -> LiveIo | ReplayIo:
+    def _io(self, scope: AttemptScope, meta: StateMeta, rec: AttemptRecorder) -> LiveIo | ReplayIo:
         if self._replay is not None:
             attempt = self._replay.attempts.get(scope.state_id, scope.attempt)
             retryable = self._config.replay_missing_fact_retryable
@@ -285,6 +287,7 @@ class Stint:
             self._failpoints,
             meta,
             self._park_after,
+            rec.publish,
         )
 
     async def _base(self, snapshot_id: ArtifactId) -> Snapshot:

@@ -40,6 +40,8 @@ class RunWriter:
         observer: Observer | None,
     ) -> None:
         self.view = view
+        self.is_released = False
+        """Whether the run was given up by the last durable write."""
         self._stores = stores
         self._run_id = run_id
         self._held = held
@@ -119,11 +121,15 @@ class RunWriter:
             carried, kept = len(self._riding), len(self._kept)
             new = [*(event for event, _ in self._riding), *events]
             head = self.view.head_seq
-            await self._commit(head, new, [*self._kept, *(blob for _, blob in self._riding), *blobs])
+            cancelled = await self._commit(
+                head, new, [*self._kept, *(blob for _, blob in self._riding), *blobs]
+            )
             del self._riding[:carried], self._kept[:kept]
             for seq, event in enumerate(new, head + 1):
                 self.view.advance(event, seq)
             self._tell()
+            if cancelled is not None:
+                raise cancelled
 
     def take(self, letter_ids: Sequence[str]) -> None:
         """Have the next durable write take these letters away."""
@@ -144,7 +150,9 @@ class RunWriter:
                 return
             staged, self._staged = self._staged, []
             blobs, self._staged_blobs = self._staged_blobs, []
-            await self._commit(self.view.head_seq - len(staged), staged, blobs, release)
+            cancelled = await self._commit(self.view.head_seq - len(staged), staged, blobs, release)
+            if cancelled is not None:
+                raise cancelled
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
@@ -152,17 +160,21 @@ class RunWriter:
 
     async def _commit(
         self, head: int, events: Sequence[Event], blobs: Sequence[Blob], release: Release | None = None
-    ) -> None:
+    ) -> asyncio.CancelledError | None:
+        """Write, and take note of what was written; the cancellation of who asked for it comes after that."""
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []
-        read = tuple(self._read)
+        read, cancelled = tuple(self._read), None
         try:
             await self._stores.commit(blobs, appends, self._held.claim, release=release, read=read)
         except ConcurrencyError:
             raise
-        except StorageError:
+        except (StorageError, asyncio.CancelledError) as error:
+            # Cancelled while it was written, it was written all the same, or failed.
             if not await self._landed(head, events):
                 raise
+            cancelled = error if isinstance(error, asyncio.CancelledError) else None
+        self.is_released = release is not None
         del self._read[: len(read)]
         self._held.durable = True
         self._failpoints.hit("commit.after")
@@ -171,6 +183,7 @@ class RunWriter:
                 self._observer(self._run_id, list(enumerate(events, head + 1)))
             except Exception:
                 logging.getLogger("perdure").exception("an observer of run %s failed", self._run_id)
+        return cancelled
 
     async def _landed(self, head: int, events: Sequence[Event]) -> bool:
         """Whether a commit that failed was kept all the same: its outcome is unknown until one looks."""

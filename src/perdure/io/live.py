@@ -44,6 +44,10 @@ from perdure.stores.reading import read_bytes, read_json
 T = TypeVar("T")
 
 
+PROGRESS_SECONDS = 1.0
+"""How often progress is written down, at most."""
+
+
 class LiveIo:
     """The IO provider of one attempt of a live run."""
 
@@ -58,7 +62,10 @@ class LiveIo:
         failpoints: Failpoints,
         meta: StateMeta,
         park_after: timedelta,
+        publish: Callable[[str, Json], Awaitable[None]],
     ) -> None:
+        self._publish = publish
+        self._published_seconds = -PROGRESS_SECONDS
         self._scope = scope
         self._stores = stores
         self._journal = journal
@@ -113,9 +120,13 @@ class LiveIo:
         value, _ = await read_json(self._stores.artifacts, payload_id)
         return None if value is None else shaped(value, Signal)
 
-    async def heartbeat(self) -> None:
+    async def heartbeat(self, progress: Json = None) -> None:
         self._scope.check()
         self._pulse.beat()
+        now = self._clock.monotonic_seconds()
+        if progress is not None and now - self._published_seconds >= PROGRESS_SECONDS:
+            self._published_seconds = now
+            await self._publish("progress", progress)
 
     async def record_value(self, key: str, value: Json) -> ArtifactId:
         self._scope.check()

@@ -129,7 +129,7 @@ class ReplayIo:
         value, _ = await read_json(self._stores.artifacts, self._end_of_wait(name))
         return None if value is None else shaped(value, Signal)
 
-    async def heartbeat(self) -> None:
+    async def heartbeat(self, progress: Json = None) -> None:
         self._scope.check()
 
     async def close(self) -> None:

@@ -134,8 +134,11 @@ class IoProvider(Protocol):
     ) -> Signal | None:
         """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
 
-    async def heartbeat(self) -> None:
-        """Give a sign of life, which states with a ``heartbeat_timeout`` must."""
+    async def heartbeat(self, progress: Json = None) -> None:
+        """Give a sign of life, which states with a ``heartbeat_timeout`` must.
+
+        ``progress`` is published under that name, once a second at most.
+        """
 
 
 class Recorder(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -156,36 +157,45 @@ def load_app(reference: str) -> App:
     ``app_import_failed``, ``app_invalid``.
     """
     module_name, _, attribute = reference.partition(":")
-    if not module_name:
-        raise _app_error("app_not_found", f"{reference!r} names no module", _HOW_TO_NAME)
+    if not all(word.isidentifier() for word in [*module_name.split("."), attribute]):
+        raise _app_error("app_not_found", f"{reference!r} names no attribute of a module", _HOW_TO_NAME)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise _app_error("app_not_found", f"there is no module {module_name!r}", _HOW_TO_NAME) from error
-        raise _app_error(
-            "app_import_failed",
-            f"importing {module_name} raised {type(error).__name__}: {error}, at {_raised_at(error)}",
-            "mend the module; python -c 'import MODULE' shows the whole traceback",
-        ) from error
+        raise _app_failed(f"importing {module_name}", error) from error
     try:
         found = getattr(module, attribute)
     except AttributeError as error:
         raise _app_error(
             "app_not_found", f"{module_name} has no attribute {attribute!r}", _HOW_TO_NAME
         ) from error
-    app = found() if callable(found) and not isinstance(found, App) else found
+    try:
+        app = found() if callable(found) and not isinstance(found, App) else found
+    except (Exception, SystemExit) as error:
+        raise _app_failed(f"calling {reference}", error) from error
     if isinstance(app, (Op, PipelineDefinition)):
         return App([app])
     if not isinstance(app, App):
+        if inspect.iscoroutine(app):
+            app.close()
         raise _app_error(
             "app_invalid",
             f"{reference!r} is a {type(app).__name__}, not an App",
             "make it an App([op, …]), an operation, or a function that returns one",
         )
     return app
+
+
+def _app_failed(doing: str, error: BaseException) -> InvalidPlanError:
+    return _app_error(
+        "app_import_failed",
+        f"{doing} raised {type(error).__name__}: {error}{_raised_at(error)}",
+        "mend the module; python -c 'import MODULE' shows the whole traceback",
+    )
 
 
 _HOW_TO_NAME = "write module:attribute, importable from the current folder"
@@ -196,10 +206,12 @@ def _app_error(code: str, message: str, hint: str) -> InvalidPlanError:
 
 
 def _raised_at(error: BaseException) -> str:
-    """The innermost line of a traceback that is not the import system's."""
+    """The innermost line of a traceback that is neither the import system's nor ours, if there is one."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}"
+        return f", at {error.filename}:{error.lineno}"
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
     ]
-    return f"{frames[-1].filename}:{frames[-1].lineno}"
+    return f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

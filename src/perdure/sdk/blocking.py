@@ -20,6 +20,7 @@ from perdure.sdk.client import Client, Opening, Run
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.reading import RunSummary
+from perdure.sdk.signals import SignalDefinition
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -190,8 +191,9 @@ class BlockingRun(Generic[Out]):
         """Execute the states that completed again, from the recorded facts alone, and compare."""
         return self._thread.wait(self._run.replay())
 
-    def signal(self, name: str, value: Json = None, **options: Any) -> bool:
-        """Tell the run ``value`` under ``name``."""
+    def signal(self, signal: str | SignalDefinition[Any], value: Any = None, **options: Any) -> bool:
+        """Tell the run ``value`` under a signal's name."""
+        name = signal if isinstance(signal, str) else signal.name
         return self._thread.wait(self._run.signal(name, value, **options))
 
     def cancel(self, reason: str, **options: Any) -> None:

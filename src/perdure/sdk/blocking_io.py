@@ -78,9 +78,9 @@ class BlockingIo(_Facade):
         """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
         return self._wait(self._io.wait_any(*signals, timeout=timeout, name=name))
 
-    def heartbeat(self) -> None:
-        """Give a sign of life, which states with a ``heartbeat_timeout`` must."""
-        self._wait(self._io.heartbeat())
+    def heartbeat(self, progress: Json = None) -> None:
+        """Give a sign of life, and publish ``progress``."""
+        self._wait(self._io.heartbeat(progress))
 
 
 class BlockingRecorder(_Facade):

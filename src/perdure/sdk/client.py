@@ -7,7 +7,16 @@ import builtins
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -31,14 +40,17 @@ from perdure.sdk.app import App, Startable
 from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
+from perdure.sdk.planner import pipeline_of
 from perdure.sdk.reading import (
     RunSummary,
     client_closed,
     existing_events,
     find_run,
     list_summaries,
+    manifest_of,
 )
 from perdure.sdk.runs import Run
+from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.stores.bundle import Stores
 
 if TYPE_CHECKING:
@@ -51,14 +63,16 @@ Out = TypeVar("Out")
 
 POLL_SECONDS = 0.25
 """How often a run that another process drives is looked at."""
-RECOVERIES_AT_ONCE = 100
+RECOVERIES_AT_ONCE = 1000
 RECOVERIES_MAX = 1000
+AHEAD = timedelta(seconds=1)
 
 
 class Client:
     """Starts runs, drives them in this process, and answers questions about them.
 
-    Made by :func:`perdure.open`. Everything that it drives ends with it, resumable.
+    Made by :func:`perdure.open`. Everything that it drives ends with it, resumable. An ``observer`` is told
+    of the events that it has made durable, with their numbers.
     """
 
     def __init__(
@@ -69,6 +83,7 @@ class Client:
         clock: Clock | None = None,
         closes_stores: bool = False,
         park_after: timedelta = PARK_AFTER,
+        observer: Callable[[RunId, Sequence[tuple[int, Event]]], None] = lambda *_: None,
     ) -> None:
         self.stores = stores
         self.app = app
@@ -78,6 +93,9 @@ class Client:
         """Runs that were driven here until they had to wait, and when they are due."""
         self._waking: asyncio.Task[None] | None = None
         self._mail = asyncio.Event()
+        # Taken up before their time, runs are awake when it comes; their sleep ends in the process.
+        self._ahead_millis = min(park_after, AHEAD) // timedelta(milliseconds=1)
+        self._observer = observer
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -200,7 +218,7 @@ class Client:
         limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
-            for run_id in await self.stores.agenda.due_runs(limit)
+            for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._ahead_millis)
             if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
@@ -215,7 +233,7 @@ class Client:
     async def seconds_until_due(self, limit: float) -> float:
         """How long nothing is due that nobody owns, at most ``limit``."""
         due = await self.stores.agenda.next_due_millis()
-        now = self._clock.now_millis()
+        now = self._clock.now_millis() + self._ahead_millis
         # What is due already, and was not taken up, cannot be driven here.
         return limit if due is None or due <= now else min(limit, (due - now) / 1000)
 
@@ -223,6 +241,16 @@ class Client:
         """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""
         self._recovers = True
         self._wake_soon()
+
+    async def signals_of(self, run_id: RunId) -> Mapping[str, SignalDefinition[Any]]:
+        """The signals that a run's operations declare; none if this client's app does not have these."""
+        manifest = await manifest_of(self.stores, await read_view(self.stores, run_id))
+        if manifest is None:
+            return {}
+        steps = pipeline_of(manifest)[0].steps
+        known = {(str(each.op_id), str(each.op_version)): each for each in self.app.ops}
+        wanted = ((str(step.op_id), str(step.op_version)) for step in steps)
+        return declared_signals(known[each] for each in wanted if each in known)
 
     async def tell(self, run_id: RunId, letter: AnyLetter, letter_id: str | None = None) -> bool:
         """Post a letter to a run, and have it read if nobody drives the run.
@@ -263,6 +291,7 @@ class Client:
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
         ``RunError`` (``client_closed``).
         """
+        seen = -1
         while True:
             task = self._driven.get(run_id)
             if task is not None:
@@ -270,9 +299,13 @@ class Client:
                 if task.cancelled():
                     raise client_closed(run_id)
             self._refuse_closed_stores(run_id)
-            view = await read_view(self.stores, run_id)
-            if view.ended is not None:
-                return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
+            # A run may wait for a month; its history is read again only when it has grown.
+            head = await self.stores.events.head_seq(run_id)
+            if head != seen:
+                seen = head
+                view = await read_view(self.stores, run_id)
+                if view.ended is not None:
+                    return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
             if run_id in self._failures:
                 raise self._failures[run_id]
             await self._change(run_id)
@@ -361,7 +394,7 @@ class Client:
             await self._until(next_due)
 
     async def _due_here(self) -> builtins.list[RunId]:
-        now = self._clock.now_millis()
+        now = self._clock.now_millis() + self._ahead_millis
         due = {run_id for run_id, moment in self._parked.items() if moment is not None and moment <= now}
         return [*(due | await self.stores.mailbox.addressed(self._parked.keys()))]
 
@@ -370,8 +403,9 @@ class Client:
         if self._recovers:
             stored = await self.stores.agenda.next_due_millis()
             # What is due already, and was not taken up, cannot be driven here.
-            moments += [stored] if stored is not None and stored > self._clock.now_millis() else []
-        return min(moments, default=None)
+            is_ahead = stored is not None and stored > self._clock.now_millis() + self._ahead_millis
+            moments += [stored] if stored is not None and is_ahead else []
+        return min(moments) - self._ahead_millis if moments else None
 
     async def _until(self, due_millis: int | None) -> None:
         """Wait until something is due or a letter was sent here; look again after a moment in any case."""
@@ -395,6 +429,7 @@ class Client:
 
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         self._notify(run_id)
+        self._observer(run_id, events)
 
     def _notify(self, run_id: RunId) -> None:
         changed = self._changed.pop(run_id, None)

@@ -16,11 +16,13 @@ from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Orig
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
 from perdure.sdk.manifests import Pipeline
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
+from perdure.sdk.signals import SignalDefinition
 from perdure.sdk.states import StateDefinition, StateMaker
 from perdure.sdk.values import UNTYPED, Codec, accepts
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+T = TypeVar("T")
 
 
 class Op(Generic[In, Out]):
@@ -37,6 +39,7 @@ class Op(Generic[In, Out]):
         self._states = list(declared.states)
         self._output = output
         self._exports = exports
+        self._signals: list[SignalDefinition[Any]] = []
 
     def __repr__(self) -> str:
         return f"<op {self.op_id} {self.op_version}: {len(self._states)} states>"
@@ -80,6 +83,20 @@ class Op(Generic[In, Out]):
     def state(self) -> StateMaker:
         """The decorator that makes a function a state of this operation; see :class:`StateMaker`."""
         return StateMaker(self._add)
+
+    def signal(self, name: str, annotation: type[T]) -> SignalDefinition[T]:
+        """Declare a signal of this operation, and the type of its value.
+
+        Runs of an operation that declares signals take no others.
+        """
+        definition: SignalDefinition[T] = SignalDefinition(name, annotation)
+        self._signals.append(definition)
+        return definition
+
+    @property
+    def signals(self) -> dict[str, SignalDefinition[Any]]:
+        """The declared signals, by name."""
+        return {each.name: each for each in self._signals}
 
     def mistakes(self, tags: Collection[str] = ()) -> list[Mistake]:
         """Everything that keeps the operation from running, in the order of its states.
@@ -177,15 +194,26 @@ class Op(Generic[In, Out]):
                     f"it exports {name}, which is none of its states",
                     f"export one of: {', '.join(sorted(names))}",
                 )
+        for number, each in enumerate(self._signals):
+            if each.name in {before.name for before in self._signals[:number]}:
+                wrong(
+                    "signal_taken", f"it declares the signal {each.name} twice", "take one declaration away"
+                )
+            if each.codec.problem is not None:
+                wrong(
+                    "signal_unwritable",
+                    f"the signal {each.name} cannot be recorded: {each.codec.problem}",
+                    "give it a type that JSON can hold",
+                )
         for key in sorted(names & self._declared.imports.keys()):
             wrong("import_taken", f"{key} is both an import and a state", "rename one of them")
         known = self.tags.union(tags)
-        for each in self._states:
-            for tag in each.meta.depends_on:
+        for state in self._states:
+            for tag in state.meta.depends_on:
                 if tag not in known:
                     wrong(
                         "tag_unknown",
-                        f"{each.name} depends on the tag {tag!r}, which no state has",
+                        f"{state.name} depends on the tag {tag!r}, which no state has",
                         "give a state the tag, or take the dependency away",
                     )
         return [*found, *output_mistakes(self._output, self.export_types, self.place)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from perdure.engine.engine import RunResult, read_view
 from perdure.engine.letters import ResolveLetter, SignalLetter, StopLetter, StopWord
@@ -20,12 +20,14 @@ from perdure.sdk.reading import (
     refuse_what_is_not_in_doubt,
     run_failure,
 )
+from perdure.sdk.signals import SignalDefinition, checked_signal
 from perdure.stores.reading import read_json
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
 
 Out = TypeVar("Out")
+T = TypeVar("T")
 PROGRAM = "program"
 """Who tells a run something, where nobody is named."""
 
@@ -80,15 +82,26 @@ class Run(Generic[Out]):
         """
         return await replay_run(self._client.stores, self.id, self._client.app.resolver)
 
+    @overload
     async def signal(
-        self, name: str, value: Json = None, *, by: str = PROGRAM, letter_id: str | None = None
+        self, signal: SignalDefinition[T], value: T, *, by: str = PROGRAM, letter_id: str | None = None
+    ) -> bool: ...
+    @overload
+    async def signal(
+        self, signal: str, value: Any = None, *, by: str = PROGRAM, letter_id: str | None = None
+    ) -> bool: ...
+    async def signal(
+        self, signal: Any, value: Any = None, *, by: str = PROGRAM, letter_id: str | None = None
     ) -> bool:
-        """Tell the run ``value`` under ``name``; whoever waits for it goes on.
+        """Tell the run ``value`` under a signal's name; whoever waits for it goes on.
 
         The same ``letter_id`` again is the same signal; False if it still waits to be read. Raises as
-        :meth:`Client.tell`.
+        :meth:`Client.tell`, and ``RunError`` (``signal_unknown``, ``signal_invalid``) where the run's
+        operation declares its signals.
         """
-        return await self._client.tell(self.id, SignalLetter(name, value, by), letter_id)
+        name = signal.name if isinstance(signal, SignalDefinition) else signal
+        data = checked_signal(await self._client.signals_of(self.id), name, value)
+        return await self._client.tell(self.id, SignalLetter(name, data, by), letter_id)
 
     async def cancel(self, reason: str, *, by: str = PROGRAM, letter_id: str | None = None) -> None:
         """Have the run stopped: its handler is cancelled, states that clean up run, and the run ends.

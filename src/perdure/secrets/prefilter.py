@@ -25,9 +25,9 @@ DIGITS = b"0123456789"
 _EVERY_BYTE = bytes(range(256))
 
 
-def mapping(members: bytes) -> bytes:
-    """The table that maps the members to ``a`` and all other bytes to a dot."""
-    return bytes(97 if byte in members else 46 for byte in _EVERY_BYTE)
+def mapping(members: bytes, kept: bytes = b"") -> bytes:
+    """The table that maps the members to ``a`` and all other bytes to a dot, but for those that are kept."""
+    return bytes(97 if byte in members else byte if byte in kept else 46 for byte in _EVERY_BYTE)
 
 
 _LOWER = _EVERY_BYTE.lower()
@@ -35,6 +35,7 @@ _NO_CONSONANTS = bytes(byte for byte in _EVERY_BYTE if byte not in LETTERS or by
 _RUN_MEMBERS = mapping(LETTERS + DIGITS + b"_- \\")
 _RUN = "a" * RUN
 _LONG = 4096
+_WORTH_AN_EXCERPT = 8192
 
 
 def consonants(data: bytes) -> str:
@@ -58,6 +59,10 @@ def surely_clean(canonical: bytes) -> bool:
     ``canonical`` is the document's canonical JSON. True promises that :func:`find_secret` finds nothing in
     the value; False says nothing.
     """
+    if len(canonical) > _WORTH_AN_EXCERPT:
+        from perdure.secrets.excerpt import excerpt
+
+        canonical = excerpt(canonical)
     skeleton = consonants(canonical)
     # One letter is found, or found missing, far quicker than several.
     is_long = len(skeleton) > _LONG

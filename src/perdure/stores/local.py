@@ -115,9 +115,9 @@ class LocalAgenda:
         self._mailbox = mailbox
         self._clock = clock
 
-    async def due_runs(self, limit: int) -> list[RunId]:
-        now = self._clock.now_millis()
-        return [run_id for due_millis, run_id in await self._idle() if due_millis <= now][:limit]
+    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+        soon = self._clock.now_millis() + within_millis
+        return [run_id for due_millis, run_id in await self._idle() if due_millis <= soon][:limit]
 
     async def next_due_millis(self) -> int | None:
         return next((due_millis for due_millis, _ in await self._idle()), None)
@@ -139,7 +139,7 @@ class LocalAgenda:
 class UnknownAgenda:
     """No runs: whoever keeps the claims does not say which runs nobody drives."""
 
-    async def due_runs(self, limit: int) -> list[RunId]:
+    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
         return []
 
     async def next_due_millis(self) -> int | None:

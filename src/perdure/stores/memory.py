@@ -151,12 +151,13 @@ class MemoryStore:
     async def addressed(self, run_ids: Collection[RunId]) -> set[RunId]:
         return {run_id for run_id in run_ids if self._state.letters.get(run_id)}
 
-    async def due_runs(self, limit: int) -> list[RunId]:
+    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
         now, due = self._clock.now_millis(), list[tuple[int, RunId]]()
         for run_id in self._unfinished():
             owner = self._owner(run_id)
             since = 0 if owner is not None else self._state.due_millis.get(run_id, 0)
-            if since is not None and since <= now and (owner is None or owner.expires_millis <= now):
+            is_soon = since is not None and since <= now + within_millis
+            if since is not None and is_soon and (owner is None or owner.expires_millis <= now):
                 due.append((since, run_id))
         due.sort(key=itemgetter(0))
         return [run_id for _, run_id in due[:limit]]

@@ -218,8 +218,8 @@ class Mailbox(Protocol):
 class Agenda(Protocol):
     """Which runs nobody drives though they have not ended, and when they are due."""
 
-    async def due_runs(self, limit: int) -> list[RunId]:
-        """Unfinished runs that are due now and have no live owner, those longest due first.
+    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+        """Unfinished runs that have no live owner and are due now, or so soon; those longest due first.
 
         A run whose owner died is due at once. One indexed read.
         """

@@ -70,6 +70,7 @@ class AgendaConformance(StorePlaces):
             wanted = [runs[1], runs[5], runs[2], runs[4]]
             assert await stores.agenda.due_runs(9) == wanted
             assert await stores.agenda.due_runs(3) == wanted[:3]
+            assert await stores.agenda.due_runs(9, within_millis=1) == [*wanted, runs[0]]
             claim = await stores.claims.acquire(runs[1], "one", TTL)
             assert await stores.agenda.due_runs(3) == wanted[1:]
             assert await stores.agenda.next_due_millis() == 0

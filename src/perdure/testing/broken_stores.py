@@ -200,8 +200,8 @@ class ParksRunsWithLetters(MemoryStore):
 class ForgetsDeadOwners(MemoryStore):
     """Leaves the runs to their owners for ever."""
 
-    async def due_runs(self, limit: int) -> list[RunId]:
-        due = await super().due_runs(len(self._state.streams))
+    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+        due = await super().due_runs(len(self._state.streams), within_millis=within_millis)
         return [run_id for run_id in due if self._owner(run_id) is None][:limit]
 
 

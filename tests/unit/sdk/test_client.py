@@ -217,6 +217,22 @@ async def test_closing_interrupts_a_run_that_the_next_client_resumes() -> None:
     assert (await stream(stores, run.id))[3:] == ["entered gated 1", "completed gated", "run Completed"]
 
 
+async def test_awaiting_gives_a_client_without_a_block(tmp_path: Path) -> None:
+    """As in a notebook, whose cells share the client until one of them closes it."""
+    path = tmp_path / "runs.db"
+    p = await perdure.open(path, doubles)
+    assert isinstance(p, Client)
+    run = await p.start(doubles, 4)
+    assert await run.result() == 8
+    await p.aclose()
+    with pytest.raises(RunError) as caught:
+        await run.result()
+    assert caught.value.code == "client_closed"
+    again = await perdure.open(path, app=doubles)
+    assert await (await again.get(run.id)).result() == 8
+    await again.aclose()
+
+
 async def closed_client(store: Any, gate: Gate) -> tuple[Client, perdure.Run[Any]]:
     """A client that was closed while it drove a run, and that run."""
     async with perdure.open(store, gate.operation) as p:
@@ -329,7 +345,7 @@ async def test_what_cannot_be_recovered_is_closed_again() -> None:
     """An opening that fails leaves nothing open."""
 
     class Unreadable(MemoryStore):
-        async def due_runs(self, limit: int) -> list[RunId]:
+        async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
             raise StorageError.of("store_io_error", "the disk is gone")
 
     class Transport(CountingTransport):

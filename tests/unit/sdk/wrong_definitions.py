@@ -346,3 +346,18 @@ def output_mistyped__pipeline() -> Definition:
 def op_empty__in_a_pipeline() -> Definition:
     empty = op("odd")  # wrong
     return pipeline("odd", steps=[empty])
+
+
+@case
+def signal_taken() -> Definition:
+    odd = op("odd", states=[one])  # wrong
+    odd.signal("go", int)
+    odd.signal("go", str)
+    return odd
+
+
+@case
+def signal_unwritable() -> Definition:
+    odd = op("odd", states=[one])  # wrong
+    odd.signal("go", float)
+    return odd

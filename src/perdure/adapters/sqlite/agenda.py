@@ -18,7 +18,7 @@ SELECT_DUE = f"""
     UNION ALL
     SELECT * FROM (
         SELECT due_millis, key, run_id, owner, expires_millis FROM run
-        WHERE ended = 0 AND owner IS NULL AND due_millis <= :now AND {_BEGUN}
+        WHERE ended = 0 AND owner IS NULL AND due_millis <= :soon AND {_BEGUN}
         ORDER BY due_millis, key LIMIT :limit
     )"""
 
@@ -32,12 +32,13 @@ def select_due(
     connection: apsw.Connection,
     limit: int,
     now_millis: int,
+    soon_millis: int,
     me: str,
     claimed: Collection[RunId],
     is_free: Callable[[str | None, int], bool],
 ) -> list[RunId]:
     """As ``Agenda.due_runs``, for the owner ``me``, who has reserved what is ``claimed``."""
-    bindings = {"me": me, "now": now_millis, "limit": limit + len(claimed)}
+    bindings = {"me": me, "now": now_millis, "soon": soon_millis, "limit": limit + len(claimed)}
     rows: list[Any] = connection.execute(SELECT_DUE, bindings).fetchall()
     due = [
         (since, key, run_id)

@@ -192,11 +192,11 @@ class SqliteStore:
 
     # Due runs
 
-    async def due_runs(self, limit: int) -> list[RunId]:
+    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
         now = self._clock.now_millis()
         return await self._reader.run(
             lambda connection: select_due(
-                connection, limit, now, self._lock.name, self._claimed, self._is_free
+                connection, limit, now, now + within_millis, self._lock.name, self._claimed, self._is_free
             )
         )
 

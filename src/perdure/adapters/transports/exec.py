@@ -24,7 +24,7 @@ import msgspec
 
 from perdure.adapters.transports.limits import EXEC_OUTPUT_BYTES
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
-from perdure.errors import ErrorCategory, IoError, Json, TransportError
+from perdure.errors import ErrorCategory, IoError, Json, NotAppliedError, TransportError
 from perdure.io.port import Transport, TransportEnv
 from perdure.model.handler import IoCall
 from perdure.secrets import SecretResolver, is_reference
@@ -154,7 +154,7 @@ class ExecTransport:
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            raise TransportError.of(
+            raise NotAppliedError.of(
                 "exec_spawn_failed",
                 "the program could not be started",
                 details={"errno": getattr(error, "errno", None)},

@@ -1,0 +1,255 @@
+"""What a person may type, send or take away by mistake: a clear message, an exit code, and no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import App, RunId, Stores, op
+from perdure.cli import main
+from perdure.clock import SystemClock
+from perdure.failpoints import Failpoints
+from perdure.ids import ArtifactId
+from perdure.model.events import ArtifactKind
+from perdure.stores import locations
+from perdure.stores.memory import MemoryState, MemoryStore
+from tests.unit.test_cli import RUN, Terminal
+
+HERE = "tests.cli.test_rubbish"
+APP = ("--app", f"{HERE}:app")
+START = ("run", "start", "same")
+CONTROLS = "\x1b[31m\x9b2J\u202e"
+
+same = op("same")
+
+
+@same.state
+def told(input: Any) -> Any:  # noqa: A002 — the term
+    """What it was given."""
+    return input
+
+
+gate = threading.Event()
+guarded = op("guarded", output=str)
+
+
+@guarded.state
+def passed() -> str:
+    """Waits until it may."""
+    gate.wait()
+    return "through"
+
+
+app = App([same, guarded])
+
+
+def needy(what: str) -> App:
+    """No way to get an app."""
+    return app
+
+
+def raising() -> App:
+    """Nor this."""
+    raise ValueError("out of order")
+
+
+def leaving() -> App:
+    """Nor this."""
+    sys.exit()
+
+
+async def asynchronous() -> App:
+    """Nor this."""
+    return app
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal in an empty folder, and an empty store."""
+    monkeypatch.chdir(tmp_path)
+    made = Terminal(tmp_path / "runs.db", capsys)
+    assert made.type("store", "init")[0] == 0
+    return made
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        *(
+            (["run", "list", "--limit", each], "usage")
+            for each in ("0", "-1", "1.5", "1_0", "١", "9" * 30, "")
+        ),
+        *((["run", "events", RUN, "--from", each], "usage") for each in ("0", "-1", str(2**63))),
+        (["run", "events", RUN, "--to", "0"], "usage"),
+        *((["worker", *APP, "--poll-seconds", each], "usage") for each in ("0", "-1", "nan", "inf", "x")),
+        ([*START, *APP, "--max-attempts", "0"], "usage"),
+        ([*START, *APP, "--key", ""], "usage"),
+        ([*START, *APP, "--key", "\udcff"], "usage"),
+        ([*START, *APP, "--label", "a=1", "--label", "a=2"], "usage"),
+        ([*START, *APP, "--input", "1.5"], "float_not_allowed"),
+        ([*START, *APP, "--input", '{"password": "hunter2"}'], "secrets_detected"),
+        ([*START, *APP, "--label", "password=hunter2"], "secrets_detected"),
+        ([*START, *APP, "--op-config", '{"password": "hunter2"}'], "secrets_detected"),
+        ([*START, *APP, "--op-config", "1.5"], "op_config_not_canonical"),
+        ([*START, *APP, "--context", '{"x": 1.5}'], "context_not_canonical"),
+        ([*START, *APP, "--input", "[" * 600 + "]" * 600], "value_too_deep"),
+        ([*START, *APP, "--input", "[" * 100_000], "input_malformed"),
+        (["op", "list", "--app", "json:dumps"], "app_import_failed"),
+        (["op", "list", "--app", f"{HERE}:leaving"], "app_import_failed"),
+        (["op", "list", "--app", f"{HERE}:needy"], "app_import_failed"),
+        (["op", "list", "--app", f"{HERE}:raising"], "app_import_failed"),
+        (["op", "list", "--app", f"{HERE}:asynchronous"], "app_invalid"),
+        (["op", "list", "--app", "os:path"], "app_invalid"),
+        *((["op", "list", "--app", each], "app_not_found") for each in ("", ":", ".:app", "../x:app", "os")),
+        (["op", "show", "same", *APP, "--svg", "."], "usage"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(terminal: Terminal, words: list[str], code: str) -> None:
+    """As usage, before anything is written."""
+    assert terminal.error(*words) == (2, code)
+    assert terminal.read("run", "list") == []
+
+
+@pytest.mark.parametrize("words", [["artifact", "get", "0"], ["run", "resume", "0" * 40, *APP]])
+def test_a_bad_id_says_what_such_an_id_looks_like(terminal: Terminal, words: list[str]) -> None:
+    """Not what other ids look like."""
+    hint = " ".join(terminal.type(*words)[2].partition("hint:")[2].split())
+    assert hint.startswith(("an artifact's id is 64", "a run's id is a UUID"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "list"],
+        ["run", "status", RUN],
+        ["run", "watch", RUN],
+        ["run", "resume", RUN, *APP],
+        ["artifact", "get", "0" * 64],
+        ["store", "migrate"],
+    ],
+)
+def test_a_misspelt_path_does_not_become_a_store(
+    terminal: Terminal, tmp_path: Path, words: list[str]
+) -> None:
+    """Only what writes makes one, and the folders to it."""
+    terminal.store = tmp_path / "misspelt" / "runs.db"
+    assert terminal.error(*words) == (2, "store_not_found")
+    assert not (tmp_path / "misspelt").exists()
+
+
+@pytest.mark.parametrize("given", [" [1]", "\ufeff[1]"], ids=["plain", "marked"])
+def test_input_comes_from_standard_input_or_a_file_of_any_editor(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """``-`` alone names the one; the other may begin with a byte order mark. A number may be negative."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[1]"))
+    assert terminal.read(*START, "--input", "-", *APP)["result"] == {"told": [1]}
+    (tmp_path / "given.json").write_text(given, encoding="utf-8")
+    assert terminal.read(*START, "--input", "@given.json", *APP)["result"] == {"told": [1]}
+    assert terminal.read(*START, "--input", "-7", *APP)["result"] == {"told": -7}
+
+
+def test_nothing_moves_the_terminal_s_cursor(terminal: Terminal) -> None:
+    """Whatever a run holds is shown, and for programs it is the same."""
+    words = ("--key", "k", "--input", f'"{CONTROLS[5:]}"', "--context", f'{{"{CONTROLS[5:]}": 1}}')
+    run_id = terminal.read(*START, *words, "--label", f"{CONTROLS}={CONTROLS}", *APP)["run_id"]
+    for command in ("status", "context", "events", "facts"):
+        code, out, error = terminal.type("run", command, run_id)
+        assert (code, error) == (0, "")
+        assert not [each for each in out if not each.isprintable() and each != "\n"]
+    assert terminal.type("run", "list")[1].isprintable() is False
+    assert "\x1b" not in terminal.type("run", "list")[1]
+    assert terminal.read("run", "context", run_id)["context"][CONTROLS[5:]] == 1
+    assert terminal.read("run", "status", run_id)["labels"] == {CONTROLS: CONTROLS}
+
+
+def test_no_events_are_told_so(terminal: Terminal) -> None:
+    """Instead of an empty table; a number that is too large for a store is one that no event has."""
+    run_id = terminal.read(*START, *APP)["run_id"]
+    assert terminal.type("run", "events", run_id, "--from", "999999")[1] == "no events\n"
+    assert terminal.type("run", "events", run_id, "--from", "3", "--to", "2")[1] == "no events\n"
+    whole = terminal.read("run", "context", run_id)
+    assert terminal.read("run", "context", run_id, "--at", "9" * 5000) == whole
+
+
+def test_a_command_to_go_on_with_can_be_typed(terminal: Terminal) -> None:
+    """With the store, unless the environment names it."""
+    out = terminal.type(*START, "--key", "k", *APP)[1]
+    assert f"perdure run status {RunId.for_invocation('k')[:13]} --store {terminal.store}" in out
+
+
+def test_a_narrow_terminal_shows_all_columns(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wraps the lines; a table as narrow as that would have none left."""
+    run_id = terminal.read(*START, *APP)["run_id"]
+    monkeypatch.setenv("COLUMNS", "10")
+    assert run_id[:13] in terminal.type("run", "list")[1]
+
+
+def test_a_path_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """The system's own words are told."""
+    assert main(["run", "list", "--store", "x" * 300]) == 2
+    assert "os_error: File name too long" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    """So the demo cannot begin."""
+    assert main(["demo", "--folder", str(terminal.store)]) == 2
+    assert "os_error: File exists" in capsys.readouterr().err
+
+
+class Stuck(MemoryStore):
+    """Never writes anything, and has the process interrupted when it should."""
+
+    async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def open_stuck(rest: str, failpoints: Failpoints | None = None) -> Stores:
+    """The factory of ``stuck:`` addresses."""
+    store = Stuck(MemoryState(), SystemClock())
+    return Stores(store, store, store, store)
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The kind of store above; afterwards an interruption is pytest's again."""
+    monkeypatch.setitem(locations.FACTORIES, "stuck", f"{HERE}:open_stuck")
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("kinds")
+def test_interrupted_before_anything_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is nothing to resume, and nobody is told to."""
+    assert main([*START, "--input", "1", *APP, "--store", "stuck:"]) == 130
+    told = capsys.readouterr().err
+    assert "not begun" in told
+    assert "resume" not in told
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_worker_leaves_others_their_runs(terminal: Terminal) -> None:
+    """What a live owner drives is not its to take up."""
+    gate.clear()
+    with perdure.open(terminal.store, app=app) as client:
+        run = client.start(guarded)
+        words = ("worker", "--until-idle", "--poll-seconds", "0.01", *APP)
+        assert main([*words, "--store", str(terminal.store)]) == 0
+        gate.set()
+        assert run.result() == "through"
+    out = terminal.type("run", "list")[1]
+    assert "taken up" not in out
+    assert f"run {run.id}" not in out
