@@ -1,4 +1,7 @@
-"""``python -m tests.faults [--kills N] [--seed S]``: kills real audits at random moments, resumes them."""
+"""``python -m tests.faults``: kills real runs, resumes them, and sees that they end as they should.
+
+Audits are killed at random moments, payouts by every seed at every durable write in turn.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,26 @@ from pathlib import Path
 
 from perdure import RunId
 from tests.acceptance.audits import ROOT, Audits, ending, head
+from tests.faults.payouts import pay
 
 
 def main() -> int:
-    """Kill as many times as asked; stop at the first run that does not end as it should."""
+    """Kill as asked; stop at the first run that does not end as it should."""
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--example", choices=["audits", "payouts"], default="audits")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--kills", type=int, default=50, help="of audits, in all")
+    parser.add_argument("--seeds", type=int, default=200, help="of payouts: so many, from --seed on")
+    parser.add_argument("--workers", type=int, default=2, help="of payouts: seeds at a time")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
+    if options.example == "payouts":
+        return pay(range(options.seed, options.seed + options.seeds), options.workers)
+    return audits_at_random(options)
+
+
+def audits_at_random(options: argparse.Namespace) -> int:
+    """Kill audits at random moments, as many times as asked."""
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         audits = Audits(Path(folder))

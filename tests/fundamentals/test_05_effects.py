@@ -14,6 +14,7 @@ from perdure import (
     Context,
     EffectTraits,
     Engine,
+    ErrorCategory,
     Failpoints,
     FixedBackoff,
     IoCall,
@@ -21,9 +22,11 @@ from perdure import (
     IoMode,
     IoProvider,
     NotAppliedError,
+    RateLimitedError,
     Recorder,
     RetryPolicy,
     RunConfig,
+    RunId,
     RunPhase,
     SideEffectKind,
     StateMeta,
@@ -36,6 +39,7 @@ from perdure.engine.letters import ResolveLetter
 from perdure.errors import Json
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import FixedResolver, Scripted, plan_of, start_run, stream
 
 APPLIES = StateMeta(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay")
@@ -232,6 +236,44 @@ async def test_otherwise_the_run_waits_until_somebody_says_what_happened(crash: 
     ]
 
 
+async def test_what_somebody_says_of_an_effect_that_is_being_made_is_not_heard() -> None:
+    """It cannot be known yet. The answer counts, and the history holds no other."""
+    asked, answering = asyncio.Event(), asyncio.Event()
+
+    class Slow(Bank):
+        async def call(self, call: IoCall) -> Json:
+            asked.set()
+            await answering.wait()
+            return await super().call(call)
+
+    one = One(Slow())
+    engine, run_id = one.engine(), RunId.random()
+    run = await start_run(one.stores, one.plan, one.config, run_id=run_id)
+    driving = asyncio.create_task(engine.start(one.stores, run))
+    await asked.wait()
+    told = ResolveLetter(f"{run_id}:m.main.a:0", True, {"receipt": 99}, "ann", "it must have")
+    await engine.send(one.stores, run_id, told, "a")
+    while await one.stores.mailbox.unread(run_id):  # noqa: ASYNC110 — whoever reads it announces nothing
+        await asyncio.sleep(0)
+    answering.set()
+    done = await driving
+    assert done.phase is RunPhase.COMPLETED
+    assert (await stream(one.stores, done))[2:5] == EFFECT
+    assert len(await stream(one.stores, done)) == 7
+
+
+async def test_a_word_that_is_said_twice_counts_once() -> None:
+    """Who sends a letter again, not knowing whether it arrived, has not looked again."""
+    one = One(Bank(behave=drops(1, 2)))
+    parked = await one.start()
+    told = ResolveLetter(f"{parked.run_id}:m.main.a:0", False, None, "ann", "nothing on the statement")
+    for _ in range(2):
+        await one.engine().send(one.stores, parked.run_id, told, "one letter")
+        parked = await one.resume()
+    assert parked.waiting_for == f"effect_in_doubt {told.effect}"
+    assert one.bank.calls.total() == 2
+
+
 async def test_what_did_not_happen_is_done() -> None:
     """Somebody says that it did not: it is made now, and may come to be in doubt again."""
     one = One(Bank(behave=drops(1, 2)))
@@ -278,6 +320,118 @@ async def test_without_an_answer_an_idempotent_effect_is_retried_as_the_policy_s
     assert (await one.start()).phase is RunPhase.COMPLETED
     assert one.bank.calls == {f"{one.result.run_id}:m.main.a:0": 3}
     assert (await one.story()).count("effect_intended") == 1
+
+
+class Mute(Bank):
+    """Pays on its first call and does not say so; how later ones end is for ``behave`` to say."""
+
+    async def call(self, call: IoCall) -> Json:
+        answer = await super().call(call)
+        if self.calls.total() == 1:
+            raise TransportError.of("line_dropped", "no answer came")
+        return answer
+
+
+async def test_a_repeat_that_is_refused_tells_nothing_of_the_first_call() -> None:
+    """The bank cannot be reached just now, and has paid: the effect stays in doubt, as old as it is."""
+
+    def behave(number: int) -> None:
+        if number == 2:
+            raise NotAppliedError.of("bank_closed", "come back later", retryable=True)
+
+    one = One(Mute(EffectTraits(is_idempotent=True), behave), attempts=2)
+    failed = await one.start()
+    assert failed.phase is RunPhase.FAILED
+    assert len((await read_view(one.stores, failed.run_id)).in_doubt) == 1
+    assert "effect_settled" not in await one.story()
+
+    one = One(Mute(EffectTraits(is_idempotent=True), behave))
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert (await one.story()).count("effect_intended") == 1
+    assert len(one.bank.paid) == 1
+
+
+async def test_after_a_repeat_that_is_refused_for_good_somebody_must_say_what_happened() -> None:
+    """Asking again would end as it did, and what became of the first call is still not known."""
+
+    def behave(number: int) -> None:
+        if number > 1:
+            raise NotAppliedError.of("account_closed", "no more payments")
+
+    one = One(Mute(EffectTraits(is_idempotent=True), behave))
+    parked = await one.start()
+    assert parked.waiting_for == f"effect_in_doubt {parked.run_id}:m.main.a:0"
+    assert one.bank.calls.total() == 2
+
+
+async def test_a_look_up_that_is_refused_finds_nothing_out() -> None:
+    """Being asked to look less often does not say that nothing was paid."""
+
+    class Busy(Mute):
+        async def look_up(self, call: IoCall) -> Json:
+            if self.looked_up == 0:
+                self.looked_up += 1
+                busy = RateLimitedError.of("bank_busy", "come back later", retryable=True)
+                busy.not_applied = True
+                raise busy
+            return await super().look_up(call)
+
+    one = One(Busy(EffectTraits(looks_up=True)))
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert (one.bank.looked_up, one.bank.calls.total()) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotAppliedError.of("connect_failed", "nobody there"),
+        IoError.of("busy", "still at it", category=ErrorCategory.PARSING_INPUT),
+    ],
+)
+async def test_that_a_repeated_call_is_refused_says_nothing_about_the_first(refusal: IoError) -> None:
+    """It stays in doubt, and the key's lifetime is counted from the first call."""
+
+    class Forgetful(Bank):
+        async def call(self, call: IoCall) -> Json:
+            if self.calls.total() == 1:
+                self.calls[call.idempotency_key] += 1
+                raise refusal
+            await super().call(call)
+            raise TransportError.of("line_dropped", "no answer came")
+
+    one = One(Forgetful(EffectTraits(is_idempotent=True, key_lifetime=timedelta(hours=24))))
+    one.config = RunConfig(retry_policy=RetryPolicy(3, FixedBackoff(timedelta(hours=23))))
+    await one.start()
+    while one.result.due_millis is not None:
+        one.clock.millis = one.result.due_millis
+        await one.resume()
+    assert one.result.waiting_for == f"effect_in_doubt {one.result.run_id}:m.main.a:0"
+    assert one.bank.calls.total() == 2
+    assert "effect_settled" not in await one.story()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RateLimitedError.of("slow_down", "later"),
+        IoError.of("bad_question", "what?", category=ErrorCategory.PARSING_INPUT),
+    ],
+)
+async def test_that_looking_up_is_refused_says_nothing_about_the_effect(refusal: IoError) -> None:
+    """Only ``NotAppliedError`` says that it was never made."""
+    refusal.not_applied = True
+
+    class Shy(Bank):
+        async def look_up(self, call: IoCall) -> Json:
+            if not self.looked_up:
+                self.looked_up += 1
+                raise refusal
+            return await super().look_up(call)
+
+    one = One(Shy(EffectTraits(looks_up=True)))
+    await one.start("transport.after:1=stop")
+    assert (await one.resume()).phase is RunPhase.COMPLETED
+    assert (one.bank.looked_up, one.bank.calls.total()) == (2, 1)
 
 
 async def test_a_time_out_leaves_an_effect_in_doubt() -> None:
@@ -330,6 +484,20 @@ async def test_another_request_under_the_key_is_refused() -> None:
     await one.start()
     assert "failed a effect_request_mismatch" in await one.story()
     assert one.bank.calls.total() == 1
+
+
+async def test_an_effect_that_is_being_made_is_not_made_a_second_time() -> None:
+    """Two calls at once under one key, which want the answer under different names."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        calls = [IoCall("bank", {"amount": 7}, fact_key=name, idempotency_key="k") for name in "xy"]
+        await asyncio.gather(*map(io.call, calls))
+
+    one = One(Bank(), handler)
+    one.stores, _ = slow_stores(one.clock)
+    await one.start()
+    assert one.bank.calls == {"k": 1}
+    assert (await one.story()).count("effect_intended") == 1
 
 
 async def test_two_effects_of_one_state_keep_their_places_when_it_is_run_again() -> None:

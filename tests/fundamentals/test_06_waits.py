@@ -22,13 +22,16 @@ from perdure import (
     RunError,
     RunId,
     RunPhase,
+    SideEffectKind,
     Stores,
 )
 from perdure.canonical import CanonicalJsonError
+from perdure.engine.engine import read_view
 from perdure.engine.letters import SignalLetter
 from perdure.model.events import Event
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, stream
 
 MONTH = timedelta(days=30)
@@ -290,6 +293,120 @@ async def test_a_call_under_way_is_finished_before_the_run_is_parked() -> None:
     clock.millis = parked.due_millis or 0
     assert (await engine.resume(stores, parked.run_id)).phase is RunPhase.COMPLETED
     assert transport.calls == {"k": 1}
+
+
+async def test_a_run_that_is_parked_while_a_fact_is_written_has_the_fact() -> None:
+    """The handler is let go of in the middle of a commit, which lands; the run goes on with what is there."""
+    clock = FakeClock()
+    stores, store = slow_stores(clock)
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def wait_soon() -> None:
+            await until(lambda: store.committing > 0)
+            await io.sleep(MONTH)
+
+        await asyncio.gather(io.record_value("k", 1), wait_soon())
+
+    plan = plan_of(("a", Scripted(handler)))
+    engine = Engine(FixedResolver(plan), clock=clock)
+    parked = await engine.start(stores, await start_run(stores, plan))
+    assert parked.waiting_for == "sleep"
+    assert (await stream(stores, parked))[2:] == ["fact_recorded", "wait_started"]
+
+
+async def test_what_is_still_waited_for_when_the_run_is_parked_again_is_not_begun_again() -> None:
+    """One of two waits is over, and the handler has run again."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await asyncio.gather(io.sleep(MONTH), io.wait_signal("go"))
+
+    clock, plan = FakeClock(), plan_of(("a", Scripted(handler)))
+    stores, engine = memory_stores(clock=clock), Engine(FixedResolver(plan), clock=clock)
+    parked = await engine.start(stores, await start_run(stores, plan))
+    await engine.send(stores, parked.run_id, approval(name="go"), "letter")
+    assert (await engine.resume(stores, parked.run_id)).waiting_for == "sleep"
+    assert (await stream(stores, parked))[2:] == ["wait_started"] * 2 + ["fact_recorded"] * 2
+
+
+async def test_an_answer_is_written_before_the_run_is_parked() -> None:
+    """However many wait to be written: a call that was answered is not made again, an effect not in doubt."""
+    clock, transport = FakeClock(), CountingTransport()
+    stores, _ = slow_stores(clock)
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        paying = IoCall("test", {"pay": 1}, effect=SideEffectKind.APPLY_SIDE_EFFECT, fact_key="paid")
+        await asyncio.gather(*(io.call(ask(key)) for key in "klm"), io.call(paying), io.sleep(MONTH))
+
+    plan = plan_of(("a", Scripted(handler)))
+    engine = Engine(FixedResolver(plan), transport, clock=clock)
+    parked = await engine.start(stores, await start_run(stores, plan))
+    assert parked.waiting_for == "sleep"
+    clock.millis = parked.due_millis or 0
+    assert (await engine.resume(stores, parked.run_id)).phase is RunPhase.COMPLETED
+    assert transport.calls == {"k": 1, "l": 1, "m": 1, "paid": 1}
+
+
+async def test_two_waits_at_once_take_a_signal_each() -> None:
+    """Though both see the first one before either has taken it."""
+    got: list[object] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        both = await asyncio.gather(*(io.wait_signal("item", timeout=timedelta(seconds=4)) for _ in range(2)))
+        got[:] = [signal and signal.value for signal in both]
+
+    clock, plan = FakeClock(), plan_of(("a", Scripted(handler)))
+    stores, _ = slow_stores(clock)
+    engine = Engine(FixedResolver(plan), clock=clock)
+    run_id = (await engine.start(stores, await start_run(stores, plan), drive=False)).run_id
+    for number in (1, 2):
+        await engine.send(stores, run_id, approval(number, name="item"), f"letter {number}")
+    assert (await engine.resume(stores, run_id)).phase is RunPhase.COMPLETED
+    assert got == [1, 2]
+
+
+async def test_two_waits_of_one_name_at_once_are_one() -> None:
+    """Whichever ends it, both end with that."""
+    got: list[object] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        soon = timedelta(seconds=4)
+        both = await asyncio.gather(*(io.wait_signal(name, timeout=soon, name="w") for name in "xy"))
+        got[:] = [signal and signal.name for signal in both]
+
+    clock, plan = FakeClock(), plan_of(("a", Scripted(handler)))
+    stores, _ = slow_stores(clock)
+    engine = Engine(FixedResolver(plan), clock=clock)
+    run_id = (await engine.start(stores, await start_run(stores, plan), drive=False)).run_id
+    for name in "xy":
+        await engine.send(stores, run_id, approval(name=name), name)
+    assert (await engine.resume(stores, run_id)).phase is RunPhase.COMPLETED
+    assert got == ["x", "x"]
+
+
+async def test_a_letter_leaves_the_mailbox_with_its_own_event() -> None:
+    """Not with what the handler happens to write before."""
+    at_work, clock = asyncio.Event(), FakeClock()
+    stores, _ = slow_stores(clock)
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        facts = [asyncio.create_task(io.record_value(f"k{number}", number)) for number in range(9)]
+        for _ in range(8):
+            await asyncio.sleep(0)
+        at_work.set()
+        await asyncio.gather(*facts)
+        await io.wait_signal("item")
+
+    plan = plan_of(("a", Scripted(handler)))
+    engine = Engine(FixedResolver(plan), clock=clock)
+    run_id = RunId.random()
+    driving = asyncio.create_task(engine.start(stores, await start_run(stores, plan, run_id=run_id)))
+    await at_work.wait()
+    await engine.send(stores, run_id, approval(name="item"), "letter")
+    while not driving.done():
+        view = await read_view(stores, run_id)
+        assert bool(await stores.mailbox.unread(run_id)) != ("item" in view.inbox.arrived)
+        await asyncio.sleep(0)
+    assert (await driving).phase is RunPhase.COMPLETED
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_parked_all_the_same() -> None:

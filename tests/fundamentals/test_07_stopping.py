@@ -14,6 +14,7 @@ from perdure import (
     Context,
     DomainEvent,
     Engine,
+    Failpoints,
     IoError,
     IoProvider,
     Recorder,
@@ -24,9 +25,10 @@ from perdure import (
     StateMeta,
     Stores,
 )
-from perdure.engine.letters import StopLetter
+from perdure.engine.letters import SignalLetter, StopLetter
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import FixedResolver, Scripted, plan_of, start_run, stream
 
 How = Literal["cancel", "terminate", "pause", "unpause"]
@@ -176,6 +178,48 @@ async def test_terminating_cleans_nothing_up() -> None:
     assert "entered clean 0" not in await run.story()
 
 
+async def test_what_cleans_up_hears_signals_and_can_be_terminated() -> None:
+    """It runs because the run was cancelled: only terminating stops it."""
+    entered, heard = asyncio.Event(), asyncio.Event()
+
+    async def clean(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        entered.set()
+        await io.wait_signal("go on", timeout=timedelta(seconds=4))
+        heard.set()
+        await asyncio.get_running_loop().create_future()
+
+    waits = Scripted(endless(asyncio.Event()).handle)
+    run = Driven(("a", waits), ("clean", Scripted(clean, StateMeta(on_cancel=True))))
+    driving = asyncio.create_task(run.start())
+    while "entered a 0" not in await run.story():  # noqa: ASYNC110 — the engine announces it in the stream
+        await asyncio.sleep(0)
+    await run.tell("cancel")
+    await entered.wait()
+    await run.engine.send(run.stores, run.run_id, SignalLetter("go on", 1, "ann"), "signal")
+    await heard.wait()
+    await run.tell("cancel")
+    while await run.stores.mailbox.unread(run.run_id):  # noqa: ASYNC110 — nor is that announced
+        await asyncio.sleep(0)
+    assert not driving.done()
+    await run.tell("terminate")
+    assert (await driving).phase is RunPhase.CANCELLED
+    assert (await run.story())[-3:] == ["run_cancel_requested", "failed clean run_cancelled", "run Cancelled"]
+
+
+@pytest.mark.parametrize("crash", ["commit.before:2", "commit.after:2"])
+async def test_a_crash_while_a_letter_is_taken_in_ends_the_stint(crash: str) -> None:
+    """Also though the handler has nothing to do with it."""
+    entered = asyncio.Event()
+    run = Driven(("a", endless(entered)))
+    run.engine = Engine(FixedResolver(run.plan), None, Failpoints.parse([f"{crash}=stop"]))
+    driving = asyncio.create_task(run.start())
+    await entered.wait()
+    await run.tell("pause")
+    assert (await driving).phase is RunPhase.RUNNING
+    assert ("run_paused" in await run.story()) == ("after" in crash)
+    assert bool(await run.stores.mailbox.unread(run.run_id)) == ("before" in crash)
+
+
 async def test_a_paused_run_stands_still_before_its_next_state() -> None:
     """What runs is finished; then the run is parked until it is unpaused, whoever resumes it."""
     entered, go_on = asyncio.Event(), asyncio.Event()
@@ -226,6 +270,24 @@ async def test_a_paused_run_is_not_woken_by_what_it_waits_for() -> None:
     assert (await run.resume()).phase is RunPhase.COMPLETED
 
 
+async def test_a_paused_run_that_is_cancelled_cleans_up() -> None:
+    """Whatever that waits for: nobody has to unpause what is being ended."""
+
+    async def slow(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.sleep(timedelta(days=1))
+
+    clean = Scripted(slow, StateMeta(on_cancel=True))
+    run, clock = Driven(("a", Scripted(slow)), ("clean", clean)), FakeClock()
+    run.stores, run.engine = memory_stores(clock=clock), Engine(FixedResolver(run.plan), clock=clock)
+    await run.start()
+    await run.tell("pause")
+    await run.tell("cancel")
+    parked = await run.resume()
+    assert parked.waiting_for == "sleep"
+    clock.millis = parked.due_millis
+    assert (await run.resume()).phase is RunPhase.CANCELLED
+
+
 async def test_a_run_that_takes_too_long_fails() -> None:
     """Counted from its start, also over what it waits for."""
 
@@ -273,3 +335,19 @@ async def test_published_values_are_there_at_once() -> None:
     assert (await run.story())[-1] == "value_published"
     await run.tell("cancel")
     await driving
+
+
+async def test_what_a_handler_leaves_running_writes_nothing_after_its_attempt() -> None:
+    """Also if it had begun to while somebody else was writing."""
+    left: list[asyncio.Task[None]] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        left.extend(asyncio.create_task(rec.publish("progress", number)) for number in range(2))
+        await asyncio.sleep(0)
+
+    run = Driven(("a", Scripted(handler)))
+    run.stores, _ = slow_stores(FakeClock())
+    assert (await run.start()).phase is RunPhase.COMPLETED
+    assert await run.story() == ["started", "entered a 0", "value_published", "completed a", "run Completed"]
+    with pytest.raises(IoError, match="attempt_closed"):
+        await asyncio.gather(*left)

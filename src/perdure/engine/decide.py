@@ -113,17 +113,17 @@ def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, 
             details={"states": sorted(view.open_attempts)},
         )
     if view.cancel is not None:
-        return _cancel(view, plan, now_millis)
+        return _cancel(view, plan, config, now_millis)
     deadline = _deadline(view, config)
     if deadline is not None and now_millis >= deadline:
         return _expire(view)
     for attempt in view.open_attempts.values():
-        return _go_on(view, attempt, config, now_millis, place)
+        return _go_on(view, attempt, config, now_millis, deadline, place)
     while place < len(plan.order) and plan.order[place].id in view.completed:
         place += 1
     if place == len(plan.order):
         return Step((RunCompleted(RunStatus.COMPLETED, _checkpoint(view)),), Stop())
-    if view.pause is not None:
+    if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
     if not may_try(view, state_id, plan.retry_policies[state_id]):
@@ -148,23 +148,30 @@ def _enter(
     return Step((entered,), Run(OpenAttempt(state_id, attempt, base)), place)
 
 
-def _go_on(view: RunView, attempt: OpenAttempt, config: RunConfig, now_millis: int, place: int) -> Step:
+def _go_on(
+    view: RunView,
+    attempt: OpenAttempt,
+    config: RunConfig,
+    now_millis: int,
+    deadline: int | None,
+    place: int,
+) -> Step:
     """Take up an open attempt: it waits, what it waited for is there, or its process died."""
     waits = view.waits_of(attempt)
     if not waits:
         return Step((_close_orphan(view, attempt, config),), Go(), place)
-    if view.pause is None:
-        for wait in waits:
-            answer = answer_to(wait, view.inbox, view.effects, now_millis)
-            if answer is not None:
-                return Step((answer,), Run(attempt), place, (NOTHING,))
-    dues = [wait.until_millis for wait in waits if view.pause is None]
-    waiting_for = "being unpaused" if view.pause is not None else ", ".join(map(str, waits))
-    return Step((), Pause(_earliest(*dues, _deadline(view, config)), waiting_for), place)
+    if view.is_paused:
+        return Step((), Pause(deadline, "being unpaused"), place)
+    for wait in waits:
+        answer = answer_to(wait, view.inbox, view.effects, now_millis)
+        if answer is not None:
+            return Step((answer,), Run(attempt), place, (NOTHING,))
+    dues = [wait.until_millis for wait in waits]
+    return Step((), Pause(_earliest(*dues, deadline), ", ".join(map(str, waits))), place)
 
 
-def _cancel(view: RunView, plan: PlannedRun, now_millis: int) -> Step:
-    """Close what is open, clean up, and end."""
+def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int) -> Step:
+    """Close what is open, clean up however long it takes, and end."""
     for attempt in view.open_attempts.values():
         if plan.nodes[attempt.state_id] not in plan.cleanup:
             return Step((_closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
@@ -172,7 +179,7 @@ def _cancel(view: RunView, plan: PlannedRun, now_millis: int) -> Step:
         for node in plan.cleanup:
             waiting = [each for each in view.open_attempts.values() if each.state_id == node.id]
             if waiting:
-                return _go_on(view, waiting[0], RunConfig(), now_millis, 0)
+                return _go_on(view, waiting[0], config, now_millis, None, 0)
             if node.id not in view.completed and may_try(view, node.id, plan.retry_policies[node.id]):
                 return _enter(view, node.id, plan, now_millis, None, 0)
     for attempt in view.open_attempts.values():

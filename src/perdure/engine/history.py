@@ -99,6 +99,11 @@ class RunView(msgspec.Struct):
         return RunPhase.RUNNING if self.ended is None else RunPhase(self.ended.status.value)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the run stands still until it is unpaused; one that is being cancelled does not."""
+        return self.pause is not None and self.cancel is None
+
+    @property
     def in_doubt(self) -> list[Effect]:
         """The effects of which nobody knows what became."""
         return [effect for effect in self.effects.values() if effect.is_in_doubt]
@@ -108,7 +113,7 @@ class RunView(msgspec.Struct):
         """What an unfinished run waits for, in words; None if it waits for nothing that is known of."""
         if self.ended is not None:
             return None
-        if self.pause is not None and self.cancel is None:
+        if self.is_paused:
             return "being unpaused"
         waits = [str(wait) for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)]
         if waits:
@@ -226,6 +231,7 @@ class RunView(msgspec.Struct):
         elif event.name == EFFECT_SETTLED:
             effect = settled(event, self.effects, seq)
             self.effects[effect.key] = effect
+            self._read(event.payload.get("letter"))
             self._progressed()
         elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
             self._request(event, seq)
@@ -250,9 +256,11 @@ class RunView(msgspec.Struct):
     def _arrive(self, key: str, payload_id: ArtifactId, meta: Json, seq: int) -> None:
         name = key.removeprefix(SIGNAL_PREFIX).rpartition("|")[0]
         self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id))
-        letter = meta.get("letter") if isinstance(meta, dict) else None
-        if isinstance(letter, str):
-            self.inbox.letters.add(letter)
+        self._read(meta.get("letter") if isinstance(meta, dict) else None)
+
+    def _read(self, letter_id: Json) -> None:
+        if isinstance(letter_id, str):
+            self.inbox.letters.add(letter_id)
 
     def _request(self, event: DomainEvent, seq: int) -> None:
         payload = event.payload
@@ -263,7 +271,7 @@ class RunView(msgspec.Struct):
         request = Request(
             str(payload.get("by")), str(payload.get("reason")), payload.get("terminate") is True
         )
-        self.inbox.letters.add(str(payload.get("id")))
+        self._read(payload.get("id"))
         if event.name == RUN_CANCEL_REQUESTED:
             self.cancel = request
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,6 +15,7 @@ from perdure.errors import ErrorCategory, RunError, StorageError
 from perdure.ids import RunId
 from perdure.io.effects import APPLIED, NOT_APPLIED, effect_settled
 from perdure.io.facts import fact_event
+from perdure.io.journal import Entry
 from perdure.io.waits import signal_key
 from perdure.model.events import (
     RUN_CANCEL_REQUESTED,
@@ -64,23 +65,20 @@ class ResolveLetter(msgspec.Struct, frozen=True, tag="resolve", tag_field="kind"
 AnyLetter = SignalLetter | StopLetter | ResolveLetter
 
 
-class Received(NamedTuple):
-    """What letters come to: events and artifacts to be written, and the letters that are done with."""
-
-    events: list[Event]
-    blobs: list[Blob]
-    letter_ids: list[str]
-
-
-def receive(view: RunView, letters: Sequence[Letter]) -> Received:
+def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = False) -> Entry:
     """The events of ``letters``, in their order. Pure.
 
     A letter that the stream holds already, or that has nothing to say to the run as it stands, leaves none.
+    ``while_running`` says that a handler runs. It may be making an effect at this moment, of which nobody
+    else can know what becomes: then only those are settled that the run waits to be told of.
     """
-    received = Received([], [], [letter.id for letter in letters])
+    events, blobs = list[Event](), list[Blob]()
     numbers = {name: len(arrived) for name, arrived in view.inbox.arrived.items()}
     seen = set(view.inbox.letters)
-    in_doubt = {effect.key: effect for effect in view.in_doubt}
+    in_doubt = {effect.key: effect for effect in view.in_doubt if effect.fact_key not in view.facts}
+    if while_running:
+        awaited = {wait.effect for wait in view.waits.values()}
+        in_doubt = {key: effect for key, effect in in_doubt.items() if key in awaited}
     paused, cancel = view.pause is not None, view.cancel
     for letter in letters:
         if letter.id in seen:
@@ -93,32 +91,31 @@ def receive(view: RunView, letters: Sequence[Letter]) -> Received:
             )
             number = numbers.get(body.name, 0)
             numbers[body.name] = number + 1
-            received.events.append(
-                fact_event(signal_key(body.name, number), payload.id, meta={"letter": letter.id})
-            )
-            received.blobs.append(payload)
+            events.append(fact_event(signal_key(body.name, number), payload.id, meta={"letter": letter.id}))
+            blobs.append(payload)
         elif isinstance(body, ResolveLetter) and body.effect in in_doubt:
             effect = in_doubt.pop(body.effect)
             answer = _payload(body.answer)
-            outcome = APPLIED if body.happened else NOT_APPLIED
-            received.events.append(
-                effect_settled(effect.key, outcome, answer.id if body.happened else None, body.by, body.why)
-            )
-            if body.happened:
-                received.events.append(fact_event(effect.fact_key, answer.id, effect.request_id))
-                received.blobs.append(answer)
+            if not body.happened:
+                events.append(effect_settled(effect.key, NOT_APPLIED, told_by=_teller(letter, body)))
+            else:
+                events.append(effect_settled(effect.key, APPLIED, answer.id, _teller(letter, body)))
+                events.append(fact_event(effect.fact_key, answer.id, effect.request_id))
+                blobs.append(answer)
         elif isinstance(body, StopLetter):
             told = {"id": letter.id, "by": body.by, "reason": body.reason, "sent_millis": letter.sent_millis}
             if body.how in ("cancel", "terminate"):
                 terminates = body.how == "terminate"
                 if cancel is None or (terminates and not cancel.terminates):
-                    received.events.append(
-                        DomainEvent(RUN_CANCEL_REQUESTED, {**told, "terminate": terminates})
-                    )
+                    events.append(DomainEvent(RUN_CANCEL_REQUESTED, {**told, "terminate": terminates}))
             elif paused != (body.how == "pause"):
                 paused = not paused
-                received.events.append(DomainEvent(RUN_PAUSED if paused else RUN_UNPAUSED, told))
-    return received
+                events.append(DomainEvent(RUN_PAUSED if paused else RUN_UNPAUSED, told))
+    return Entry(events, blobs, [letter.id for letter in letters])
+
+
+def _teller(letter: Letter, body: ResolveLetter) -> dict[str, str]:
+    return {"by": body.by, "why": body.why, "letter": letter.id}
 
 
 def _body_of(letter: Letter) -> AnyLetter | None:

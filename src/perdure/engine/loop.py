@@ -18,7 +18,7 @@ from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.writer import RunWriter
 from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, StorageError
-from perdure.failpoints import Failpoints
+from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.facts import FactBinding, recorded_attempts
 from perdure.io.live import LiveIo
@@ -151,7 +151,9 @@ class Stint:
         place = 0
         while True:
             if self._has_mail:
-                await self._read_mail(while_running=False)
+                self._has_mail = False
+                letters = await self._stores.mailbox.unread(self._run_id)
+                self._writer.stage(*receive(self._view, letters))
                 place = 0
             now = self._clock.now_millis()
             step = decide(self._view, self._plan, self._config, now, place)
@@ -178,31 +180,27 @@ class Stint:
     def _told_of_mail(self) -> None:
         self._has_mail = True
         if self._reading is None and self._scope is not None:
-            self._reading = asyncio.create_task(self._read_mail(while_running=True))
+            self._reading = asyncio.create_task(self._hear(self._scope))
         if self._mail is not None and not self._mail.done():
             self._mail.set_result(None)
 
-    async def _read_mail(self, *, while_running: bool) -> None:
-        """Turn letters into events: staged between attempts, written at once while a handler runs."""
+    async def _hear(self, scope: AttemptScope) -> None:
+        """Turn letters into events while a handler runs, and stop it if that is what they ask for."""
         self._has_mail = False
         try:
-            received = receive(self._view, await self._stores.mailbox.unread(self._run_id))
-            self._writer.take(received.letter_ids)
-            if not while_running:
-                self._writer.stage(received.events, received.blobs)
-                return
-            if received.letter_ids:
-                await self._writer.append(received.events, received.blobs)
-        except StorageError as error:
-            if not while_running or self._scope is None:
-                raise
+            letters = await self._stores.mailbox.unread(self._run_id)
+            await self._writer.append(lambda: receive(self._view, letters, while_running=True))
+        except (StorageError, FailpointStop) as error:
             # Whatever the handler is doing, it may no longer act for the run.
-            self._scope.fatal = error
-            self._scope.stop(Stopped.TERMINATED)
+            scope.fatal = error
+            scope.stop(Stopped.TERMINATED)
         finally:
-            self._reading = None if while_running else self._reading
-        if self._scope is not None and self._view.cancel is not None:
-            self._scope.stop(Stopped.TERMINATED if self._view.cancel.terminates else Stopped.CANCELLED)
+            self._reading = None
+        cancel = self._view.cancel
+        if cancel is not None and cancel.terminates:
+            scope.stop(Stopped.TERMINATED)
+        elif cancel is not None and scope.state_id not in self._plan.cleanup_ids:
+            scope.stop(Stopped.CANCELLED)
 
     async def _until_due_or_mail(self, due_millis: int) -> None:
         self._mail = asyncio.get_running_loop().create_future()
@@ -220,19 +218,23 @@ class Stint:
         self._recorder = rec = AttemptRecorder(scope.check, self._config.event_profile, self._writer.append)
         io = self._io(scope, state.meta(), rec)
         ctx = StagedContext(base, scope.check)
-        self._scope = None if attempt.state_id in self._plan.cleanup_ids else scope
+        self._scope = scope
         try:
             outcome = await execute(state, ctx, io, rec, scope, self._clock, self._failpoints)
         finally:
             self._scope = None
             if self._reading is not None:
                 await asyncio.wait({self._reading})
+            await self._writer.quiet()
+        if scope.fatal is not None:
+            raise scope.fatal
 
         if isinstance(outcome, Halted):
             if outcome.why is Stopped.PARKED:
                 # The handler will say all of it again when it is run again.
                 self._recorder = None
-                self._writer.stage([wait_started(wait) for wait in scope.parking.values()])
+                begun, parking = self._view.waits, scope.parking.items()
+                self._writer.stage([wait_started(wait) for key, wait in parking if begun.get(key) != wait])
             self._stage_emitted()
             return
         self._stage_emitted()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import ErrorCategory, Json, StateError
 from perdure.ids import ArtifactId
+from perdure.io.journal import Entry
 from perdure.model.config import EventProfile
 from perdure.model.events import (
     ARTIFACT_WRITTEN,
@@ -27,7 +28,7 @@ class AttemptRecorder:
         self,
         check: Callable[[], None],
         profile: EventProfile,
-        append: Callable[[Sequence[Event]], Awaitable[None]],
+        append: Callable[[Callable[[], Entry]], Awaitable[None]],
     ) -> None:
         self.events: list[Event] = []
         self.blobs: list[Blob] = []
@@ -72,8 +73,13 @@ class AttemptRecorder:
         """Write ``value`` under ``name`` at once; ``StateError`` for what may not be written."""
         self._check()
         event = self._checked(DomainEvent(VALUE_PUBLISHED, {"name": name, "value": value}))
+
+        def make() -> Entry:
+            self._check()  # the attempt may have ended while others were writing
+            return Entry([event])
+
         if self._keeps_domain_events:
-            await self._append([event])
+            await self._append(make)
 
     def _keep(self, event: DomainEvent) -> None:
         checked = self._checked(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,10 +14,12 @@ from perdure.failpoints import Failpoints
 from perdure.ids import FactKey, RunId
 from perdure.io.effects import Effect
 from perdure.io.facts import Facts, fact_event
+from perdure.io.journal import Entry
 from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Release
+from perdure.stores.uninterrupted import uninterrupted
 
 Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
 """Called after every durable write with the run and its new events, each with its number."""
@@ -51,7 +54,7 @@ class RunWriter:
         self._staged_blobs: list[Blob] = []
         self._riding: list[tuple[Event, Blob]] = []
         self._kept: list[Blob] = []
-        self._read: list[str] = []
+        self._staged_read: list[str] = []
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
 
@@ -75,12 +78,16 @@ class RunWriter:
         """The signals that have arrived."""
         return self.view.inbox
 
-    def stage(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
-        """Take ``events`` into the view, and keep them and ``blobs`` with the next flush."""
+    def stage(self, events: Sequence[Event], blobs: Sequence[Blob] = (), read: Sequence[str] = ()) -> None:
+        """Take ``events`` into the view, and keep them and ``blobs`` with the next flush.
+
+        It takes the letters ``read`` away.
+        """
         for event in events:
             self.view.advance(event, self.view.head_seq + 1)
             self._staged.append(event)
         self._staged_blobs.extend(blobs)
+        self._staged_read.extend(read)
 
     def stage_riding(self) -> None:
         """Stage what rides along; called when the attempt ends, before its closing event."""
@@ -103,7 +110,8 @@ class RunWriter:
         code means that the stint is over.
         """
         try:
-            await self.append([fact_event(key, payload.id, request_id)], [payload])
+            bound = fact_event(key, payload.id, request_id)
+            await self.append(lambda: Entry([bound], [payload]))
         except ConcurrencyError:
             raise
         except StorageError as error:
@@ -115,25 +123,29 @@ class RunWriter:
                 hint=error.hint,
             ) from error
 
-    async def append(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
-        """Make ``events`` durable now, while a handler runs, with everything that rides along."""
+    async def append(self, make: Callable[[], Entry]) -> None:
+        """As ``Journal.append``."""
         async with self._lock:
+            entry = make()
+            if not any(entry):
+                return
             carried, kept = len(self._riding), len(self._kept)
-            new = [*(event for event, _ in self._riding), *events]
+            new = [*(event for event, _ in self._riding), *entry.events]
             head = self.view.head_seq
-            cancelled = await self._commit(
-                head, new, [*self._kept, *(blob for _, blob in self._riding), *blobs]
-            )
-            del self._riding[:carried], self._kept[:kept]
-            for seq, event in enumerate(new, head + 1):
-                self.view.advance(event, seq)
-            self._tell()
-            if cancelled is not None:
-                raise cancelled
 
-    def take(self, letter_ids: Sequence[str]) -> None:
-        """Have the next durable write take these letters away."""
-        self._read.extend(letter_ids)
+            def landed() -> None:
+                del self._riding[:carried], self._kept[:kept]
+                for seq, event in enumerate(new, head + 1):
+                    self.view.advance(event, seq)
+                self._tell()
+
+            rode = [blob for _, blob in self._riding]
+            await self._commit(head, new, [*self._kept, *rode, *entry.blobs], entry.read, landed)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being written."""
+        async with self._lock:
+            pass
 
     async def news(self) -> None:
         """Wait until the run's history has grown."""
@@ -146,47 +158,64 @@ class RunWriter:
     async def flush(self, *, release: Release | None = None) -> None:
         """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
         async with self._lock:
-            if not self._staged and not self._read and release is None:
+            if not self._staged and not self._staged_read and release is None:
                 return
             staged, self._staged = self._staged, []
             blobs, self._staged_blobs = self._staged_blobs, []
-            cancelled = await self._commit(self.view.head_seq - len(staged), staged, blobs, release)
-            if cancelled is not None:
-                raise cancelled
+            read, self._staged_read = self._staged_read, []
+
+            def landed() -> None:
+                self.is_released = release is not None
+
+            await self._commit(self.view.head_seq - len(staged), staged, blobs, read, landed, release=release)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
         self._held.check()
 
     async def _commit(
-        self, head: int, events: Sequence[Event], blobs: Sequence[Blob], release: Release | None = None
-    ) -> asyncio.CancelledError | None:
-        """Write, and take note of what was written; the cancellation of who asked for it comes after that."""
+        self,
+        head: int,
+        events: Sequence[Event],
+        blobs: Sequence[Blob],
+        read: Sequence[str],
+        landed: Callable[[], None],
+        *,
+        release: Release | None = None,
+    ) -> None:
         self._failpoints.hit("commit.before")
         appends = [Append(self._run_id, head, events)] if events else []
-        read, cancelled = tuple(self._read), None
         try:
             await self._stores.commit(blobs, appends, self._held.claim, release=release, read=read)
         except ConcurrencyError:
             raise
-        except (StorageError, asyncio.CancelledError) as error:
-            # Cancelled while it was written, it was written all the same, or failed.
-            if not await self._landed(head, events):
+        except StorageError:
+            if not await self._has_landed(head, events):
                 raise
-            cancelled = error if isinstance(error, asyncio.CancelledError) else None
-        self.is_released = release is not None
-        del self._read[: len(read)]
+        except asyncio.CancelledError:
+            # A handler may be stopped while its fact is written; the stint goes on with what is there.
+            with contextlib.suppress(StorageError):
+                await uninterrupted(self._look_what_landed(head, events, landed))
+            raise
         self._held.durable = True
         self._failpoints.hit("commit.after")
+        landed()
+        self._observe(head, events)
+
+    async def _look_what_landed(self, head: int, events: Sequence[Event], landed: Callable[[], None]) -> None:
+        if await self._has_landed(head, events):
+            landed()
+            self._observe(head, events)
+
+    def _observe(self, head: int, events: Sequence[Event]) -> None:
         if self._observer is not None and events:
             try:
                 self._observer(self._run_id, list(enumerate(events, head + 1)))
             except Exception:
                 logging.getLogger("perdure").exception("an observer of run %s failed", self._run_id)
-        return cancelled
 
-    async def _landed(self, head: int, events: Sequence[Event]) -> bool:
-        """Whether a commit that failed was kept all the same: its outcome is unknown until one looks."""
+    async def _has_landed(self, head: int, events: Sequence[Event]) -> bool:
+        """Whether a commit whose end was not seen was kept: its outcome is unknown until one looks."""
         if await self._stores.events.head_seq(self._run_id) != head + len(events) or not events:
             return False
         stored = await self._stores.events.read_range(self._run_id, head + 1)

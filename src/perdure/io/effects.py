@@ -6,6 +6,7 @@ between is in doubt: nobody knows whether it happened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import msgspec
@@ -70,12 +71,14 @@ def effect_settled(
     key: str,
     outcome: str,
     payload_id: ArtifactId | None = None,
-    by: str | None = None,
-    why: str | None = None,
+    told_by: Mapping[str, str] | None = None,
 ) -> DomainEvent:
-    """The event that says what became of it: by the transport's answer, or ``by`` somebody's word."""
+    """The event that says what became of it.
+
+    By the transport's answer, or by somebody's word: ``told_by`` is who, why, and in which letter.
+    """
     payload: dict[str, Json] = {"key": key, "outcome": outcome, "payload_id": payload_id}
-    return DomainEvent(EFFECT_SETTLED, payload if by is None else {**payload, "by": by, "why": why})
+    return DomainEvent(EFFECT_SETTLED, {**payload, **(told_by or {})})
 
 
 def intended(event: DomainEvent, before: Effect | None, seq: int) -> Effect:

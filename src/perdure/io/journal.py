@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from perdure.ids import FactKey
 from perdure.io.effects import Effect
@@ -11,6 +11,14 @@ from perdure.io.facts import Facts
 from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.ports import Blob
+
+
+class Entry(NamedTuple):
+    """What is written together: events, artifacts that they name, and the ids of letters they come from."""
+
+    events: Sequence[Event] = ()
+    blobs: Sequence[Blob] = ()
+    read: Sequence[str] = ()
 
 
 class Journal(Protocol):
@@ -35,8 +43,12 @@ class Journal(Protocol):
     async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
         """Bind ``key`` durably, together with what rides along. ``StorageError`` if it was not kept."""
 
-    async def append(self, events: Sequence[Event], blobs: Sequence[Blob] = ()) -> None:
-        """Make ``events`` durable now, together with what rides along."""
+    async def append(self, make: Callable[[], Entry]) -> None:
+        """Make durable what ``make`` gives, together with what rides along; nothing if it is empty.
+
+        ``make`` is called when nothing else is being written, and sees the history as what it gives will
+        follow it. What it raises is raised.
+        """
 
     async def news(self) -> None:
         """Wait until the history has grown."""

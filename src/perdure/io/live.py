@@ -134,7 +134,8 @@ class LiveIo:
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(value))
 
         async def record() -> IoResult:
-            await self._record(checked, payload, None)
+            with self._scope:
+                await self._record(checked, payload, None)
             return IoResult(None, payload.id)
 
         # Whoever binds the key first decides; the others are compared with that.
@@ -290,10 +291,11 @@ class LiveIo:
         return blob.id
 
     async def _ask_and_record(self, key: FactKey, call: IoCall, request_id: str | None) -> IoResult:
-        answer = await self._ask(call)
-        self._scope.check()
-        payload = self._payload_of(call, answer)
-        await self._record(key, payload, request_id)
+        with self._scope:
+            answer = await self._ask(call)
+            self._scope.check()
+            payload = self._payload_of(call, answer)
+            await self._record(key, payload, request_id)
         # Decoded anew, so that live and recorded answers are alike to the last tuple.
         return IoResult(msgspec.json.decode(payload.data), payload.id)
 

@@ -30,11 +30,10 @@ from perdure.io.effects import (
     effect_settled,
 )
 from perdure.io.facts import fact_event
-from perdure.io.journal import Journal
+from perdure.io.journal import Entry, Journal
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, look_up
 from perdure.io.scope import AttemptScope
-from perdure.model.events import DomainEvent
 from perdure.model.handler import IoCall
 from perdure.model.meta import SideEffectKind
 from perdure.stores.ports import Blob
@@ -109,31 +108,56 @@ class LiveEffects:
         Raises what the transport raises. Where it is not known what became of the effect, that is
         retryable if the next attempt can find out; else the run is parked until somebody says it.
         """
+        while True:
+            with self._scope:  # the run is not parked between an intent and what comes of it
+                payload = await self._try(effect, request_id, ask, payload_of)
+            if payload is not None:
+                return payload
+            await self._waits.settlement(effect.key, self._journal.effects[effect.key].intents)
+
+    async def _try(
+        self, effect: PlannedEffect, request_id: str, ask: Ask, payload_of: Callable[[Json], Blob]
+    ) -> Blob | None:
+        """The answer, recorded; None if there is none, and no attempt can find it out."""
+
+        async def learn(
+            asking: Callable[[Transport], Awaitable[Json]], denies: Callable[[PerdureError], bool]
+        ) -> Blob | None:
+            return await self._learn(effect, request_id, ask, payload_of, asking, denies)
+
         known = self._journal.effects.get(effect.key)
         if known is not None and known.outcome == APPLIED:
             raise effect_answer_lost(effect.key)
         if known is None or not known.is_in_doubt:
-            known = Effect(
-                effect.key,
-                effect.fact_key,
-                self._scope.state_id,
-                effect.call.namespace,
-                request_id,
-                self._clock.now_millis(),
-            )
-            await self._append([effect_intended(known)])
-            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+            if await self._intend(effect, request_id):
+                return await learn(lambda to: to.call(effect.call), _refuses)
+            return await self._try(effect, request_id, ask, payload_of)
         if self._may_repeat(effect.traits, known):
-            return await self._settle(effect, request_id, ask, payload_of, lambda to: to.call(effect.call))
+            # That this call was refused says nothing about the one before.
+            return await learn(lambda to: to.call(effect.call), lambda error: False)
         if effect.traits.looks_up:
             try:
-                return await self._settle(
-                    effect, request_id, ask, payload_of, lambda to: look_up(to, effect.call)
-                )
+                return await learn(lambda to: look_up(to, effect.call), _was_not_found)
             except NotAppliedError:
-                return await self.apply(effect, request_id, ask, payload_of)
-        await self._waits.settlement(effect.key, known.intents)
-        return await self.apply(effect, request_id, ask, payload_of)
+                return await self._try(effect, request_id, ask, payload_of)
+        return None
+
+    async def _intend(self, effect: PlannedEffect, request_id: str) -> bool:
+        """Write down that ``effect`` is about to be made; False if somebody else is making it."""
+        state_id, namespace = self._scope.state_id, effect.call.namespace
+        intent = Effect(
+            effect.key, effect.fact_key, state_id, namespace, request_id, self._clock.now_millis()
+        )
+        is_ours = False
+
+        def make() -> Entry:
+            nonlocal is_ours
+            known = self._journal.effects.get(effect.key)
+            is_ours = known is None or known.outcome == NOT_APPLIED
+            return Entry([effect_intended(intent)] if is_ours else [])
+
+        await self._append(make)
+        return is_ours
 
     def _may_repeat(self, traits: EffectTraits, known: Effect) -> bool:
         if not traits.is_idempotent or traits.key_lifetime is None:
@@ -141,45 +165,43 @@ class LiveEffects:
         age_millis = self._clock.now_millis() - known.intended_millis
         return age_millis < traits.key_lifetime // timedelta(milliseconds=1)
 
-    async def _settle(
+    async def _learn(
         self,
         effect: PlannedEffect,
         request_id: str,
         ask: Ask,
         payload_of: Callable[[Json], Blob],
         asking: Callable[[Transport], Awaitable[Json]],
-    ) -> Blob:
+        denies: Callable[[PerdureError], bool],
+    ) -> Blob | None:
         try:
             answer = await ask(asking)
         except StorageError:
             raise
         except PerdureError as error:
             self._scope.check()
-            # Whoever refuses a request for its form has not begun with it.
-            if getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT:
-                await self._append([effect_settled(effect.key, NOT_APPLIED)])
+            if denies(error):
+                await self._append(lambda: Entry([effect_settled(effect.key, NOT_APPLIED)]))
                 raise
-            if effect.traits.is_idempotent or effect.traits.looks_up:
+            is_final = _refuses(error) and not error.info.retryable and not effect.traits.looks_up
+            if (effect.traits.is_idempotent or effect.traits.looks_up) and not is_final:
                 raise _retryable(error) from error
-            await self._waits.settlement(effect.key, self._journal.effects[effect.key].intents)
-            return await self.apply(effect, request_id, ask, payload_of)
+            return None
         try:
             payload = payload_of(answer)
         except PerdureError:
-            await self._append([effect_settled(effect.key, APPLIED)])
+            await self._append(lambda: Entry([effect_settled(effect.key, APPLIED)]))
             raise
-        await self._append(
-            [
-                effect_settled(effect.key, APPLIED, payload.id),
-                fact_event(effect.fact_key, payload.id, request_id),
-            ],
-            payload,
-        )
+        told = [
+            effect_settled(effect.key, APPLIED, payload.id),
+            fact_event(effect.fact_key, payload.id, request_id),
+        ]
+        await self._append(lambda: Entry(told, [payload]))
         return payload
 
-    async def _append(self, events: list[DomainEvent], *blobs: Blob) -> None:
+    async def _append(self, make: Callable[[], Entry]) -> None:
         try:
-            await self._journal.append(events, blobs)
+            await self._journal.append(make)
         except StorageError as error:
             self._scope.fatal = error
             raise
@@ -188,6 +210,17 @@ class LiveEffects:
 def effect_fact_key(key: str) -> FactKey:
     """The key of the fact that an effect's answer becomes, where its call names none."""
     return FactKey(EFFECT_PREFIX + key)
+
+
+def _refuses(error: PerdureError) -> bool:
+    """Whether the error of an effect's first call says that nothing happened."""
+    # Whoever refuses a request for its form has not begun with it.
+    return getattr(error, "not_applied", False) or error.info.category is ErrorCategory.PARSING_INPUT
+
+
+def _was_not_found(error: PerdureError) -> bool:
+    """Whether the error of looking an effect up says that it was never made."""
+    return isinstance(error, NotAppliedError)
 
 
 def _retryable(error: PerdureError) -> PerdureError:

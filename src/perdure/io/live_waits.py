@@ -8,10 +8,9 @@ from datetime import timedelta
 from perdure.clock import Clock
 from perdure.errors import StorageError
 from perdure.ids import ArtifactId
-from perdure.io.journal import Journal
+from perdure.io.journal import Entry, Journal
 from perdure.io.scope import AttemptScope
 from perdure.io.waits import EFFECT_IN_DOUBT, NOTHING, SIGNAL, SLEEP, Wait, answer_to, wait_key, wait_started
-from perdure.model.events import DomainEvent
 
 
 class LiveWaits:
@@ -23,6 +22,7 @@ class LiveWaits:
         self._clock = clock
         self._park_after_millis = park_after // timedelta(milliseconds=1)
         self._ordinal = 0
+        self._begun: set[str] = set()
 
     async def sleep_until(self, due_millis: int | None, name: str | None, after_millis: int = 0) -> None:
         """Wait for a moment; without ``due_millis`` for ``after_millis`` from now on, once begun."""
@@ -60,27 +60,37 @@ class LiveWaits:
         return Wait(self._scope.state_id, self._scope.attempt, key, kind, until_millis, signals, effect)
 
     async def _end_of(self, wait: Wait) -> ArtifactId:
-        journal = self._journal
-        while True:
-            self._scope.check()
-            bound = journal.facts.get(wait.key)
-            if bound is not None:
-                return bound.payload_id
-            now = self._clock.now_millis()
-            begins = [] if journal.waits.get(wait.key) == wait else [wait_started(wait)]
-            answer = answer_to(wait, journal.inbox, journal.effects, now)
-            if answer is not None:
-                await self._append([*begins, answer])
-            elif wait.until_millis is None or wait.until_millis - now > self._park_after_millis:
+        while (bound := self._journal.facts.get(wait.key)) is None:
+            if self._next_of(wait).events:
+                await self._append(wait)
+            elif wait.until_millis is None or self._is_far(wait.until_millis):
                 await self._scope.park(wait)
-            elif begins:
-                await self._append(begins)
             else:
                 await self._until_due_or_news(wait.until_millis)
+        return bound.payload_id
 
-    async def _append(self, events: list[DomainEvent]) -> None:
+    def _next_of(self, wait: Wait) -> Entry:
+        """What is to be written of ``wait`` now: that it begins, how it ended, both, or nothing."""
+        self._scope.check()
+        journal = self._journal
+        if wait.key in journal.facts:
+            return Entry()
+        # Two different waits of one name, at once, are one: the first to begin says what it waits for.
+        has_begun = wait.key in self._begun or journal.waits.get(wait.key) == wait
+        begins = [] if has_begun else [wait_started(wait)]
+        answer = answer_to(wait, journal.inbox, journal.effects, self._clock.now_millis())
+        if answer is not None:
+            return Entry([*begins, answer], [NOTHING])
+        # What parks the run is begun when the run is parked.
+        return Entry() if wait.until_millis is None or self._is_far(wait.until_millis) else Entry(begins)
+
+    def _is_far(self, due_millis: int) -> bool:
+        return due_millis - self._clock.now_millis() > self._park_after_millis
+
+    async def _append(self, wait: Wait) -> None:
         try:
-            await self._journal.append(events, [NOTHING])
+            await self._journal.append(lambda: self._next_of(wait))
+            self._begun.add(wait.key)
         except StorageError as error:
             self._scope.fatal = error
             raise

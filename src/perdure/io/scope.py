@@ -71,7 +71,7 @@ class AttemptScope:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        """A call is under way: the attempt is not to be parked meanwhile."""
+        """A call is under way, or its answer is being written: the attempt is not to be parked meanwhile."""
         self._calls += 1
 
     def __exit__(self, *_: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,10 +17,11 @@ from perdure.engine.recorder import AttemptRecorder
 from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
+from perdure.io.journal import Entry
 from perdure.io.scope import AttemptScope
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import Event, RunPhase
+from perdure.model.events import RunPhase
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
 
@@ -161,7 +162,7 @@ async def _replay_state(
     return StateReplay(state_id, attempt, recorded, outcome.snapshot.id, differences)
 
 
-async def _write_nothing(events: Sequence[Event]) -> None:
+async def _write_nothing(make: Callable[[], Entry]) -> None:
     """A replay leaves no trace."""
 
 

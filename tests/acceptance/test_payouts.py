@@ -1,0 +1,124 @@
+"""Invoices are paid once, whatever dies: the payer, the bank, or the line between them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from examples.payouts import KEYED_HOSTS_VARIABLE, app
+from perdure import Engine, Failpoints, JsonContext, RunConfig, RunId, RunPhase, StartRun, Stores
+from perdure.engine.engine import read_view
+from perdure.engine.letters import ResolveLetter
+from perdure.sdk import manifest_for
+from perdure.sdk.reading import exports_of
+from tests.acceptance.payout_processes import ROOT, Interpreters
+from tests.acceptance.payouts import (
+    IN_DOUBT,
+    POINTS,
+    Life,
+    Setting,
+    check_end,
+    check_truth,
+    every_kill,
+    ledger_at,
+)
+
+SEEDS = range(1, 13)
+_STINTS_MAX = 100
+
+
+@pytest.mark.parametrize(
+    ("setting", "points"),
+    [
+        (Setting(32, honoured=True, invoices=1), ("commit.before",)),
+        (Setting(32, honoured=False, invoices=1), ("transport.before", "transport.after")),
+    ],
+)
+def test_killed_at_every_durable_write(setting: Setting, points: tuple[str, ...]) -> None:
+    """Interpreters, as users start them."""
+    total = sum((life for _, life in every_kill(Interpreters(), setting, points)), Life(0, 0, 0))
+    assert total.kills >= len(points)
+    assert bool(total.resolved) is not setting.honoured
+
+
+def test_a_campaign_of_one_seed() -> None:
+    """Three invoices, either kind of bank, every point, and processes that are killed while they recover."""
+    words = ["--example", "payouts", "--seeds", "1", "--seed", "762"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every invoice was paid exactly once" in done.stdout
+
+
+@pytest.mark.parametrize("honoured", [True, False])
+async def test_many_seeds(honoured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stints that stop somewhere in one process, against a real bank that dies as it likes."""
+    monkeypatch.setenv(KEYED_HOSTS_VARIABLE, Setting(0, honoured).environment[KEYED_HOSTS_VARIABLE])
+    with Interpreters().bank(Setting(0, honoured).bank_words) as address:
+        for seed in SEEDS:
+            with _telling_the_seed(seed):
+                await _live_in_process(Setting(seed, honoured), address, random.Random(seed))
+
+
+@contextlib.contextmanager
+def _telling_the_seed(seed: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+
+
+async def _live_in_process(setting: Setting, address: str, rng: random.Random) -> None:
+    """One run: each stint stops at a point of chance, or goes on to the end or to a doubt."""
+    ours, stores, run_id = app(), Stores.in_memory(), RunId.for_invocation(str(setting))
+    started = await _start_of(ours, stores, run_id, setting.batch(address))
+    try:
+        for stint in range(_STINTS_MAX):
+            failpoints = [f"{rng.choice(POINTS)}:{rng.randrange(1, 9)}=stop"] if rng.random() < 0.7 else []
+            engine = Engine(
+                ours.resolver, transports=ours.transports, failpoints=Failpoints.parse(failpoints)
+            )
+            if stint == 0 or not await stores.events.head_seq(run_id):
+                result = await engine.start(stores, started)
+            else:
+                result = await engine.resume(stores, run_id)
+            view, ledger = await read_view(stores, run_id), ledger_at(address)
+            check_truth(view, ledger, setting)
+            if result.phase is not RunPhase.RUNNING:
+                assert result.phase is RunPhase.COMPLETED
+                exports = await exports_of(stores, ours.resolver.planner, result)
+                check_end(exports["report"], ledger.of(setting.ids), setting)
+                return
+            if result.waiting_for is not None:
+                assert not setting.honoured
+                (effect,) = view.in_doubt
+                assert result.waiting_for == f"{IN_DOUBT}{effect.key}"
+                receipts = ledger.receipts(effect.fact_key.removeprefix("payment:"))
+                answer = {"json": {"receipt": receipts[0]}} if receipts else None
+                told = ResolveLetter(effect.key, bool(receipts), answer, "auditor", "the ledger")
+                await engine.send(stores, run_id, told, f"letter {stint}")
+        raise AssertionError(f"the run has not ended after {_STINTS_MAX} stints")
+    finally:
+        await ours.transports.aclose()
+        await stores.close()
+
+
+async def _start_of(ours: Any, stores: Stores, run_id: RunId, given: Any) -> StartRun:
+    found, config = ours.startable("payouts"), RunConfig()
+    manifest = manifest_for(found.pipeline_of(), found.input_json(given), config)
+    return StartRun(
+        manifest,
+        await stores.put_manifest(manifest),
+        ours.resolver.resolve(manifest),
+        config,
+        JsonContext({}),
+        run_id,
+    )
