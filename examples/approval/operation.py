@@ -39,6 +39,7 @@ class Outcome:
 
 
 expense = op("expense", input=Expense, output=Outcome)
+approval = expense.signal("approval", bool)
 
 
 @expense.state
@@ -51,17 +52,16 @@ async def verdict(expense: Expense, io: IoProvider, rec: Recorder) -> Verdict:
     is_escalated = False
     while True:
         await rec.publish("standing", {"approved_by": approved, "is_escalated": is_escalated})
-        answer = await io.wait_signal("approval", timeout=None if is_escalated else PATIENCE)
+        answer = await approval.wait(io, timeout=None if is_escalated else PATIENCE)
         if answer is None:
             is_escalated = True
             # No effect: it does no harm if a crash has the manager told twice.
             notice = {"to": expense.manager, "about": expense.purpose}
             await io.call(IoCall("notices.send", notice, fact_key="manager told"))
         elif answer.by not in (expense.spender, *approved):
-            if answer.value is False:
+            if not answer.value:
                 return Verdict(False, (answer.by,))
-            if answer.value is True:
-                approved.append(answer.by)
+            approved.append(answer.by)
             if len(approved) == APPROVALS_NEEDED or (is_escalated and expense.manager in approved):
                 return Verdict(True, tuple(approved))
 

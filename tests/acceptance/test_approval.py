@@ -10,8 +10,8 @@ import pytest
 
 import perdure
 from examples.approval import app
-from examples.approval.operation import PATIENCE, Expense, Outcome, Verdict, expense
-from perdure import App, Client, ConcurrencyError, DomainEvent, Run, RunPhase, Stores
+from examples.approval.operation import PATIENCE, Expense, Outcome, Verdict, approval, expense
+from perdure import App, Client, ConcurrencyError, DomainEvent, Run, RunError, RunPhase, Stores
 from perdure.model.events import VALUE_PUBLISHED, WAIT_STARTED, Event
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock, FinishedRun, RunInMemory, told
@@ -90,10 +90,10 @@ def test_nobody_counts_twice_and_the_spender_not_at_all(desk: Desk, again: str) 
     assert desk.decide(yes("ann"), yes(again), yes("bob")).result().verdict.by == ("ann", "bob")
 
 
-def test_what_is_no_answer_changes_nothing(desk: Desk) -> None:
-    """Neither yes nor no."""
-    run = desk.decide(told("perhaps", by="bob"), yes("ann"), yes("bob"))
-    assert run.result().verdict.by == ("ann", "bob")
+def test_what_is_no_answer_is_refused(desk: Desk) -> None:
+    """Where it is sent: it reaches no run."""
+    with pytest.raises(RunError, match="signal_invalid"):
+        desk.decide(told("perhaps", by="bob"))
 
 
 async def until(run: Run[Any], told_of: Callable[[Event], bool]) -> None:
@@ -123,7 +123,7 @@ async def test_after_a_day_the_manager_decides(is_granted: bool) -> None:
         run = await client.start(expense, CHAIR)
         await until(run, escalated)
         assert clock.now_millis() == begun + PATIENCE // timedelta(milliseconds=1)
-        await run.signal("approval", is_granted, by="mia")
+        await run.signal(approval, is_granted, by="mia")
         outcome = await run.result()
         assert outcome.verdict == Verdict(is_granted, ("mia",))
         assert (outcome.receipt is not None) is is_granted

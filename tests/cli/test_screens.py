@@ -163,9 +163,9 @@ CASES: dict[str, list[str]] = {
     "artifact get": ["artifact", "get", hashlib.sha256(b"{}").hexdigest(), "--json"],
     "artifact get missing": ["artifact", "get", "0" * 64],
     "worker": ["worker", "--until-idle"],
+    "worker waiting": ["worker", "--until-idle", "--store", "due.db"],
     "demo": ["demo"],
     "install-completion": ["--install-completion", "--shell", "bash", "--output", "completion.bash"],
-    "worker waiting": ["worker", "--until-idle", "--store", "due.db"],
     "unknown command": ["run", "strat"],
     "app missing": ["op", "list", "--app", "tests.cli.nowhere:app"],
 }

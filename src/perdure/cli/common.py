@@ -159,7 +159,7 @@ def json_argument(text: str | None, default: Json, what: str) -> Json:
             "input_malformed", f"{what}: the file cannot be read: {error.strerror}"
         ) from error
     except RecursionError as error:
-        raise UsageError.of("input_malformed", f"--{what} is nested too deep") from error
+        raise UsageError.of("input_malformed", f"{what} is nested too deep") from error
     except ValueError as error:
         place = f": {error.msg} at {error.lineno}:{error.colno}" if isinstance(error, JSONDecodeError) else ""
         raise UsageError.of(

@@ -305,7 +305,7 @@ def _drive(
             output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
         elif result.waiting_for is not None:
             output.line(f"run {short} waits for {waiting_for(status)}")
-            for step in next_steps(status):
+            for step in next_steps(status, common):
                 output.line(step)
             output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
         else:

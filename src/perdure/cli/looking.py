@@ -105,7 +105,7 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     )
     for each in data["outputs"]:
         output.line(f"output   {each['name'] or ''} {each['artifact_id']}")
-    for step in next_steps(data):
+    for step in next_steps(data, common):
         output.line(step)
     return EXIT_COMPLETED
 

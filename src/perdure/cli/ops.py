@@ -88,7 +88,7 @@ def show(
         The file to draw the graph into.
     """
     app = wanted_app(source)
-    plan = _plan(app, op_id, op_version, json_argument(input, None, "input"))
+    plan = _plan(app, op_id, op_version, json_argument(input, None, "--input"))
     before = _before(plan)
     if svg is not None:
         try:

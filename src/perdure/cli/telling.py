@@ -16,11 +16,12 @@ from perdure.cli.common import (
     Common,
     Source,
     json_argument,
+    must_exist,
     open_stores,
     typed_command,
     wanted_app,
 )
-from perdure.cli.output import EXIT_COMPLETED, Output, UsageError, visible
+from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
 from perdure.errors import Json
 from perdure.sdk import App
 from perdure.sdk.client import Client
@@ -246,6 +247,7 @@ def _telling(
     common: Common, source: Source, run_id: str, tell: Callable[[Run[object]], Awaitable[str]]
 ) -> int:
     """Tell the run, and say how it stands then. An app is needed only to end a parked run here and now."""
+    must_exist(common)
     output = Output(as_json=common.json)
     app = App() if source.app is None else wanted_app(source)
 
@@ -270,7 +272,7 @@ def _telling(
 
 def _standing(status: Json, worker: str) -> str:
     if status["phase"] != "Running":
-        keys = ", ".join(visible(each["key"]) for each in status["effects_in_doubt"])
+        keys = ", ".join(each["key"] for each in status["effects_in_doubt"])
         return f"it is {status['phase'].lower()}" + (f"; nobody knows what became of {keys}" if keys else "")
     if status["letters_unread"]:
         return f"whoever drives it hears of it within a second; if nobody does, start a worker: {worker}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
-from perdure.cli.common import SHOWN_ID_CHARACTERS
-from perdure.cli.output import minute, visible, when
+from perdure.cli.common import SHOWN_ID_CHARACTERS, Common, Source, typed_command
+from perdure.cli.output import minute, when
 from perdure.errors import Json
 from perdure.io.waits import EFFECT_IN_DOUBT, SIGNAL, SLEEP
+from perdure.model.events import RunPhase
 from perdure.sdk.reading import BEING_UNPAUSED, RETRY
 
 
@@ -17,11 +16,11 @@ def phrase(wait: Json) -> str:
     if wait["kind"] == SLEEP and until is not None:
         return until
     if wait["kind"] == SIGNAL:
-        names = " or ".join(map(visible, wait.get("signals") or ()))
+        names = " or ".join(wait.get("signals") or ())
         return f"the signal {names}" + ("" if until is None else f", until {until} at most")
     if wait["kind"] == EFFECT_IN_DOUBT:
         return "a word on what became of an effect"
-    return str(visible(wait["kind"]))
+    return str(wait["kind"])
 
 
 def waiting_for(status: Json) -> str:
@@ -43,22 +42,21 @@ def cell(waiting_for: str | None, due_millis: int | None) -> str:
     return waiting_for or ""
 
 
-def next_steps(status: Json) -> list[str]:
+def next_steps(status: Json, common: Common) -> list[str]:
     """What a person can do so that a run that waits goes on."""
     run = status["run_id"][:SHOWN_ID_CHARACTERS]
+
+    def command(name: str, *words: str) -> str:
+        return typed_command(name, common, Source(), run, *words)
+
     steps: list[str] = []
     if status["waiting_for"] == BEING_UNPAUSED:
-        steps.append(f"have it go on with: perdure run unpause {run}")
+        steps.append(f"have it go on with: {command('run unpause')}")
     elif status["waiting_for"] is not None:
-        steps += [
-            f"send it with: perdure run signal {run} {visible(shlex.quote(name))} JSON"
-            for wait in status["waits"]
-            for name in wait["signals"]
-        ]
-    if status["phase"] == "Running":
-        steps += [
-            f"say it with: perdure run resolve {run} --effect {visible(shlex.quote(effect['key']))} "
-            "--why TEXT --did-not-happen, or --happened JSON"
-            for effect in status["effects_in_doubt"]
-        ]
+        names = [name for wait in status["waits"] for name in wait["signals"]]
+        steps += [f"send it with: {command('run signal', name, 'JSON')}" for name in names]
+    if status["phase"] == RunPhase.RUNNING.value:
+        for effect in status["effects_in_doubt"]:
+            words = ("--effect", effect["key"], "--why", "TEXT", "--did-not-happen")
+            steps.append(f"say it with: {command('run resolve', *words)}, or --happened JSON")
     return steps
