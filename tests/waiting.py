@@ -293,7 +293,9 @@ class World:
             ctx.write(key, signal and signal.value)
         elif isinstance(action, Pay):
             fact_key = f"paid-{key}"
-            paid = await io.call(IoCall(f"bank.{action.bank}", {"for": key}, fact_key=fact_key, idempotency_key=key))
+            paid = await io.call(
+                IoCall(f"bank.{action.bank}", {"for": key}, fact_key=fact_key, idempotency_key=key)
+            )
             self.heard.setdefault(key, []).append(paid.response)
             ctx.write(key, paid.response)
         elif isinstance(action, Both):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import note, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from perdure import RunPhase
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.engine import letters
 from perdure.engine.engine import read_view
@@ -58,7 +57,14 @@ which = st.integers(0, 1)
 failpoints = st.builds(
     lambda point, hit: f"{point}:{hit}",
     st.sampled_from(
-        ["commit.before", "commit.after", "handler.before", "handler.after", "transport.before", "transport.after"]
+        [
+            "commit.before",
+            "commit.after",
+            "handler.before",
+            "handler.after",
+            "transport.before",
+            "transport.after",
+        ]
     ),
     st.integers(1, 5),
 )
@@ -107,7 +113,11 @@ class WaitingRuns(RuleBasedStateMachine):
         unread = [letter.id for letter in await stores.mailbox.unread(RUN_ID)]
         return letter_id in unread or letter_id in (await read_view(stores, RUN_ID)).inbox.letters
 
-    @rule(which=which, failpoint=st.none() | failpoints, deaths=st.none() | st.tuples(st.integers(1, 12), st.booleans()))
+    @rule(
+        which=which,
+        failpoint=st.none() | failpoints,
+        deaths=st.none() | st.tuples(st.integers(1, 12), st.booleans()),
+    )
     def resume(self, which: int, failpoint: str | None, deaths: tuple[int, bool] | None) -> None:
         if deaths is not None:
             for world in self.worlds:
@@ -190,9 +200,13 @@ class WaitingRuns(RuleBasedStateMachine):
                 break
             if view.is_paused:
                 self.stop("unpause", step % 2)
-            elif any(wait.effect for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)):
+            elif any(
+                wait.effect for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)
+            ):
                 self.resolve(True, step % 2)
-            elif any(wait.signals for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)):
+            elif any(
+                wait.signals for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)
+            ):
                 self.signal(NAMES[step % 3 == 0], step % 2)
             self.answer()
             self.pass_time(60 if step % 2 else 7200)
