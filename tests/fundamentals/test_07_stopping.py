@@ -303,6 +303,17 @@ async def test_a_run_that_takes_too_long_fails() -> None:
     assert (await run.story())[-2:] == ["failed a run_timeout", "run Failed"]
 
 
+async def test_a_handler_is_stopped_when_its_run_has_taken_too_long() -> None:
+    """It need not wait for anything of ours."""
+    left = asyncio.Event()
+    run = Driven(
+        ("a", endless(asyncio.Event(), left.set)), config=RunConfig(timeout=timedelta(milliseconds=20))
+    )
+    assert (await run.start()).phase is RunPhase.FAILED
+    assert left.is_set()
+    assert (await run.story())[-2:] == ["failed a run_timeout", "run Failed"]
+
+
 async def test_a_handler_that_gives_no_sign_of_life_is_given_up() -> None:
     """Another attempt begins; one that gives them may take as long as it likes."""
     attempts: list[int] = []
