@@ -21,6 +21,7 @@ from perdure import (
     Engine,
     ExecutionPlan,
     Failpoints,
+    FixedBackoff,
     IoCall,
     IoProvider,
     NotAppliedError,
@@ -36,7 +37,6 @@ from perdure import (
     TransportEnv,
     TransportError,
 )
-from perdure.engine.decide import PlannedRun
 from perdure.engine.letters import AnyLetter
 from perdure.engine.ownership import CLAIM_TTL, ClaimKeeper, HeldClaim
 from perdure.errors import Json
@@ -47,7 +47,6 @@ from tests.support import FixedResolver, Scripted, plan_of, start_run
 
 RUN_ID = RunId("00000000-0000-0000-0000-00000000000a")
 HOUR = 3600
-CONFIG = RunConfig(retry_policy=RetryPolicy(1000), recovery_limit=1000)
 
 
 class Sleep(msgspec.Struct, frozen=True):
@@ -69,6 +68,8 @@ class Pay(msgspec.Struct, frozen=True):
     """Pays: at a bank that knows the key, at one that can be asked what became of it, or at neither."""
 
     bank: str
+    has_key: bool = True
+    has_name: bool = True
 
 
 class Both(msgspec.Struct, frozen=True):
@@ -252,12 +253,18 @@ class Process:
 class World:
     """A place, two processes that work there, a bank and a clock. ``open_store`` gives the place's store."""
 
-    def __init__(self, scripts: Sequence[Script], open_store: Callable[[HeldClock], Any]) -> None:
+    def __init__(
+        self,
+        scripts: Sequence[Script],
+        open_store: Callable[[HeldClock], Any],
+        retry_seconds: int = 0,
+    ) -> None:
+        backoff = FixedBackoff(timedelta(seconds=retry_seconds))
+        self.config = RunConfig(retry_policy=RetryPolicy(1000, backoff), recovery_limit=1000)
         self.clock = HeldClock()
         self.bank = Bank(self.clock)
         self.heard: dict[str, list[Json]] = {}
         self.plan = self._plan(scripts)
-        self.planned = PlannedRun.of(self.plan, CONFIG)
         self._open = lambda: open_store(self.clock)
         self.processes = [Process(self._open()) for _ in range(2)]
         self.stores = Process(self._open()).stores
@@ -292,9 +299,13 @@ class World:
             self.heard.setdefault(key, []).append(told)
             ctx.write(key, signal and signal.value)
         elif isinstance(action, Pay):
-            fact_key = f"paid-{key}"
             paid = await io.call(
-                IoCall(f"bank.{action.bank}", {"for": key}, fact_key=fact_key, idempotency_key=key)
+                IoCall(
+                    f"bank.{action.bank}",
+                    {"for": key},
+                    fact_key=f"paid-{key}" if action.has_name else None,
+                    idempotency_key=key if action.has_key else None,
+                )
             )
             self.heard.setdefault(key, []).append(paid.response)
             ctx.write(key, paid.response)
@@ -364,7 +375,7 @@ class World:
         if await self.stores.events.head_seq(RUN_ID):
             work = engine.resume(process.stores, RUN_ID, runs_handlers=runs_handlers)
         else:
-            run = await start_run(self.stores, self.plan, CONFIG, run_id=RUN_ID)
+            run = await start_run(self.stores, self.plan, self.config, run_id=RUN_ID)
             work = engine.start(process.stores, run)
         process.task = asyncio.create_task(work)
         await self.settle()

@@ -49,6 +49,7 @@ def check_order(history: Sequence[EventEnvelope]) -> None:
         view.advance(event, envelope.seq)
         if isinstance(event, RunCompleted):
             assert not view.open_attempts
+            assert event.status is not RunStatus.FAILED
             assert (event.status is RunStatus.CANCELLED) == (view.cancel is not None)
     assert set(facts.values()) <= {1}, facts
 

@@ -37,7 +37,7 @@ def _nobody_looks_by_the_clock() -> Iterator[None]:
 signal_names = st.sampled_from([("x",), ("y",), ("x", "y"), ("y", "x")])
 sleeps = st.builds(Sleep, st.sampled_from([1, 4, 3600]), st.booleans())
 waits = st.builds(Await, signal_names, st.sampled_from([None, 3, 100]), st.booleans())
-pays = st.builds(Pay, st.sampled_from(["same", "looks", "blind"]))
+pays = st.builds(Pay, st.sampled_from(["same", "looks", "blind"]), st.booleans(), st.booleans())
 simple = sleeps | waits | pays | st.just(Note())
 both = st.lists(simple, min_size=2, max_size=3).map(lambda actions: Both(tuple(actions)))
 
@@ -83,15 +83,21 @@ class WaitingRuns(RuleBasedStateMachine):
         self.sent: list[tuple[AnyLetter, str]] = []
         self.worlds: list[World] = []
 
-    def open_worlds(self, scripts: list[Script]) -> list[World]:
+    def open_worlds(self, scripts: list[Script], retry_seconds: int) -> list[World]:
         """The worlds in which the same happens."""
         state = MemoryState()
-        return [World(scripts, lambda clock: SlowStore(state, clock, 2))]
+        return [World(scripts, lambda clock: SlowStore(state, clock, 2), retry_seconds)]
 
-    @initialize(data=st.data(), failpoint=st.none() | failpoints)
-    def begin(self, data: st.DataObject, failpoint: str | None) -> None:
+    @initialize(
+        data=st.data(),
+        failpoint=st.none() | failpoints,
+        retry_seconds=st.sampled_from([0, 0, 2, 60]),
+        how=st.lists(behaviours, max_size=4),
+    )
+    def begin(self, data: st.DataObject, failpoint: str | None, retry_seconds: int, how: list[str]) -> None:
         drawn = data.draw(scripts(self.actions))
-        self.worlds = self.open_worlds(drawn)
+        self.worlds = self.open_worlds(drawn, retry_seconds)
+        self.behave(how)
         self.all(lambda world: world.drive(0, failpoint))
         if not all(self.all(lambda world: world.events())):
             self.all(lambda world: world.drive(0))
@@ -237,7 +243,7 @@ class WaitingRunsAlike(WaitingRuns):
 
     actions = simple
 
-    def open_worlds(self, scripts: list[Script]) -> list[World]:
+    def open_worlds(self, scripts: list[Script], retry_seconds: int) -> list[World]:
         self.folder = tempfile.TemporaryDirectory()
         self.opened: list[SqliteStore] = []
         state = MemoryState()
@@ -246,7 +252,10 @@ class WaitingRunsAlike(WaitingRuns):
             self.opened.append(SqliteStore(Path(self.folder.name) / "runs.db", clock=clock))
             return self.opened[-1]
 
-        return [World(scripts, lambda clock: MemoryStore(state, clock)), World(scripts, sqlite)]
+        return [
+            World(scripts, lambda clock: MemoryStore(state, clock), retry_seconds),
+            World(scripts, sqlite, retry_seconds),
+        ]
 
     def close_worlds(self) -> None:
         for store in getattr(self, "opened", []):
