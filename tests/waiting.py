@@ -7,6 +7,7 @@ can bring what they wait for.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -265,7 +266,7 @@ class World:
         self.bank = Bank(self.clock)
         self.heard: dict[str, list[Json]] = {}
         self.plan = self._plan(scripts)
-        self._open = lambda: open_store(self.clock)
+        self._open = functools.partial(open_store, self.clock)
         self.processes = [Process(self._open()) for _ in range(2)]
         self.stores = Process(self._open()).stores
         """Those of an onlooker, who does not die."""

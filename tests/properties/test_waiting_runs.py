@@ -140,9 +140,9 @@ class WaitingRuns(RuleBasedStateMachine):
 
     @rule()
     def until_due(self) -> None:
-        due = [world.parked and world.parked.due_millis for world in self.worlds]
-        if due[0] is not None:
-            seconds = max(0, -(-(due[0] - self.worlds[0].clock.millis) // 1000))
+        parked = self.worlds[0].parked
+        if parked is not None and parked.due_millis is not None:
+            seconds = max(0, -(-(parked.due_millis - self.worlds[0].clock.millis) // 1000))
             self.all(lambda world: world.advance(seconds))
 
     @rule(name=st.sampled_from(NAMES), sender=which)
@@ -203,7 +203,7 @@ class WaitingRuns(RuleBasedStateMachine):
         for step in range(200):
             view = self.runner.run(read_view(self.worlds[0].stores, RUN_ID))
             if view.ended is not None:
-                break
+                return
             if view.is_paused:
                 self.stop("unpause", step % 2)
             elif any(
@@ -219,8 +219,7 @@ class WaitingRuns(RuleBasedStateMachine):
             if not self.worlds[0].is_driven:
                 self.resume(step % 2, None, None)
             self.laws()
-        else:
-            raise AssertionError(f"the run does not end: {view.waiting_for} {self.worlds[0].outcomes[-5:]}")
+        raise AssertionError(f"the run does not end: {self.worlds[0].outcomes[-5:]}")
 
     def teardown(self) -> None:
         try:
