@@ -171,7 +171,9 @@ class Gate:
 
 
 class Bank:
-    """Three banks: ``bank.same`` knows keys again for an hour, ``bank.looks`` can be asked, ``bank.blind`` neither.
+    """Three banks: ``bank.same`` knows keys again for an hour, ``bank.looks`` can be asked.
+
+    ``bank.blind`` does neither.
 
     ``behaviours`` says how the next calls end; then they are answered.
     """

@@ -1,4 +1,4 @@
-"""Whatever runs wait for, whoever dies and whatever they are told: nothing is lost, and nothing done twice."""
+"""Whatever runs wait for, whoever dies, whatever they are told: nothing is lost, and nothing done twice."""
 
 from __future__ import annotations
 
@@ -109,9 +109,10 @@ class WaitingRuns(RuleBasedStateMachine):
     def say(self, letter: AnyLetter, letter_id: str, sender: int) -> None:
         outcomes = self.all(lambda world: world.send(sender, letter, letter_id))
         assert len(set(outcomes)) == 1, outcomes
-        if isinstance(letter, SignalLetter) and letter_id not in self.posted[letter.name]:
-            if outcomes[0] == "True" or self.runner.run(self.was_posted(letter_id)):
-                self.posted[letter.name].append(letter_id)
+        posted = self.posted[letter.name] if isinstance(letter, SignalLetter) else [letter_id]
+        is_there = outcomes[0] == "True" or self.runner.run(self.was_posted(letter_id))
+        if is_there and letter_id not in posted:
+            posted.append(letter_id)
         self.sent.append((letter, letter_id))
 
     async def was_posted(self, letter_id: str) -> bool:
