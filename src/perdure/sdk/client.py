@@ -9,7 +9,6 @@ import logging
 import uuid
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -18,7 +17,7 @@ from collections.abc import (
 )
 from datetime import timedelta
 from types import NoneType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
 from perdure.engine.engine import PARK_AFTER, Engine, RunResult, StartRun, read_view
@@ -28,7 +27,6 @@ from perdure.errors import (
     InvalidPlanError,
     Json,
     PerdureError,
-    StorageError,
 )
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
@@ -51,16 +49,14 @@ from perdure.sdk.reading import (
 )
 from perdure.sdk.runs import Run
 from perdure.sdk.signals import SignalDefinition, declared_signals
+from perdure.sdk.waking import POLL_SECONDS, Waker
 from perdure.stores.bundle import Stores
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-POLL_SECONDS = 0.25
-"""How often a run that another process drives is looked at."""
 RECOVERIES_AT_ONCE = 1000
 RECOVERIES_MAX = 1000
-AHEAD = timedelta(seconds=1)
 _SEQ_BITS = 62
 """No event has a larger number; stores count with signed numbers of 64 bits."""
 
@@ -86,12 +82,6 @@ class Client:
         self.app = app
         self._closes_stores = closes_stores
         self._clock = clock or SystemClock()
-        self._parked: dict[RunId, int | None] = {}
-        """Runs that were driven here until they had to wait, and when they are due."""
-        self._waking: asyncio.Task[None] | None = None
-        self._mail = asyncio.Event()
-        # Taken up before their time, runs are awake when it comes; their sleep ends in the process.
-        self._ahead_millis = min(park_after, AHEAD) // timedelta(milliseconds=1)
         self._observer = observer
         self._engine = Engine(
             app.resolver,
@@ -106,7 +96,9 @@ class Client:
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
         self._is_closed = False
-        self._recovers = False
+        self._waker = Waker(
+            stores, self._clock, park_after, self._wake, lambda: self._recover_all_but(self._left)
+        )
         self._left: set[RunId] = set()
         """Runs that were begun here for others to drive."""
         self._slots = asyncio.Semaphore(RECOVERIES_AT_ONCE)
@@ -227,7 +219,7 @@ class Client:
         limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
-            for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._ahead_millis)
+            for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._waker.ahead_millis)
             if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
@@ -241,15 +233,11 @@ class Client:
 
     async def seconds_until_due(self, limit: float) -> float:
         """How long nothing is due that nobody owns, at most ``limit``."""
-        due = await self.stores.agenda.next_due_millis()
-        now = self._clock.now_millis() + self._ahead_millis
-        # What is due already, and was not taken up, cannot be driven here.
-        return limit if due is None or due <= now else min(limit, (due - now) / 1000)
+        return await self._waker.seconds_until_due(limit)
 
     def keep_recovering(self) -> None:
         """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""
-        self._recovers = True
-        self._wake_soon()
+        self._waker.recover_from_now_on()
 
     async def signals_of(self, run_id: RunId) -> Mapping[str, SignalDefinition[Any]]:
         """The signals that a run's operations declare; none if this client's app does not have these."""
@@ -269,7 +257,7 @@ class Client:
         (``run_already_terminal``), ``RunError`` (``letter_invalid``).
         """
         posted = await self._engine.send(self.stores, run_id, letter, letter_id or str(uuid.uuid4()))
-        self._mail.set()
+        self._waker.nudge()
         if isinstance(letter, StopLetter) and run_id not in self._driven:
             # Nobody may be there to wake a parked run, and nothing has to be executed to end it.
             try:
@@ -282,9 +270,8 @@ class Client:
     async def aclose(self) -> None:
         """Interrupt what is driven here, resumable, and let go of transports and stores."""
         self._is_closed = True
-        tasks: builtins.list[asyncio.Task[Any]] = [*self._driven.values()]
-        if self._waking is not None:
-            tasks.append(self._waking)
+        tasks = list(self._driven.values())
+        await self._waker.aclose()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -382,57 +369,14 @@ class Client:
             del self._driven[run_id]
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
-            self._parked[run_id] = result.due_millis
-            self._wake_soon()
+            self._waker.park(run_id, result.due_millis)
         if error is not None and getattr(error, "code", None) != "run_already_active":
             self._failures[run_id] = error
         self._notify(run_id)
 
-    def _wake_soon(self) -> None:
-        if not self._is_closed and (self._waking is None or self._waking.done()):
-            self._waking = asyncio.create_task(self._wake(), name="perdure-waker")
-
-    async def _wake(self) -> None:
-        """Drive on what was parked here when it is due, and what nobody owns if this client recovers."""
-        while self._parked or self._recovers:
-            self._mail.clear()
-            try:
-                if self._recovers:
-                    await self._recover_all_but(self._left)
-                for run_id in await self._due_here():
-                    del self._parked[run_id]
-                    if run_id not in self._driven:
-                        self._drive(run_id, self._recover_one(run_id))
-                next_due = await self._next_due()
-            except StorageError as error:
-                logging.getLogger("perdure").warning("the store could not be asked what is due: %s", error)
-                next_due = None
-            await self._until(next_due)
-
-    async def _due_here(self) -> builtins.list[RunId]:
-        now = self._clock.now_millis() + self._ahead_millis
-        due = {run_id for run_id, moment in self._parked.items() if moment is not None and moment <= now}
-        return [*(due | await self.stores.mailbox.addressed(self._parked.keys()))]
-
-    async def _next_due(self) -> int | None:
-        moments = [moment for moment in self._parked.values() if moment is not None]
-        if self._recovers:
-            stored = await self.stores.agenda.next_due_millis()
-            # What is due already, and was not taken up, cannot be driven here.
-            is_ahead = stored is not None and stored > self._clock.now_millis() + self._ahead_millis
-            moments += [stored] if stored is not None and is_ahead else []
-        return min(moments) - self._ahead_millis if moments else None
-
-    async def _until(self, due_millis: int | None) -> None:
-        """Wait until something is due or a letter was sent here; look again after a moment in any case."""
-        waiting = [asyncio.ensure_future(self._mail.wait())]
-        if due_millis is not None:
-            waiting.append(asyncio.ensure_future(_true(self._clock.sleep_until(due_millis))))
-        try:
-            await asyncio.wait(waiting, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()
+    def _wake(self, run_id: RunId) -> None:
+        if run_id not in self._driven:
+            self._drive(run_id, self._recover_one(run_id))
 
     async def _recover_one(self, run_id: RunId) -> RunResult:
         async with self._slots:
@@ -464,8 +408,3 @@ class Client:
     def _refuse_closed_stores(self, run_id: RunId) -> None:
         if self._is_closed and self._closes_stores:
             raise client_closed(run_id)
-
-
-async def _true(work: Awaitable[None]) -> Literal[True]:
-    await work
-    return True
