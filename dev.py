@@ -472,8 +472,8 @@ class Suite:
             if base is None:
                 return Result(title, None, 0, "not found on this machine")
             environment = Environment(ROOT / f".venv-{minor}", base).ready("test")
-            # Snippets, pages and kills are those of one Python: slow, and not the interpreter's doing.
-            ignored = ["--ignore=tests/docs", "--ignore=tests/acceptance/test_kills.py"]
+            # Snippets, screens, kills and distributions are those of one Python: slow, and the same in all.
+            ignored = [f"--ignore=tests/{each}" for each in ("docs", "acceptance", "cli", "packaging")]
             return self.pytest(title, environment, ignored)
 
         return run

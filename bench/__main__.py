@@ -81,7 +81,9 @@ def commits_and_syncs(folder: Path) -> list[Figure]:
             super().xSync(flags)
 
     class CountingVfs(apsw.VFS):
-        def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        def xOpen(  # noqa: N802 — SQLite's name
+            self, name: str | apsw.URIFilename | None, flags: list[int]
+        ) -> apsw.VFSFile:
             return CountingFile(base, name, flags)
 
     base = apsw.vfs_names()[0]

@@ -64,7 +64,9 @@ def slowed(seconds: float) -> Iterator[None]:
             time.sleep(seconds)
 
     class SlowVfs(apsw.VFS):
-        def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        def xOpen(  # noqa: N802 — SQLite's name
+            self, name: str | apsw.URIFilename | None, flags: list[int]
+        ) -> apsw.VFSFile:
             return SlowFile(base, name, flags)
 
     vfs = SlowVfs("slow", base, makedefault=True)

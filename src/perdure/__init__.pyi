@@ -84,13 +84,13 @@ from perdure.sdk.blocking import BlockingRun as BlockingRun
 from perdure.sdk.blocking_io import BlockingIo as BlockingIo
 from perdure.sdk.blocking_io import BlockingRecorder as BlockingRecorder
 from perdure.sdk.client import Client as Client
-from perdure.sdk.client import Run as Run
-from perdure.sdk.client import open as open  # noqa: A004 — read as perdure.open
+from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op
 from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
+from perdure.sdk.runs import Run as Run
 from perdure.sdk.signals import Received as Received
 from perdure.sdk.signals import SignalDefinition as SignalDefinition
 from perdure.sdk.states import state as state

@@ -72,6 +72,8 @@ HINTS: dict[str, str] = {
     "empty_pipeline": "give the pipeline at least one operation",
     "empty_state_graph": "have the operation's expand return at least one state",
     "op_config_not_canonical": "give numbers as integers or strings; keep to what JSON has",
+    "call_invalid": "mend the argument; help() of what is called shows what it takes",
+    "client_not_open": "write `async with perdure.open(…) as p`, `with …` or `p = await perdure.open(…)`",
     "config_invalid": "mend the configuration; it is to be of the type given as op(…, config=…)",
     "input_invalid": "mend the input; `perdure op show` names what the states take",
     "manifest_artifact_mismatch": "pass the id that put_manifest returned for this very manifest",

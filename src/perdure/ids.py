@@ -23,6 +23,7 @@ INVOCATION_NAMESPACE = uuid.UUID("3f1c9f0e-5a0b-5c55-9d0e-2c1f6f3b8a41")
 _RULES = {
     "RunId": "a run's id is a UUID; `perdure run list` shows the runs",
     "ArtifactId": "an artifact's id is 64 lower-case hexadecimal digits",
+    "invocation key": "a key is a string, without halves of surrogate pairs",
     "FactKey": "a key is a string that is not empty",
     "ContextKey": "a key is a string that is not empty",
 }
@@ -127,8 +128,10 @@ class RunId(str):
         return cls(uuid.uuid4())
 
     @classmethod
-    def for_invocation(cls, key: str) -> Self:
+    def for_invocation(cls, key: object) -> Self:
         """The run id that an invocation key always gives (UUID version 5 in a fixed namespace)."""
+        if not isinstance(key, str) or _SURROGATE.search(key):
+            raise InvalidIdError("invocation key", key)
         return cls(uuid.uuid5(INVOCATION_NAMESPACE, key))
 
     def child(self, fact_key: str) -> RunId:
@@ -136,4 +139,5 @@ class RunId(str):
         return RunId(uuid.uuid5(uuid.UUID(self), fact_key))
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UUID = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")

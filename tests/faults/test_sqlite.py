@@ -302,6 +302,15 @@ async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
         assert await again.events.head_seq(RUN) == 1
 
 
+async def test_what_the_database_cannot_take_fails_alone(tmp_path: Path) -> None:
+    """A number too large for SQLite is the caller's mistake; whoever comes after is served."""
+    async with Stores.sqlite(tmp_path / "runs.db") as stores:
+        with pytest.raises(OverflowError):
+            await stores.events.read_range(RUN, 2**63)
+        assert await stores.events.append(RUN, 0, told("a")) == 1
+        assert len(await stores.events.read_range(RUN, 1)) == 1
+
+
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     """Closing twice is fine; using it afterwards is not."""
     stores = Stores.sqlite(tmp_path / "runs.db")

@@ -303,6 +303,17 @@ async def test_a_run_that_takes_too_long_fails() -> None:
     assert (await run.story())[-2:] == ["failed a run_timeout", "run Failed"]
 
 
+async def test_a_handler_is_stopped_when_its_run_has_taken_too_long() -> None:
+    """It need not wait for anything of ours."""
+    left = asyncio.Event()
+    run = Driven(
+        ("a", endless(asyncio.Event(), left.set)), config=RunConfig(timeout=timedelta(milliseconds=20))
+    )
+    assert (await run.start()).phase is RunPhase.FAILED
+    assert left.is_set()
+    assert (await run.story())[-2:] == ["failed a run_timeout", "run Failed"]
+
+
 async def test_a_handler_that_gives_no_sign_of_life_is_given_up() -> None:
     """Another attempt begins; one that gives them may take as long as it likes."""
     attempts: list[int] = []
@@ -375,3 +386,16 @@ async def test_what_a_handler_leaves_running_writes_nothing_after_its_attempt() 
     assert await run.story() == ["started", "entered a 0", "value_published", "completed a", "run Completed"]
     with pytest.raises(IoError, match="attempt_closed"):
         await asyncio.gather(*left)
+
+
+async def test_a_storm_of_cancellations_is_one() -> None:
+    """Whoever asks, and however often, the run ends once."""
+    entered = asyncio.Event()
+    run = Driven(("a", endless(entered)))
+    driving = asyncio.create_task(run.start())
+    await entered.wait()
+    outcomes = await asyncio.gather(*(run.tell("cancel") for _ in range(100)), return_exceptions=True)
+    assert (await driving).phase is RunPhase.CANCELLED
+    assert {True} == {each for each in outcomes if not isinstance(each, ConcurrencyError)}
+    story = await run.story()
+    assert (story.count("run_cancel_requested"), story.count("run Cancelled")) == (1, 1)

@@ -114,7 +114,7 @@ def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, 
         )
     if view.cancel is not None:
         return _cancel(view, plan, config, now_millis)
-    deadline = _deadline(view, config)
+    deadline = deadline_of(view, config)
     if deadline is not None and now_millis >= deadline:
         return _expire(view)
     for attempt in view.open_attempts.values():
@@ -198,7 +198,7 @@ def _closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:
     return StateFailed(attempt.state_id, StateErrorInfo(attempt.state_id, info), None)
 
 
-def _deadline(view: RunView, config: RunConfig) -> int | None:
+def deadline_of(view: RunView, config: RunConfig) -> int | None:
     """When the run has taken too long, if it has a limit."""
     if config.timeout is None or view.started_millis is None:
         return None

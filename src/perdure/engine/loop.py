@@ -12,7 +12,7 @@ import msgspec
 from perdure.canonical import CanonicalJsonError
 from perdure.clock import Clock
 from perdure.engine.attempt import Completed, Halted, execute
-from perdure.engine.decide import Pause, PlannedRun, Run, Stop, decide, fail
+from perdure.engine.decide import Pause, PlannedRun, Run, Stop, deadline_of, decide, fail
 from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt, RunView
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.recorder import AttemptRecorder
@@ -219,10 +219,17 @@ class Stint:
         io = self._io(scope, state.meta(), rec)
         ctx = StagedContext(base, scope.check)
         self._scope = scope
+        deadline = None if self._view.cancel is not None else deadline_of(self._view, self._config)
+        expiry = None
+        if deadline is not None:
+            seconds = max(0, deadline - self._clock.now_millis()) / 1000
+            expiry = asyncio.get_running_loop().call_later(seconds, scope.stop, Stopped.EXPIRED)
         try:
             outcome = await execute(state, ctx, io, rec, scope, self._clock, self._failpoints)
         finally:
             self._scope = None
+            if expiry is not None:
+                expiry.cancel()
             if self._reading is not None:
                 await asyncio.wait({self._reading})
             await self._writer.quiet()
@@ -235,6 +242,9 @@ class Stint:
                 self._recorder = None
                 begun, parking = self._view.waits, scope.parking.items()
                 self._writer.stage([wait_started(wait) for key, wait in parking if begun.get(key) != wait])
+            elif outcome.why is Stopped.EXPIRED and deadline is not None:
+                # The loop's clock may be a little ahead of the one that decides.
+                await self._clock.sleep_until(deadline)
             self._stage_emitted()
             return
         self._stage_emitted()

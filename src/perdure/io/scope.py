@@ -18,6 +18,7 @@ class Stopped(enum.Enum):
     CANCELLED = "cancelled"
     TERMINATED = "terminated"
     STALE = "stale"
+    EXPIRED = "expired"
 
 
 class AttemptScope:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import msgspec
@@ -52,8 +52,7 @@ def topological_order(plan: ExecutionPlan) -> list[StateNode]:
         raise _invalid("empty_plan", "the plan has no states", {"states": []})
     position: dict[StateId, int] = {node.id: index for index, node in enumerate(states)}
     if len(position) != len(states):
-        seen: set[StateId] = set()
-        twice = [node.id for node in states if node.id in seen or seen.add(node.id)]  # type: ignore[func-returns-value]
+        twice = [state_id for state_id, times in Counter(node.id for node in states).items() if times > 1]
         raise _invalid("duplicate_state", "a state stands in the plan more than once", {"states": twice})
 
     followers: list[list[int]] = [[] for _ in states]

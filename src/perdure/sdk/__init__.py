@@ -3,7 +3,7 @@
 from perdure.sdk.app import App, Startable, load_app
 from perdure.sdk.blocking import BlockingClient, BlockingRun
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
-from perdure.sdk.client import Client, Run
+from perdure.sdk.client import Client
 from perdure.sdk.manifests import Pipeline, Step, manifest_for
 from perdure.sdk.mistakes import Mistake
 from perdure.sdk.operation import Operation
@@ -11,6 +11,7 @@ from perdure.sdk.ops import Op, op
 from perdure.sdk.pipelines import PipelineDefinition, pipeline, step
 from perdure.sdk.planner import PipelineResolver, Planner, run_exports
 from perdure.sdk.reading import RunSummary
+from perdure.sdk.runs import Run
 from perdure.sdk.states import StateDefinition, state
 
 __all__ = [

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from perdure.errors import ErrorCategory, InvalidPlanError, Json
 from perdure.io.port import TransportFactory
 from perdure.io.router import TransportRouter
+from perdure.sdk.checks import expect_many, refuse_call
 from perdure.sdk.manifests import Pipeline
 from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op
@@ -61,6 +62,20 @@ class App:
         transports: Sequence[TransportFactory] = (),
         secrets: Sequence[SecretSource] | None = None,
     ) -> None:
+        expect_many(ops, object, "what an app is made of", "operations and pipelines")
+        for each in ops:
+            if not isinstance(each, (Op, PipelineDefinition)) and not hasattr(each, "expand"):
+                refuse_call(each, "each part of an app", "an operation or a pipeline")
+        expect_many(transports, object, "App(transports=…)", "transports")
+        for factory in transports:
+            if not hasattr(factory, "namespace_group"):
+                refuse_call(
+                    factory, "each of App(transports=…)", "made by @perdure.transport, or has make(env)"
+                )
+        expect_many(secrets or (), object, "App(secrets=…)", "sources with get(name)")
+        for source in secrets or ():
+            if not hasattr(source, "get"):
+                refuse_call(source, "each of App(secrets=…)", "a source with get(name)")
         self.pipelines = tuple(each for each in ops if isinstance(each, PipelineDefinition))
         steps = [step.op for each in self.pipelines for step in each.steps]
         self.ops: tuple[Operation, ...] = tuple(

@@ -16,10 +16,12 @@ from perdure.io.effects import Effect
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport
-from perdure.sdk.client import Client, Opening, Run
+from perdure.sdk.client import Client
+from perdure.sdk.opening import Opening
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.reading import RunSummary
+from perdure.sdk.runs import Run
 from perdure.sdk.signals import SignalDefinition
 
 In = TypeVar("In")

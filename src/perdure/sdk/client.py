@@ -1,4 +1,4 @@
-"""A store and an app, opened together: starting runs and waiting for them from any program."""
+"""The client: starting runs and waiting for them from any program."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import logging
 import uuid
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
-    Generator,
     Mapping,
     Sequence,
 )
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from types import NoneType
+from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
 from perdure.engine.engine import PARK_AFTER, Engine, RunResult, StartRun, read_view
@@ -28,15 +26,14 @@ from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
     Json,
-    NotFoundError,
     PerdureError,
-    StorageError,
 )
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
 from perdure.sdk.app import App, Startable
+from perdure.sdk.checks import expect, expect_mapping, refuse_call
 from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
@@ -48,24 +45,20 @@ from perdure.sdk.reading import (
     find_run,
     list_summaries,
     manifest_of,
+    run_not_found,
 )
 from perdure.sdk.runs import Run
 from perdure.sdk.signals import SignalDefinition, declared_signals
+from perdure.sdk.waking import POLL_SECONDS, Waker
 from perdure.stores.bundle import Stores
-
-if TYPE_CHECKING:
-    from perdure.sdk.blocking import BlockingClient
-
-__all__ = ["Client", "Opening", "Run", "open"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-POLL_SECONDS = 0.25
-"""How often a run that another process drives is looked at."""
 RECOVERIES_AT_ONCE = 1000
 RECOVERIES_MAX = 1000
-AHEAD = timedelta(seconds=1)
+_SEQ_BITS = 62
+"""No event has a larger number; stores count with signed numbers of 64 bits."""
 
 
 class Client:
@@ -89,12 +82,6 @@ class Client:
         self.app = app
         self._closes_stores = closes_stores
         self._clock = clock or SystemClock()
-        self._parked: dict[RunId, int | None] = {}
-        """Runs that were driven here until they had to wait, and when they are due."""
-        self._waking: asyncio.Task[None] | None = None
-        self._mail = asyncio.Event()
-        # Taken up before their time, runs are awake when it comes; their sleep ends in the process.
-        self._ahead_millis = min(park_after, AHEAD) // timedelta(milliseconds=1)
         self._observer = observer
         self._engine = Engine(
             app.resolver,
@@ -109,7 +96,9 @@ class Client:
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
         self._is_closed = False
-        self._recovers = False
+        self._waker = Waker(
+            stores, self._clock, park_after, self._wake, lambda: self._recover_all_but(self._left)
+        )
         self._left: set[RunId] = set()
         """Runs that were begun here for others to drive."""
         self._slots = asyncio.Semaphore(RECOVERIES_AT_ONCE)
@@ -166,11 +155,20 @@ class Client:
         (``invocation_conflict``, ``run_already_exists``).
         """
         startable: Startable = self.app.startable(op) if isinstance(op, str) else op
+        if not hasattr(startable, "pipeline_of"):
+            refuse_call(op, "what start(…) starts", "an operation, a pipeline or the name of one")
+        expect(key, (str, NoneType), "start(key=…)", "a string")
+        if key == "":
+            refuse_call(key, "start(key=…)", "more than an empty string, with which all runs would be one")
+        expect_mapping(labels or {}, str, "start(labels=…)", "strings")
+        expect_mapping(context or {}, object, "start(context=…)", "JSON values")
+        expect(run_config, (RunConfig, NoneType), "start(run_config=…)", "a RunConfig")
         run_config = run_config or RunConfig()
         pipeline = startable.pipeline_of(config)
         manifest = manifest_for(pipeline, startable.input_json(input), run_config, labels=labels)
         plan = self.app.resolver.resolve(manifest)
-        wanted = run_id or (RunId.for_invocation(key) if key is not None else RunId.random())
+        named = RunId.random() if key is None else RunId.for_invocation(key)
+        wanted = named if run_id is None else RunId(run_id)
         manifest_id = await self.stores.put_manifest(manifest)
         begun = StartRun(manifest, manifest_id, plan, run_config, JsonContext(context or {}), wanted, key)
         if detach:
@@ -189,13 +187,16 @@ class Client:
         """
         found = await find_run(self.stores, run_id)
         if not await self.stores.events.head_seq(found):
-            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": found})
+            raise run_not_found(found)
         return Run(self, found, op)
 
     async def list(
         self, *, phase: RunPhase | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
     ) -> list[RunSummary]:
         """The newest runs that are in ``phase`` and bear all ``labels``."""
+        expect(phase, (RunPhase, NoneType), "list(phase=…)", "a RunPhase")
+        expect_mapping(labels or {}, str, "list(labels=…)", "strings")
+        expect(limit, int, "list(limit=…)", "a number")
         return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit)
 
     async def resume(self, run_id: str) -> Run[Any]:
@@ -218,7 +219,7 @@ class Client:
         limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
-            for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._ahead_millis)
+            for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._waker.ahead_millis)
             if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
@@ -232,15 +233,11 @@ class Client:
 
     async def seconds_until_due(self, limit: float) -> float:
         """How long nothing is due that nobody owns, at most ``limit``."""
-        due = await self.stores.agenda.next_due_millis()
-        now = self._clock.now_millis() + self._ahead_millis
-        # What is due already, and was not taken up, cannot be driven here.
-        return limit if due is None or due <= now else min(limit, (due - now) / 1000)
+        return await self._waker.seconds_until_due(limit)
 
     def keep_recovering(self) -> None:
         """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""
-        self._recovers = True
-        self._wake_soon()
+        self._waker.recover_from_now_on()
 
     async def signals_of(self, run_id: RunId) -> Mapping[str, SignalDefinition[Any]]:
         """The signals that a run's operations declare; none if this client's app does not have these."""
@@ -260,7 +257,7 @@ class Client:
         (``run_already_terminal``), ``RunError`` (``letter_invalid``).
         """
         posted = await self._engine.send(self.stores, run_id, letter, letter_id or str(uuid.uuid4()))
-        self._mail.set()
+        self._waker.nudge()
         if isinstance(letter, StopLetter) and run_id not in self._driven:
             # Nobody may be there to wake a parked run, and nothing has to be executed to end it.
             try:
@@ -273,9 +270,8 @@ class Client:
     async def aclose(self) -> None:
         """Interrupt what is driven here, resumable, and let go of transports and stores."""
         self._is_closed = True
-        tasks: builtins.list[asyncio.Task[Any]] = [*self._driven.values()]
-        if self._waking is not None:
-            tasks.append(self._waking)
+        tasks = list(self._driven.values())
+        await self._waker.aclose()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -289,9 +285,10 @@ class Client:
         """Wait until a run has ended, wherever it is driven.
 
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
-        ``RunError`` (``client_closed``).
+        ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
         seen = -1
+        run_id = RunId(run_id)
         while True:
             task = self._driven.get(run_id)
             if task is not None:
@@ -304,6 +301,8 @@ class Client:
             if head != seen:
                 seen = head
                 view = await read_view(self.stores, run_id)
+                if not view.head_seq:
+                    raise run_not_found(run_id)
                 if view.ended is not None:
                     return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
             if run_id in self._failures:
@@ -315,6 +314,10 @@ class Client:
 
         Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
+        run_id = RunId(run_id)
+        expect(after, int, "events(after=…)", "the number of an event")
+        if after.bit_length() > _SEQ_BITS:
+            refuse_call(after, "events(after=…)", "the number of an event")
         self._refuse_closed_stores(run_id)
         await existing_events(self.stores, run_id, after + 1)
         view = await read_view(self.stores, run_id)
@@ -366,57 +369,14 @@ class Client:
             del self._driven[run_id]
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
-            self._parked[run_id] = result.due_millis
-            self._wake_soon()
+            self._waker.park(run_id, result.due_millis)
         if error is not None and getattr(error, "code", None) != "run_already_active":
             self._failures[run_id] = error
         self._notify(run_id)
 
-    def _wake_soon(self) -> None:
-        if not self._is_closed and (self._waking is None or self._waking.done()):
-            self._waking = asyncio.create_task(self._wake(), name="perdure-waker")
-
-    async def _wake(self) -> None:
-        """Drive on what was parked here when it is due, and what nobody owns if this client recovers."""
-        while self._parked or self._recovers:
-            self._mail.clear()
-            try:
-                if self._recovers:
-                    await self._recover_all_but(self._left)
-                for run_id in await self._due_here():
-                    del self._parked[run_id]
-                    if run_id not in self._driven:
-                        self._drive(run_id, self._recover_one(run_id))
-                next_due = await self._next_due()
-            except StorageError as error:
-                logging.getLogger("perdure").warning("the store could not be asked what is due: %s", error)
-                next_due = None
-            await self._until(next_due)
-
-    async def _due_here(self) -> builtins.list[RunId]:
-        now = self._clock.now_millis() + self._ahead_millis
-        due = {run_id for run_id, moment in self._parked.items() if moment is not None and moment <= now}
-        return [*(due | await self.stores.mailbox.addressed(self._parked.keys()))]
-
-    async def _next_due(self) -> int | None:
-        moments = [moment for moment in self._parked.values() if moment is not None]
-        if self._recovers:
-            stored = await self.stores.agenda.next_due_millis()
-            # What is due already, and was not taken up, cannot be driven here.
-            is_ahead = stored is not None and stored > self._clock.now_millis() + self._ahead_millis
-            moments += [stored] if stored is not None and is_ahead else []
-        return min(moments) - self._ahead_millis if moments else None
-
-    async def _until(self, due_millis: int | None) -> None:
-        """Wait until something is due or a letter was sent here; look again after a moment in any case."""
-        waiting = [asyncio.ensure_future(self._mail.wait())]
-        if due_millis is not None:
-            waiting.append(asyncio.ensure_future(_true(self._clock.sleep_until(due_millis))))
-        try:
-            await asyncio.wait(waiting, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()
+    def _wake(self, run_id: RunId) -> None:
+        if run_id not in self._driven:
+            self._drive(run_id, self._recover_one(run_id))
 
     async def _recover_one(self, run_id: RunId) -> RunResult:
         async with self._slots:
@@ -448,94 +408,3 @@ class Client:
     def _refuse_closed_stores(self, run_id: RunId) -> None:
         if self._is_closed and self._closes_stores:
             raise client_closed(run_id)
-
-
-async def _true(work: Awaitable[None]) -> Literal[True]:
-    await work
-    return True
-
-
-class Opening:
-    """What :func:`perdure.open` gives: enter it with ``async with``, with ``with``, or await it."""
-
-    def __init__(
-        self,
-        store: str | Path | Stores,
-        app: App,
-        *,
-        recover: bool,
-        clock: Clock | None,
-        park_after: timedelta,
-    ) -> None:
-        self._store = store
-        self._app = app
-        self._recover = recover
-        self._clock = clock
-        self._park_after = park_after
-        self._client: Client | None = None
-        self._blocking: BlockingClient | None = None
-
-    async def open(self) -> Client:
-        """A client that its caller closes with ``aclose()``."""
-        if isinstance(self._store, Stores):
-            stores = self._store
-        else:
-            stores = Stores.sqlite(self._store) if isinstance(self._store, Path) else Stores.open(self._store)
-        owned = stores is not self._store
-        client = Client(
-            stores, self._app, clock=self._clock, closes_stores=owned, park_after=self._park_after
-        )
-        try:
-            if self._recover:
-                await client.recover()
-                client.keep_recovering()
-        except BaseException:
-            await client.aclose()
-            raise
-        return client
-
-    def __await__(self) -> Generator[Any, None, Client]:
-        return self.open().__await__()
-
-    async def __aenter__(self) -> Client:
-        self._client = await self.open()
-        return self._client
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await asyncio.shield(self._client.aclose())
-
-    def __enter__(self) -> BlockingClient:
-        from perdure.sdk.blocking import BlockingClient
-
-        self._blocking = BlockingClient(self)
-        return self._blocking
-
-    def __exit__(self, *_: object) -> None:
-        if self._blocking is not None:
-            self._blocking.close()
-
-
-def open(  # noqa: A001 — read as perdure.open
-    store: str | Path | Stores,
-    app: App | Op[Any, Any] | PipelineDefinition[Any, Any] | Sequence[Any],
-    *,
-    recover: bool = True,
-    clock: Clock | None = None,
-    park_after: timedelta = PARK_AFTER,
-) -> Opening:
-    """Open a store for an app: ``async with perdure.open("runs.db", app=app) as p: …``.
-
-    ``store`` is a path, an address such as ``sqlite:PATH``, or stores that the caller closes. ``app`` may be
-    one operation or pipeline too, or several. With ``recover`` every unfinished run that nobody owns is
-    driven on here as soon as it is due, for as long as the client is open. A run that has to wait for longer
-    than ``park_after`` leaves the memory, and comes back when it is due.
-
-    In programs without an event loop ``with perdure.open(…) as p`` gives a ``BlockingClient``. In a
-    notebook ``p = await perdure.open(…)``, and ``await p.aclose()`` in the end.
-    """
-    if isinstance(app, (Op, PipelineDefinition)):
-        app = App([app])
-    elif not isinstance(app, App):
-        app = App(app)
-    return Opening(store, app, recover=recover, clock=clock, park_after=park_after)

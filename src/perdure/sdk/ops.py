@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
-from perdure.errors import ContextError, ErrorCategory, InvalidPlanError, Json, RunError, StateError
+from perdure.errors import ContextError, ErrorCategory, Json, StateError
 from perdure.ids import OpId, OpPath, StateId
 from perdure.model.handler import Context, IoProvider, Recorder
 from perdure.model.meta import StateMeta
 from perdure.model.plan import DependencyEdge, StateGraph, StateNode
 from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Origin, bind
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
+from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.manifests import Pipeline
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
+from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
 from perdure.sdk.signals import SignalDefinition
 from perdure.sdk.states import StateDefinition, StateMaker
-from perdure.sdk.values import UNTYPED, Codec, accepts
+from perdure.sdk.values import UNTYPED, Codec
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -152,7 +154,7 @@ class Op(Generic[In, Out]):
 
         Without one, states take the defaults of their parameters.
         """
-        return None if config is None else _checked_json(self._declared.config, config, "configuration")
+        return None if config is None else checked_json(self._declared.config, config, "configuration")
 
     def input_json(self, given: Any) -> Json:
         """``given`` as a manifest keeps it; ``InvalidPlanError`` (``input_invalid``) for another type."""
@@ -311,66 +313,6 @@ def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
             return BlockingRecorder(rec, asyncio.get_running_loop())
 
 
-def typed_input(annotation: Any, given: Any) -> Json:
-    """An input as JSON, checked against its type; given as a value of the type, or as its JSON form."""
-    return _checked_json(annotation, given, "input")
-
-
-def _checked_json(annotation: Any, given: Any, what: Literal["input", "configuration"]) -> Json:
-    codec = Codec(UNTYPED if annotation is None else annotation)
-    try:
-        data = Codec(UNTYPED).to_json(given)  # of its own type: it may be JSON data already
-        codec.from_json(data)
-    except (TypeError, ValueError) as error:
-        raise InvalidPlanError.of(
-            "input_invalid" if what == "input" else "config_invalid",
-            f"the {what} is to be {codec.name}: {error}",
-            category=ErrorCategory.PARSING_INPUT,
-        ) from error
-    return data
-
-
-def output_mistakes(output: Any, types: Mapping[str, Codec], place: Place) -> Iterator[Mistake]:
-    """Whether a result of type ``output`` can be made of the exports, as :func:`typed_result` does it."""
-    if output is None:
-        return
-    names, offered = ", ".join(types), Codec(dict)
-    if len(types) == 1:
-        (offered,) = types.values()
-    if not accepts(output, offered.annotation):
-        what = f"{names} returns {offered.name}" if len(types) == 1 else f"it exports {names or 'nothing'}"
-        yield Mistake(
-            "output_mistyped",
-            f"its output is to be {Codec(output).name}, and {what}",
-            place,
-            "make the two annotations agree" if len(types) == 1 else "make it a dataclass with these fields",
-        )
-
-
-def typed_result(output: Any, types: Mapping[str, Codec], exports: Mapping[str, Json]) -> Any:
-    """Exports as the value that a caller expects: one alone is the result itself.
-
-    Raises ``RunError`` (``result_mistyped``) if they were recorded by code with other types.
-    """
-    try:
-        return _typed_result(output, types, exports)
-    except ValueError as error:
-        raise RunError.of(
-            "result_mistyped",
-            f"what the run exports is not of the types of today's code: {error}",
-            hint="`perdure run context RUN` shows it as it was recorded",
-        ) from error
-
-
-def _typed_result(output: Any, types: Mapping[str, Codec], exports: Mapping[str, Json]) -> Any:
-    values: Any = {key: codec.from_json(exports.get(key)) for key, codec in types.items() if key in exports}
-    if len(types) == 1:
-        (key,) = types
-        values = values.get(key)
-        return values if output is None else Codec(output).from_json(exports.get(key))
-    return values if output is None else Codec(output).from_json(dict(exports))
-
-
 @overload
 def op(
     op_id: str,
@@ -439,5 +381,11 @@ def op(
     Nothing is checked here but when the operation is first used, or by ``perdure op check``, so that all
     mistakes are told at once.
     """
+    expect(op_id, str, "an operation's name", "a string")
+    expect(op_version, str, "an operation's version", "a string")
+    expect_many(states, StateDefinition, "op(…, states=…)", "what @state makes")
+    expect_many(exports or (), str, "op(…, exports=…)", "names of states")
+    expect(imports or {}, Mapping, "op(…, imports=…)", "a dict of types by key")
+    expect_many(list(imports or {}), str, "the keys of op(…, imports=…)", "strings")
     declared = Declared(op_id, tuple(states), imports or {}, input, config, place_of_caller(1))
     return Op(declared, op_version, output, exports)

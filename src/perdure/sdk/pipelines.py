@@ -8,9 +8,11 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from perdure.errors import Json
 from perdure.ids import OpId
+from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.manifests import Pipeline, Step
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
-from perdure.sdk.ops import Op, output_mistakes, typed_input, typed_result
+from perdure.sdk.ops import Op
+from perdure.sdk.results import output_mistakes, typed_input, typed_result
 from perdure.sdk.values import Codec, accepts
 
 In = TypeVar("In")
@@ -27,6 +29,8 @@ class PipelineStep(NamedTuple):
 
 def step(step_id: str, op: Op[Any, Any], config: Any = None) -> PipelineStep:
     """An operation under another name than its own, or with a configuration."""
+    expect(step_id, str, "a step's name", "a string")
+    expect(op, Op, "what step(…) names", "an operation, made by perdure.op")
     return PipelineStep(step_id, op, config)
 
 
@@ -183,6 +187,9 @@ def pipeline(
     An operation alone is a step of its own name; :func:`step` gives it another, or a configuration. ``input``
     is the type of the input, which all steps share, ``output`` that of a run's result.
     """
+    expect(machine_id, str, "a pipeline's name", "a string")
+    expect(pipeline_version, str, "a pipeline's version", "a string")
+    expect_many(steps, (Op, PipelineStep), "pipeline(…, steps=…)", "operations or what step(…) gives")
     named = [
         each if isinstance(each, PipelineStep) else PipelineStep(str(each.op_id), each) for each in steps
     ]

@@ -14,6 +14,7 @@ from perdure.ids import RunId, StateId
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
+from perdure.sdk.checks import expect
 from perdure.sdk.manifests import labels_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
@@ -69,6 +70,7 @@ async def find_run(stores: Stores, text: str) -> RunId:
 
     Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``run_ambiguous``).
     """
+    expect(text, str, "what names a run", "its id, or the beginning of it")
     if len(text) >= 32:
         return RunId(text)
     prefix = text.lower()
@@ -170,8 +172,13 @@ async def existing_events(stores: Stores, run_id: RunId, from_seq: int = 1) -> l
     """A run's events; ``NotFoundError`` (``run_not_found``) for a run that has none at all."""
     events = await stores.events.read_range(run_id, from_seq)
     if not events and not await stores.events.head_seq(run_id):
-        raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
+        raise run_not_found(run_id)
     return events
+
+
+def run_not_found(run_id: RunId) -> NotFoundError:
+    """What a caller is told of a run that nobody began."""
+    return NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
 
 
 async def manifest_of(stores: Stores, view: RunView) -> RunManifest | None:

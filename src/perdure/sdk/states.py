@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from types import NoneType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.model.config import RetryPolicy
 from perdure.model.meta import SideEffectKind, StateMeta
+from perdure.sdk.checks import expect, expect_many, refuse_call
 from perdure.sdk.mistakes import Place, place_of
 
 P = ParamSpec("P")
@@ -138,6 +140,15 @@ def _defined(
     heartbeat_timeout: timedelta | None = None,
     on_cancel: bool = False,
 ) -> StateDefinition[..., Any, Any]:
+    if not hasattr(inspect.unwrap(function), "__code__"):
+        refuse_call(function, "a state", "a function, made by def or async def")
+    expect_many(after, (str, StateDefinition), "state(after=…)", "states, or names of states")
+    expect_many(tags, str, "state(tags=…)", "strings")
+    expect_many(depends_on, str, "state(depends_on=…)", "strings")
+    expect(side_effects, SideEffectKind, "state(side_effects=…)", "a SideEffectKind")
+    expect(idempotency, (str, NoneType), "state(idempotency=…)", "a string")
+    expect(timeout, (timedelta, NoneType), "state(timeout=…)", "a timedelta")
+    expect(retry, (RetryPolicy, NoneType), "state(retry=…)", "a RetryPolicy")
     meta = StateMeta(
         tuple(tags),
         tuple(depends_on),

@@ -53,18 +53,29 @@ class Codec:
     @cached_property
     def problem(self) -> str | None:
         """Why values of this annotation cannot be recorded, in words; None if they can."""
-        if self._is_json or self._pydantic is not None:
-            return None
-        try:
-            kinds = list(_kinds(msgspec.inspect.type_info(self.annotation), set()))
-        except (TypeError, NameError) as error:
-            return f"{self.name} cannot be written as JSON: {error}"
-        for kind in kinds:
-            if isinstance(kind, msgspec.inspect.FloatType):
-                return "a float has no exact form in a record; use Decimal, a smaller unit as int, or str"
+        if any(isinstance(kind, msgspec.inspect.FloatType) for kind in self._parts):
+            return "a float has no exact form in a record; use Decimal, a smaller unit as int, or str"
+        return self.unsupported
+
+    @cached_property
+    def unsupported(self) -> str | None:
+        """Why no value of this annotation has a JSON form, in words; None if they have."""
+        if isinstance(self._parts, str):
+            return self._parts
+        for kind in self._parts:
             if isinstance(kind, msgspec.inspect.CustomType) and not _is_model(kind.cls):
                 return f"{kind.cls.__name__} is no dataclass, msgspec.Struct, pydantic model or built-in type"
         return None
+
+    @cached_property
+    def _parts(self) -> list[Any] | str:
+        """The types that the annotation is made of, as far as msgspec is to know them; or why it cannot."""
+        if self._is_json or self._pydantic is not None:
+            return []
+        try:
+            return list(_kinds(msgspec.inspect.type_info(self.annotation), set()))
+        except (TypeError, NameError) as error:
+            return f"{self.name} cannot be written as JSON: {error}"
 
     @cached_property
     def _pydantic(self) -> Any:

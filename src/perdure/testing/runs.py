@@ -17,10 +17,11 @@ from perdure.model.handler import IoCall
 from perdure.proof.replay import ReplayReport
 from perdure.sdk.app import App
 from perdure.sdk.blocking import LoopThread
-from perdure.sdk.client import Client, Run
+from perdure.sdk.client import Client
 from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
+from perdure.sdk.runs import Run
 from perdure.stores.memory import memory_stores
 from perdure.testing.clock import FakeClock
 from perdure.testing.transports import ScriptedTransport

@@ -287,6 +287,11 @@ def tag_unknown() -> Definition:
 
 
 @case
+def output_unsupported() -> Definition:
+    return op("odd", states=[one], output=object())  # wrong
+
+
+@case
 def output_mistyped() -> Definition:
     return op("odd", states=[one], output=str)  # wrong
 

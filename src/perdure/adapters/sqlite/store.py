@@ -43,7 +43,7 @@ from perdure.adapters.sqlite.mailbox import (
 from perdure.adapters.sqlite.runs import RunRow, give_up, make_due, renew, run_row, take
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
-from perdure.errors import Json, PerdureError
+from perdure.errors import Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
@@ -341,7 +341,9 @@ class SqliteStore:
             try:
                 for job in jobs:
                     job.result = job.work(connection)
-            except (PerdureError, apsw.ConstraintError):
+            except Exception as error:
+                if _is_everybodys(error):
+                    raise
                 # Rare: all of them once more, each so that it can be undone.
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -362,7 +364,9 @@ class SqliteStore:
         connection.execute("SAVEPOINT job")
         try:
             job.result = job.work(connection)
-        except (PerdureError, apsw.ConstraintError) as error:
+        except Exception as error:
+            if _is_everybodys(error):
+                raise
             job.error = error
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
@@ -374,6 +378,11 @@ class SqliteStore:
                 job.result = job.work(self._reading)
             except apsw.Error as error:
                 job.error = translate(error, self.path)
-            except PerdureError as error:
+            except Exception as error:  # noqa: BLE001 — it is the caller's; the thread's other callers wait
                 job.error = error
         return time.perf_counter() - begun
+
+
+def _is_everybodys(error: Exception) -> bool:
+    """Whether the database failed, and not one job in it."""
+    return isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError)
