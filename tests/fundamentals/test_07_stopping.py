@@ -331,6 +331,30 @@ async def test_a_handler_that_gives_no_sign_of_life_is_given_up() -> None:
     assert (await run.story())[2:4] == ["failed a heartbeat_missed", "entered a 1"]
 
 
+async def test_who_waits_need_not_give_signs_of_life() -> None:
+    """As little in the process as parked; afterwards they are asked for again."""
+    attempts: list[int] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def beat_early() -> None:
+            await io.sleep(timedelta(seconds=0.01))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await io.heartbeat()
+
+        attempts.append(len(attempts))
+        await asyncio.gather(beat_early(), io.sleep(timedelta(seconds=0.1)))
+        if len(attempts) == 1:
+            await asyncio.get_running_loop().create_future()
+
+    meta = StateMeta(heartbeat_timeout=timedelta(seconds=0.02))
+    run = Driven(("a", Scripted(handler, meta)), config=RunConfig(retry_policy=RetryPolicy(2)))
+    assert (await run.start()).phase is RunPhase.COMPLETED
+    story = await run.story()
+    assert story.count("wait_started") == 2
+    assert "failed a heartbeat_missed" in story
+
+
 async def test_published_values_are_there_at_once() -> None:
     """Outsiders read them while the handler runs."""
     entered = asyncio.Event()

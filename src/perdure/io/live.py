@@ -74,9 +74,9 @@ class LiveIo:
         self._failpoints = failpoints
         self._secrets = secrets
         self._meta = meta
-        self._waits = LiveWaits(scope, journal, clock, park_after)
-        self._effects = LiveEffects(scope, journal, clock, self._waits)
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
+        self._waits = LiveWaits(scope, journal, clock, park_after, self._pulse)
+        self._effects = LiveEffects(scope, journal, clock, self._waits)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
         self._in_flight: dict[str, _Flight] = {}

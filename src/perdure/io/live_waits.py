@@ -9,15 +9,18 @@ from perdure.clock import Clock
 from perdure.errors import StorageError
 from perdure.ids import ArtifactId
 from perdure.io.journal import Entry, Journal
-from perdure.io.scope import AttemptScope
+from perdure.io.scope import AttemptScope, Pulse
 from perdure.io.waits import EFFECT_IN_DOUBT, NOTHING, SIGNAL, SLEEP, Wait, answer_to, wait_key, wait_started
 
 
 class LiveWaits:
     """The waits of one attempt. A wait that ends further away than ``park_after`` parks the run."""
 
-    def __init__(self, scope: AttemptScope, journal: Journal, clock: Clock, park_after: timedelta) -> None:
+    def __init__(
+        self, scope: AttemptScope, journal: Journal, clock: Clock, park_after: timedelta, pulse: Pulse
+    ) -> None:
         self._scope = scope
+        self._pulse = pulse
         self._journal = journal
         self._clock = clock
         self._park_after_millis = park_after // timedelta(milliseconds=1)
@@ -99,7 +102,8 @@ class LiveWaits:
         due = asyncio.ensure_future(self._clock.sleep_until(due_millis))
         news = asyncio.ensure_future(self._journal.news())
         try:
-            await asyncio.wait({due, news}, return_when=asyncio.FIRST_COMPLETED)
+            with self._pulse:
+                await asyncio.wait({due, news}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             due.cancel()
             news.cancel()

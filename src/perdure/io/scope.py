@@ -106,12 +106,22 @@ class Pulse:
         self._scope = scope
         self._limit = limit
         self._timer: asyncio.TimerHandle | None = None
+        self._rests = 0
+        self.beat()
+
+    def __enter__(self) -> None:
+        """The handler waits, and need not give any sign meanwhile."""
+        self._rests += 1
+        self.end()
+
+    def __exit__(self, *_: object) -> None:
+        self._rests -= 1
         self.beat()
 
     def beat(self) -> None:
         """Take note of a sign of life."""
         self.end()
-        if self._limit is not None:
+        if self._limit is not None and not self._rests:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._limit.total_seconds(), self._scope.stop, Stopped.STALE)
 
