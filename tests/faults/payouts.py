@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from tests.acceptance.payout_processes import Forks
@@ -38,9 +39,8 @@ def pay(seeds: Sequence[int], invoices: int, workers: int) -> int:
                 flush=True,
             )
             if told.problem:
-                print(
-                    f"{told.problem}\nrun again with --example payouts --seeds 1 --seed {told.setting.seed}"
-                )
+                again = f"--example payouts --seeds 1 --seed {told.setting.seed} --invoices {invoices}"
+                print(f"{told.problem}\nrun again with {again}")
                 return 1
     seconds = time.monotonic() - begun
     print(
@@ -56,10 +56,15 @@ def _prepare_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
+@cache
+def _forks() -> Forks:
+    return Forks()
+
+
 def _every_kill(setting: Setting) -> Told:
     lives, total = 0, Life(0, 0, 0)
     try:
-        for _, life in every_kill(Forks(), setting):
+        for _, life in every_kill(_forks(), setting):
             lives, total = lives + 1, total + life
     except AssertionError as error:
         return Told(setting, lives, total, str(error))
