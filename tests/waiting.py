@@ -7,7 +7,6 @@ can bring what they wait for.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -171,9 +170,7 @@ class Gate:
 
 
 class Bank:
-    """Three banks: ``bank.same`` knows keys again for an hour, ``bank.looks`` can be asked.
-
-    ``bank.blind`` does neither.
+    """Three: ``bank.same`` knows its keys for an hour, ``bank.looks`` can be asked, ``bank.blind`` neither.
 
     ``behaviours`` says how the next calls end; then they are answered.
     """
@@ -268,9 +265,9 @@ class World:
         self.bank = Bank(self.clock)
         self.heard: dict[str, list[Json]] = {}
         self.plan = self._plan(scripts)
-        self._open = functools.partial(open_store, self.clock)
-        self.processes = [Process(self._open()) for _ in range(2)]
-        self.stores = Process(self._open()).stores
+        self._open_store = open_store
+        self.processes = [self._process() for _ in range(2)]
+        self.stores = self._process().stores
         """Those of an onlooker, who does not die."""
         self.parked: RunResult | None = None
         """What the last owner said, if it parked the run."""
@@ -278,6 +275,9 @@ class World:
         """Whether the last owner did not die, or crash."""
         self._owner = 0
         self.outcomes: list[str] = []
+
+    def _process(self) -> Process:
+        return Process(self._open_store(self.clock))
 
     def _plan(self, scripts: Sequence[Script]) -> ExecutionPlan:
         def state(script: Script) -> Scripted:
@@ -415,7 +415,7 @@ class World:
 
     async def kill(self, which: int) -> None:
         """Have a process die, and another one take its place when the claim is no longer the dead one's."""
-        process, self.processes[which] = self.processes[which], Process(self._open())
+        process, self.processes[which] = self.processes[which], self._process()
         process.gate.close()
         if process.task is not None:
             process.task.cancel()

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from perdure.engine.engine import read_view
 from perdure.engine.history import RunView, fold
+from perdure.io.waits import NOTHING
 from perdure.model.events import (
     EFFECT_SETTLED,
     FACT_RECORDED,
+    WAIT_STARTED,
     DomainEvent,
     EventEnvelope,
     RunCompleted,
@@ -37,15 +39,25 @@ async def check(world: World, posted: dict[str, list[str]]) -> RunView:
 
 
 def check_order(history: Sequence[EventEnvelope]) -> None:
-    """Nothing follows the end, where nothing is open; a paused run enters no state; a fact is bound once."""
+    """Nothing follows the end, where nothing is open; a paused run enters no state.
+
+    A fact is bound once; a wait ends once, and is due when it was due at first.
+    """
     view, facts = RunView(), Counter[str]()
+    due: dict[str, int | None] = {}
     for envelope in history:
         event = envelope.event
         assert view.ended is None, f"{event} follows the end"
         if isinstance(event, StateEntered):
             assert not view.is_paused, f"{event.state_id} is entered while the run is paused"
         if isinstance(event, DomainEvent) and event.name == FACT_RECORDED:
-            facts[event.payload["key"]] += 1
+            key = event.payload["key"]
+            facts[key] += 1
+            if key in due and event.payload["payload_id"] == NOTHING.id:
+                assert (envelope.ts_millis or 0) >= (due[key] or 0), f"{key} ended too early"
+        if isinstance(event, DomainEvent) and event.name == WAIT_STARTED:
+            until = event.payload["until_millis"]
+            assert due.setdefault(event.payload["key"], until) == until
         view.advance(event, envelope.seq)
         if isinstance(event, RunCompleted):
             assert not view.open_attempts

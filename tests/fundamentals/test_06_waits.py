@@ -28,6 +28,7 @@ from perdure import (
 from perdure.canonical import CanonicalJsonError
 from perdure.engine.engine import read_view
 from perdure.engine.letters import SignalLetter
+from perdure.errors import Json
 from perdure.model.events import Event
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
@@ -490,3 +491,27 @@ async def test_letters_that_cannot_be_delivered_are_refused() -> None:
         with pytest.raises(RunError, match="letter_invalid"):
             await engine.send(stores, begun.run_id, letter, letter_id)
     assert await stores.mailbox.unread(begun.run_id) == []
+
+
+@pytest.mark.parametrize(
+    ("letter_id", "body"),
+    [
+        ("a", None),
+        ("a", {"kind": "signal", "name": "x", "value": 1.5, "by": "ann"}),
+        ("a", {"kind": "signal", "name": 7, "value": 1, "by": "ann"}),
+        ("Bearer 0123456789abcdef0123", {"kind": "signal", "name": "x", "value": 1, "by": "ann"}),
+    ],
+)
+async def test_a_letter_that_may_not_be_heard_is_thrown_away(letter_id: str, body: Json) -> None:
+    """It was not sent by this engine, which refuses it; a run is not to be stopped by it."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.wait_signal("x")
+
+    plan, stores = plan_of(("a", Scripted(handler))), Stores.in_memory()
+    engine = Engine(FixedResolver(plan))
+    parked = await engine.start(stores, await start_run(stores, plan))
+    await stores.mailbox.post(parked.run_id, letter_id, body)
+    assert (await engine.resume(stores, parked.run_id)).waiting_for == "signal x"
+    assert await stores.mailbox.unread(parked.run_id) == []
+    assert await stream(stores, parked) == ["started", "entered a 0", "wait_started"]

@@ -178,6 +178,17 @@ async def test_terminating_cleans_nothing_up() -> None:
     assert "entered clean 0" not in await run.story()
 
 
+async def test_a_terminated_run_is_not_cancelled_as_well() -> None:
+    """Not even by a letter that is read together with the one before."""
+    cleanup = ("clean", Scripted(nothing, StateMeta(on_cancel=True)))
+    run = Driven(("a", endless(asyncio.Event())), cleanup)
+    await run.engine.start(run.stores, await start_run(run.stores, run.plan, run_id=run.run_id), drive=False)
+    for how in ("terminate", "cancel"):
+        await run.tell(how)
+    assert (await run.resume()).phase is RunPhase.CANCELLED
+    assert await run.story() == ["started", "run_cancel_requested", "run Cancelled"]
+
+
 async def test_what_cleans_up_hears_signals_and_can_be_terminated() -> None:
     """It runs because the run was cancelled: only terminating stops it."""
     entered, heard = asyncio.Event(), asyncio.Event()

@@ -79,7 +79,8 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
     if while_running:
         awaited = {wait.effect for wait in view.waits.values()}
         in_doubt = {key: effect for key, effect in in_doubt.items() if key in awaited}
-    paused, cancel = view.pause is not None, view.cancel
+    paused = view.pause is not None
+    cancelled, terminated = view.cancel is not None, view.cancel is not None and view.cancel.terminates
     for letter in letters:
         if letter.id in seen:
             continue
@@ -106,7 +107,8 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
             told = {"id": letter.id, "by": body.by, "reason": body.reason, "sent_millis": letter.sent_millis}
             if body.how in ("cancel", "terminate"):
                 terminates = body.how == "terminate"
-                if cancel is None or (terminates and not cancel.terminates):
+                if not cancelled or (terminates and not terminated):
+                    cancelled, terminated = True, terminates
                     events.append(DomainEvent(RUN_CANCEL_REQUESTED, {**told, "terminate": terminates}))
                     cancel = Request(body.by, body.reason, terminates)
             elif paused != (body.how == "pause"):
@@ -122,7 +124,7 @@ def _teller(letter: Letter, body: ResolveLetter) -> dict[str, str]:
 def _body_of(letter: Letter) -> AnyLetter | None:
     # It was checked when it was sent, but a store also holds what others wrote.
     try:
-        canonical_json_bytes(letter.body)
+        canonical_json_bytes([letter.id, letter.sent_millis, letter.body])
         body: AnyLetter = msgspec.convert(letter.body, AnyLetter)
         return body
     except (msgspec.ValidationError, CanonicalJsonError):
