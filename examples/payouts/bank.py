@@ -30,7 +30,8 @@ from typing import Any, cast
 
 KEY_HEADER = "Idempotency-Key"
 _DIED = 70
-_CLOSED_SECONDS = 0.05
+# Longer than payers wait before they try again, so that they meet a port that refuses.
+_CLOSED_SECONDS = 0.15
 
 
 class Mood(enum.Enum):

@@ -27,17 +27,20 @@ from tests.acceptance.payout_processes import APP, Done, Processes
 RUN = RunId("00000000-0000-0000-0000-0000000000dd")
 POINTS = ("commit.before", "transport.before", "transport.after")
 IN_DOUBT = "effect_in_doubt "
-LATE_MS, TIMEOUT_MS = 250, 180
 _PROCESSES_MAX = 100
 _LEDGER_TRIES_MAX = 10_000
 
 
 class Setting(NamedTuple):
-    """What one life is about: the bank's seed, whether it honours keys, and how much there is to pay."""
+    """What one life is about: the bank's seed, whether it honours keys, and how much there is to pay.
+
+    The payer waits ``patience_ms`` for an answer; one that is late takes up to one and a half as long.
+    """
 
     seed: int
     honoured: bool
     invoices: int = 3
+    patience_ms: int = 200
 
     @property
     def ids(self) -> list[str]:
@@ -48,7 +51,7 @@ class Setting(NamedTuple):
     def bank_words(self) -> list[str]:
         """How the bank is started."""
         keys = "honoured" if self.honoured else "ignored"
-        return ["--seed", str(self.seed), "--keys", keys, "--late-ms", str(LATE_MS)]
+        return ["--seed", str(self.seed), "--keys", keys, "--late-ms", str(self.patience_ms * 3 // 2)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,7 +61,7 @@ class Setting(NamedTuple):
     def batch(self, address: str) -> dict[str, Any]:
         """The operation's input."""
         invoices = [{"id": name, "cents": cents_of(name)} for name in self.ids]
-        return {"bank": address, "invoices": invoices, "timeout_ms": TIMEOUT_MS}
+        return {"bank": address, "invoices": invoices, "timeout_ms": self.patience_ms}
 
 
 class Kill(NamedTuple):

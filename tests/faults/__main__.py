@@ -26,11 +26,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--kills", type=int, default=50, help="of audits, in all")
     parser.add_argument("--seeds", type=int, default=200, help="of payouts: so many, from --seed on")
+    parser.add_argument("--invoices", type=int, default=3, help="of payouts: how many a run pays")
     parser.add_argument("--workers", type=int, default=2, help="of payouts: seeds at a time")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     if options.example == "payouts":
-        return pay(range(options.seed, options.seed + options.seeds), options.workers)
+        seeds = range(options.seed, options.seed + options.seeds)
+        return pay(seeds, options.invoices, options.workers)
     return audits_at_random(options)
 
 

@@ -22,9 +22,9 @@ class Told(NamedTuple):
     problem: str
 
 
-def pay(seeds: Sequence[int], workers: int) -> int:
+def pay(seeds: Sequence[int], invoices: int, workers: int) -> int:
     """Pay by banks that honour keys and by banks that do not; stop where something is not as it should be."""
-    settings = [Setting(seed, honoured) for seed in seeds for honoured in (True, False)]
+    settings = [Setting(seed, honoured, invoices) for seed in seeds for honoured in (True, False)]
     begun, lives, total = time.monotonic(), 0, Life(0, 0, 0)
     # Workers are processes of their own: they fork, and so may have no threads.
     context = multiprocessing.get_context("spawn")
