@@ -50,7 +50,7 @@ async def verdict(expense: Expense, io: IoProvider, rec: Recorder) -> Verdict:
     """
     approved: list[str] = []
     is_escalated = False
-    while True:
+    while len(approved) < APPROVALS_NEEDED and not (is_escalated and expense.manager in approved):
         await rec.publish("standing", {"approved_by": approved, "is_escalated": is_escalated})
         answer = await approval.wait(io, timeout=None if is_escalated else PATIENCE)
         if answer is None:
@@ -62,8 +62,7 @@ async def verdict(expense: Expense, io: IoProvider, rec: Recorder) -> Verdict:
             if not answer.value:
                 return Verdict(False, (answer.by,))
             approved.append(answer.by)
-            if len(approved) == APPROVALS_NEEDED or (is_escalated and expense.manager in approved):
-                return Verdict(True, tuple(approved))
+    return Verdict(True, tuple(approved))
 
 
 @expense.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT)

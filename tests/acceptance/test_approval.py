@@ -129,6 +129,13 @@ async def test_after_a_day_the_manager_decides(is_granted: bool) -> None:
         assert (outcome.receipt is not None) is is_granted
 
 
+def test_what_the_manager_said_before_counts_after_a_day(desk: Desk) -> None:
+    """They are told, and need not say it again."""
+    run = desk.decide(yes("mia"))
+    assert run.result().verdict == Verdict(True, ("mia",))
+    assert desk.asked(run) == ["notices.send", "bank.transfer"]
+
+
 async def test_cancelled_while_it_waits() -> None:
     """Nobody is paid, and who answers after that is told so."""
     async with perdure.open("memory:", app=app()) as client:

@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
     COMMON,
-    SHOWN_ID_CHARACTERS,
     SOURCE,
     Common,
     Source,
@@ -26,9 +25,10 @@ from perdure.cli.common import (
     wanted_app,
     whole,
 )
-from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, minute, when
+from perdure.cli.listing import columns_and_rows, event_cells
+from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
 from perdure.cli.progress import Progress
-from perdure.cli.waiting import cell, next_steps, waiting_for
+from perdure.cli.waiting import next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -39,9 +39,6 @@ from perdure.sdk.client import Client
 from perdure.sdk.reading import RunSummary, existing_events, find_run, list_summaries, status_of
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_bytes, read_json
-
-_WIDE = 100
-"""From how many columns on a list of runs that wait has room for how many states have completed."""
 
 
 def add_to(run: CommandApp) -> None:
@@ -148,7 +145,7 @@ def list_runs(
     elif not found:
         output.line("no runs")
     else:
-        output.table(*_listed(found, in_doubt=in_doubt, width=output.console().width))
+        output.table(*columns_and_rows(found, in_doubt=in_doubt, width=output.console().width))
     return EXIT_COMPLETED
 
 
@@ -190,7 +187,7 @@ def events(
     else:
         output.table(
             ["#", "time (UTC)", "event", ""],
-            [[each.seq, when(each.ts_millis), *_event_cells(each.event)] for each in chosen],
+            [[each.seq, when(each.ts_millis), *event_cells(each.event)] for each in chosen],
         )
     return EXIT_COMPLETED
 
@@ -384,42 +381,3 @@ async def _fact(stores: Stores, seq: int, payload: Json) -> Json:
     except (msgspec.DecodeError, UnicodeDecodeError):
         value = f"{len(data)} bytes: {data.hex()}"
     return {"seq": seq, "key": payload["key"], "payload_id": payload_id, "bytes": len(data), "value": value}
-
-
-def _listed(found: list[RunSummary], *, in_doubt: bool, width: int) -> tuple[list[str], list[list[object]]]:
-    """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
-    waits = [cell(each.waiting_for, each.due_millis) for each in found]
-    columns: dict[str, list[object]] = {
-        "run": [each.run_id[:SHOWN_ID_CHARACTERS] for each in found],
-        "op": [f"{each.op_id or ''} {each.op_version or ''}".strip() for each in found],
-        "phase": [each.error if each.phase is None else each.phase.value for each in found],
-    }
-    if in_doubt:
-        columns["in doubt"] = ["\n".join(each.in_doubt) for each in found]
-    else:
-        if width >= _WIDE or not any(waits):
-            columns["states"] = [each.states_completed for each in found]
-        columns["started (UTC)"] = [minute(each.started_millis) for each in found]
-        labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
-        for name, cells in (("labels", labels), ("waits for", waits)):
-            if any(cells):
-                columns[name] = [*cells]
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-
-
-def _event_cells(event: Any) -> list[str]:
-    if isinstance(event, DomainEvent):
-        payload = event.payload if isinstance(event.payload, dict) else {"payload": event.payload}
-        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name != "meta"]
-        return [event.name, " ".join(told)]
-    body = next(iter(event.to_json()["Kernel"].values()))
-    error = body.pop("error", None)
-    words = [f"{name}={_short(value)}" for name, value in body.items() if value is not None]
-    if error is not None:
-        words.append(f"{error['info']['code']}: {error['info']['message']}")
-    return [type(event).__name__, " ".join(words)]
-
-
-def _short(value: Json) -> str:
-    text = str(value)
-    return text[:12] + "…" if len(text) == 64 else text

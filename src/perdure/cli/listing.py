@@ -1,0 +1,57 @@
+"""Lists of runs and of events, as columns and rows that fit a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.cli.common import SHOWN_ID_CHARACTERS
+from perdure.cli.output import minute
+from perdure.cli.waiting import cell
+from perdure.errors import Json
+from perdure.model.events import DomainEvent
+from perdure.sdk.reading import RunSummary
+
+_WIDE = 100
+"""From how many columns on a list of runs that wait has room for how many states have completed."""
+
+
+def columns_and_rows(
+    found: list[RunSummary], *, in_doubt: bool, width: int
+) -> tuple[list[str], list[list[object]]]:
+    """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
+    waits = [cell(each.waiting_for, each.due_millis) for each in found]
+    columns: dict[str, list[object]] = {
+        "run": [each.run_id[:SHOWN_ID_CHARACTERS] for each in found],
+        "op": [f"{each.op_id or ''} {each.op_version or ''}".strip() for each in found],
+        "phase": [each.error if each.phase is None else each.phase.value for each in found],
+    }
+    if in_doubt:
+        columns["in doubt"] = ["\n".join(each.in_doubt) for each in found]
+    else:
+        if width >= _WIDE or not any(waits):
+            columns["states"] = [each.states_completed for each in found]
+        columns["started (UTC)"] = [minute(each.started_millis) for each in found]
+        labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
+        for name, cells in (("labels", labels), ("waits for", waits)):
+            if any(cells):
+                columns[name] = [*cells]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def event_cells(event: Any) -> list[str]:
+    """An event's name, and what it says."""
+    if isinstance(event, DomainEvent):
+        payload = event.payload if isinstance(event.payload, dict) else {"payload": event.payload}
+        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name != "meta"]
+        return [event.name, " ".join(told)]
+    body = next(iter(event.to_json()["Kernel"].values()))
+    error = body.pop("error", None)
+    words = [f"{name}={_short(value)}" for name, value in body.items() if value is not None]
+    if error is not None:
+        words.append(f"{error['info']['code']}: {error['info']['message']}")
+    return [type(event).__name__, " ".join(words)]
+
+
+def _short(value: Json) -> str:
+    text = str(value)
+    return text[:12] + "…" if len(text) == 64 else text
