@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
-from perdure.engine.history import Request, RunView
+from perdure.engine.history import RunView
 from perdure.errors import ErrorCategory, RunError, StorageError
 from perdure.ids import RunId
 from perdure.io.effects import APPLIED, NOT_APPLIED, effect_settled
@@ -110,7 +110,6 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
                 if not cancelled or (terminates and not terminated):
                     cancelled, terminated = True, terminates
                     events.append(DomainEvent(RUN_CANCEL_REQUESTED, {**told, "terminate": terminates}))
-                    cancel = Request(body.by, body.reason, terminates)
             elif paused != (body.how == "pause"):
                 paused = not paused
                 events.append(DomainEvent(RUN_PAUSED if paused else RUN_UNPAUSED, told))
