@@ -268,7 +268,7 @@ def parked(folder: Path) -> list[Figure]:
     late = asyncio.run(waiting.latenesses(folder / "late.db"))
     stop = asyncio.run(waiting.seconds_to_stop(folder / "stop.db"))
     return [
-        Figure("finding what is due among 100,000 parked runs, against 500", ratio, 2, "x"),
+        Figure("finding what is due among 100,000 parked runs, against 500", ratio, 5, "x"),
         Figure("memory of a worker beside 100,000", waiting.worker_megabytes(folder / "many.db"), 100, "MB"),
         Figure("lateness of 1,000 wakes due in one second, p99", late[int(len(late) * 0.99)], 1, "s"),
         Figure("cancel to stopped, running handler, p99", stop[int(len(stop) * 0.99)], 1, "s"),
