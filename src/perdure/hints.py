@@ -39,8 +39,8 @@ HINTS: dict[str, str] = {
     "effect_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "run_request_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "effect_not_declared": (
-        "declare the state with side_effects=SideEffectKind.APPLY_SIDE_EFFECT and an idempotency key, or the "
-        "call with effect=…; READ_ONLY_IO for a call that only asks"
+        "declare the state with side_effects=SideEffectKind.APPLY_SIDE_EFFECT, or the call with effect=…; "
+        "READ_ONLY_IO for a call that only asks"
     ),
     "effect_request_mismatch": (
         "make the request from recorded facts only, so that every attempt makes the same; give other effects "
