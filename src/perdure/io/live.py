@@ -68,7 +68,7 @@ class LiveIo:
         self._secrets = secrets
         self._meta = meta
         self._waits = LiveWaits(scope, journal, clock, park_after)
-        self._effects = LiveEffects(scope, journal, clock, self._waits)
+        self._effects = LiveEffects(scope, stores.artifacts, journal, clock, self._waits)
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
