@@ -495,9 +495,24 @@ async def test_an_effect_that_is_being_made_is_not_made_a_second_time() -> None:
 
     one = One(Bank(), handler)
     one.stores, _ = slow_stores(one.clock)
-    await one.start()
+    assert (await one.start()).phase is RunPhase.COMPLETED
     assert one.bank.calls == {"k": 1}
     assert (await one.story()).count("effect_intended") == 1
+
+
+async def test_an_effect_that_was_made_has_its_answer_under_any_name() -> None:
+    """It is not made again for a call that has its idempotency key and another fact key."""
+    answers: list[Json] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        for name in "xy":
+            call = IoCall("bank", {"amount": 7}, fact_key=name, idempotency_key="k")
+            answers.append((await io.call(call)).response)
+
+    one = One(Bank(), handler)
+    assert (await one.start()).phase is RunPhase.COMPLETED
+    assert answers == [{"receipt": 1}] * 2
+    assert one.bank.calls == {"k": 1}
 
 
 async def test_two_effects_of_one_state_keep_their_places_when_it_is_run_again() -> None:

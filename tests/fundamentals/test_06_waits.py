@@ -33,7 +33,7 @@ from perdure.model.events import Event
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
 from tests.slow_stores import slow_stores
-from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, stream
+from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, state_id, stream
 
 MONTH = timedelta(days=30)
 
@@ -195,6 +195,22 @@ async def test_a_signal_ends_a_wait() -> None:
         "run Completed",
     ]
     assert await stores.mailbox.unread(parked.run_id) == []
+
+
+async def test_ids_may_be_sent() -> None:
+    """As names and in values: they are texts."""
+    got: list[object] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        signal = await io.wait_signal("m.main.a")
+        got.append(signal and signal.value)
+
+    plan, stores = plan_of(("a", Scripted(handler))), Stores.in_memory()
+    engine = Engine(FixedResolver(plan))
+    run_id = (await engine.start(stores, await start_run(stores, plan), drive=False)).run_id
+    await engine.send(stores, run_id, approval({"run": run_id}, name=state_id("a")), "letter")
+    assert (await engine.resume(stores, run_id)).phase is RunPhase.COMPLETED
+    assert got == [{"run": str(run_id)}]
 
 
 async def test_signals_are_taken_once_and_in_order() -> None:

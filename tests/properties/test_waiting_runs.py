@@ -20,8 +20,9 @@ from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, ResolveLetter, SignalLetter, StopLetter
 from perdure.stores.memory import MemoryState, MemoryStore
 from tests.slow_stores import SlowStore
-from tests.waiting import RUN_ID, Await, Both, HeldClock, Note, Pay, Script, Sleep, World
+from tests.waiting import RUN_ID, World
 from tests.waiting_laws import check
+from tests.waiting_plans import Await, Both, HeldClock, Note, Pay, Script, Sleep
 
 T = TypeVar("T")
 NAMES = ("x", "y")

@@ -152,7 +152,7 @@ async def send(stores: Stores, run_id: RunId, letter: AnyLetter, letter_id: str)
             )
     # Values are checked as they were given, before the encoder smooths out what is no JSON.
     canonical_json_bytes({"id": letter_id, **msgspec.structs.asdict(letter)})
-    return await stores.mailbox.post(run_id, letter_id, msgspec.to_builtins(letter))
+    return await stores.mailbox.post(run_id, letter_id, msgspec.to_builtins(letter, enc_hook=str.__str__))
 
 
 def _names(letter: AnyLetter) -> list[tuple[str, str]]:

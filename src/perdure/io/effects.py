@@ -12,7 +12,7 @@ from datetime import timedelta
 import msgspec
 
 from perdure.errors import CorruptionError, InvalidShapeError, IoError, Json, shaped
-from perdure.ids import ArtifactId, FactKey
+from perdure.ids import ArtifactId, FactKey, InvalidIdError
 from perdure.model.events import EFFECT_INTENDED, EFFECT_SETTLED, DomainEvent
 
 APPLIED, NOT_APPLIED = "applied", "not_applied"
@@ -34,7 +34,10 @@ class EffectTraits(msgspec.Struct, frozen=True):
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """What is known of an effect. ``outcome`` is ``"applied"``, ``"not_applied"``, or None while in doubt."""
+    """What is known of an effect. ``outcome`` is ``"applied"``, ``"not_applied"``, or None while in doubt.
+
+    ``payload_id`` is the answer's artifact, if it was applied and the answer could be written.
+    """
 
     key: str
     fact_key: FactKey
@@ -43,6 +46,7 @@ class Effect(msgspec.Struct, frozen=True):
     request_id: str
     intended_millis: int
     outcome: str | None = None
+    payload_id: ArtifactId | None = None
     intents: int = 1
     """How often it was begun: once, and again after each ``not_applied``."""
 
@@ -87,18 +91,21 @@ def intended(event: DomainEvent, before: Effect | None, seq: int) -> Effect:
         effect = shaped(event.payload, Effect)
     except (InvalidShapeError, ValueError):
         raise _malformed(seq) from None
-    return msgspec.structs.replace(effect, outcome=None, intents=1 + (before.intents if before else 0))
+    intents = 1 + (before.intents if before else 0)
+    return msgspec.structs.replace(effect, outcome=None, payload_id=None, intents=intents)
 
 
 def settled(event: DomainEvent, effects: dict[str, Effect], seq: int) -> Effect:
     """The effect that an ``effect_settled`` event settles."""
     try:
         before, outcome = effects[event.payload["key"]], event.payload["outcome"]
-    except (KeyError, TypeError):
+        payload_id = event.payload.get("payload_id")
+        payload_id = None if payload_id is None else ArtifactId(payload_id)
+    except (KeyError, TypeError, InvalidIdError):
         raise _malformed(seq) from None
     if outcome not in (APPLIED, NOT_APPLIED):
         raise _malformed(seq)
-    return msgspec.structs.replace(before, outcome=outcome)
+    return msgspec.structs.replace(before, outcome=outcome, payload_id=payload_id)
 
 
 def effect_answer_lost(key: str) -> IoError:

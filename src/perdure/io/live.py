@@ -76,7 +76,7 @@ class LiveIo:
         self._meta = meta
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._waits = LiveWaits(scope, journal, clock, park_after, self._pulse)
-        self._effects = LiveEffects(scope, journal, clock, self._waits)
+        self._effects = LiveEffects(scope, stores.artifacts, journal, clock, self._waits)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
         self._in_flight: dict[str, _Flight] = {}

@@ -34,9 +34,11 @@ from perdure.io.journal import Entry, Journal
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, look_up
 from perdure.io.scope import AttemptScope
+from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall
 from perdure.model.meta import SideEffectKind
-from perdure.stores.ports import Blob
+from perdure.stores.ports import ArtifactStore, Blob
+from perdure.stores.reading import read_json
 
 Ask = Callable[[Callable[[Transport], Awaitable[Json]]], Awaitable[Json]]
 
@@ -70,8 +72,16 @@ def is_effect(declared: SideEffectKind | None, of_state: SideEffectKind, traits:
 class LiveEffects:
     """The effects of one attempt."""
 
-    def __init__(self, scope: AttemptScope, journal: Journal, clock: Clock, waits: LiveWaits) -> None:
+    def __init__(
+        self,
+        scope: AttemptScope,
+        artifacts: ArtifactStore,
+        journal: Journal,
+        clock: Clock,
+        waits: LiveWaits,
+    ) -> None:
         self._scope = scope
+        self._artifacts = artifacts
         self._journal = journal
         self._clock = clock
         self._waits = waits
@@ -127,7 +137,7 @@ class LiveEffects:
 
         known = self._journal.effects.get(effect.key)
         if known is not None and known.outcome == APPLIED:
-            raise effect_answer_lost(effect.key)
+            return await self._answer_of(known, effect.fact_key, request_id)
         if known is None or not known.is_in_doubt:
             if await self._intend(effect, request_id):
                 return await learn(lambda to: to.call(effect.call), _refuses)
@@ -141,6 +151,20 @@ class LiveEffects:
             except NotAppliedError:
                 return await self._try(effect, request_id, ask, payload_of)
         return None
+
+    async def _answer_of(self, known: Effect, fact_key: FactKey, request_id: str) -> Blob:
+        """The answer that an effect got, bound to a key that has none; ``IoError`` if it was not kept."""
+        if known.payload_id is None:
+            raise effect_answer_lost(known.key)
+        try:
+            _, data = await read_json(self._artifacts, known.payload_id)
+        except StorageError as error:
+            self._scope.fatal = error
+            raise
+        payload = Blob(ArtifactKind.FACT_PAYLOAD, data, known.payload_id)
+        told = [fact_event(fact_key, payload.id, request_id)]
+        await self._append(lambda: Entry(told))
+        return payload
 
     async def _intend(self, effect: PlannedEffect, request_id: str) -> bool:
         """Write down that ``effect`` is about to be made; False if somebody else is making it."""
