@@ -79,7 +79,8 @@ def views(draw: st.DrawFn) -> RunView:
         for name in asked
     ]
     names = [*(["clean"] if "run_cancel_requested" in asked else []), *STATES[tried:2]]
-    if names and draw(st.booleans()):
+    is_open: bool = draw(st.booleans())
+    if names and is_open:
         name = draw(st.sampled_from(list(names)))
         events.append(StateEntered(state_id(name), 0, SOME_ID))
         if draw(st.booleans()):
