@@ -472,8 +472,9 @@ class Suite:
             if base is None:
                 return Result(title, None, 0, "not found on this machine")
             environment = Environment(ROOT / f".venv-{minor}", base).ready("test")
-            # Snippets, screens, kills and distributions are those of one Python: slow, and the same in all.
-            ignored = [f"--ignore=tests/{each}" for each in ("docs", "acceptance", "cli", "packaging")]
+            # Snippets, screens, kills, distributions and random histories: slow, and the same in all Pythons.
+            slow = ("docs", "acceptance", "cli", "packaging", "faults", "properties")
+            ignored = [f"--ignore=tests/{each}" for each in slow]
             return self.pytest(title, environment, ignored)
 
         return run
