@@ -5,7 +5,8 @@ it otherwise: see :class:`Mood`. Chance is a matter of the seed, the invoice, an
 so that the same seed gives the same troubles. ``GET /payments`` gives the ledger once nothing is under way.
 
 The process that is started keeps the port and starts the bank itself in another one, again whenever that
-dies. What was paid is in a file, written down before the answer goes out.
+dies. What was paid is in a file, written down before the answer goes out. A program that starts a bank holds
+its standard input (``--until-eof``), so that none is left behind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import enum
 import json
 import os
 import random
+import select
 import signal
 import socket
 import socketserver
@@ -30,6 +32,7 @@ from typing import Any, cast
 
 KEY_HEADER = "Idempotency-Key"
 _DIED = 70
+_STANDARD_INPUT = 0
 # Longer than payers wait before they try again, so that they meet a port that refuses.
 _CLOSED_SECONDS = 0.15
 
@@ -222,9 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keys", choices=["honoured", "ignored"], default="honoured")
     parser.add_argument("--ledger", type=Path, help="the file of what was paid; a new one unless given")
     parser.add_argument("--late-ms", type=int, default=3000, help="how late it is at most, when it is late")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, signal.SIG_DFL)
     path = options.ledger or Path(tempfile.mkdtemp(prefix="bank-")) / "ledger.jsonl"
     # Bound and never listening: while the bank is dead its port refuses, and nobody else can have it.
     with socket.socket() as kept:
@@ -239,14 +243,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if is_first:
                 print(f"the bank is at http://127.0.0.1:{port}, its ledger is {path}", flush=True)
             is_first = False
-            if _serve_in_child(bank) != _DIED:
+            if _serve_in_child(bank, [_STANDARD_INPUT] if options.until_eof else []) != _DIED:
                 return 1
             print("the bank has died, and is opened again", file=sys.stderr, flush=True)
             time.sleep(_CLOSED_SECONDS)
 
 
-def _serve_in_child(bank: Bank) -> int:
-    """Serve in a process of its own until it ends, at the latest with this one; its exit code."""
+def _serve_in_child(bank: Bank, held_by_others: list[int]) -> int:
+    """Serve in a process of its own until it ends, at the latest with this one; its exit code.
+
+    It ends too when one of the pipes in ``held_by_others`` does.
+    """
     watched, held = os.pipe()
     child = os.fork()
     if child == 0:
@@ -254,7 +261,7 @@ def _serve_in_child(bank: Bank) -> int:
             signal.signal(number, signal.SIG_IGN)
         os.close(held)
         threading.Thread(target=bank.serve_forever, daemon=True).start()
-        os.read(watched, 1)  # nothing ever comes but the end
+        select.select([watched, *held_by_others], [], [])  # nothing ever comes but the end
         os._exit(0)
     os.close(watched)
     bank.server_close()

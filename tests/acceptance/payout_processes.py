@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -63,9 +62,10 @@ class Interpreters:
         with (
             tempfile.TemporaryDirectory(prefix="bank-") as folder,
             subprocess.Popen(
-                [sys.executable, "-m", "examples.payouts.bank", *_with_ledger(words, folder)],
+                [sys.executable, "-m", "examples.payouts.bank", *_bank_words(words, folder)],
                 env=_environment(),
                 cwd=ROOT,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
@@ -112,20 +112,23 @@ class Forks:
     def bank(self, words: list[str]) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="bank-") as folder:
             heard, told = os.pipe()
+            watched, held = os.pipe()
 
             def run() -> int:
-                os.close(heard)
+                os.close(held)
+                os.dup2(watched, 0)
                 os.dup2(told, 1)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-                return bank.main(_with_ledger(words, folder))
+                return bank.main(_bank_words(words, folder))
 
             child = _fork(run)
             os.close(told)
+            os.close(watched)
             try:
                 with os.fdopen(heard) as out:
                     yield _address(out.readline())
             finally:
-                os.kill(child, signal.SIGTERM)
+                os.close(held)
                 os.waitpid(child, 0)
 
 
@@ -145,8 +148,8 @@ def _fork(run: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def _with_ledger(words: list[str], folder: str) -> list[str]:
-    return [*words, "--ledger", str(Path(folder) / "ledger.jsonl")]
+def _bank_words(words: list[str], folder: str) -> list[str]:
+    return [*words, "--until-eof", "--ledger", str(Path(folder) / "ledger.jsonl")]
 
 
 def _address(line: str) -> str:

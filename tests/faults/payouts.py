@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -29,7 +29,10 @@ def pay(seeds: Sequence[int], invoices: int, workers: int) -> int:
     begun, lives, total = time.monotonic(), 0, Life(0, 0, 0)
     # Workers are processes of their own: they fork, and so may have no threads.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _prepare_worker) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="payouts-") as folder,
+        context.Pool(workers, _prepare_worker, [folder]) as pool,
+    ):
         for number, told in enumerate(pool.imap_unordered(_every_kill, settings), 1):
             lives, total = lives + told.lives, total + told.life
             keys = "honoured" if told.setting.honoured else "ignored"
@@ -50,10 +53,9 @@ def pay(seeds: Sequence[int], invoices: int, workers: int) -> int:
     return 0
 
 
-def _prepare_worker() -> None:
-    # Ctrl-C is the campaign's; a worker is then told to end, and ends its bank.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+def _prepare_worker(folder: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the campaign's, which ends its workers
+    tempfile.tempdir = folder  # a worker that is ended does not clear up
 
 
 @cache
