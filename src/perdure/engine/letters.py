@@ -127,7 +127,7 @@ def _body_of(letter: Letter) -> AnyLetter | None:
         body: AnyLetter = msgspec.convert(letter.body, AnyLetter)
         return body
     except (msgspec.ValidationError, CanonicalJsonError):
-        logging.getLogger("perdure").warning("letter %s is none that a run can read", letter.id)
+        logging.getLogger("perdure").warning("letter %a is none that a run can read", letter.id)
         return None
 
 
