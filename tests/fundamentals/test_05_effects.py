@@ -500,6 +500,32 @@ async def test_an_effect_that_is_being_made_is_not_made_a_second_time() -> None:
     assert (await one.story()).count("effect_intended") == 1
 
 
+@pytest.mark.parametrize("effect", [SideEffectKind.APPLY_SIDE_EFFECT, SideEffectKind.READ_ONLY_IO])
+async def test_a_call_that_ends_with_its_attempt_is_not_made_again_by_what_is_left_of_it(
+    effect: SideEffectKind,
+) -> None:
+    """The handler fails while another branch of it waits for an answer: only the next attempt asks again."""
+    asked, left = asyncio.Event(), list[asyncio.Task[Any]]()
+
+    class Slow(Bank):
+        async def call(self, call: IoCall) -> Json:
+            self.calls[call.fact_key] += 1
+            asked.set()
+            return await asyncio.get_running_loop().create_future() if self.calls.total() == 1 else 1
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        left.append(asyncio.create_task(io.call(IoCall("bank", {}, fact_key="k", effect=effect))))
+        await asked.wait()
+        await asyncio.sleep(0)
+        raise TransportError.of("other_branch", "it went wrong")
+
+    one = One(Slow(EffectTraits(is_idempotent=True)), handler)
+    assert (await one.start()).phase is RunPhase.FAILED
+    with pytest.raises(IoError, match="attempt_closed"):
+        await left[0]
+    assert one.bank.calls == {"k": 1}
+
+
 async def test_an_effect_that_was_made_has_its_answer_under_any_name() -> None:
     """It is not made again for a call that has its idempotency key and another fact key."""
     answers: list[Json] = []

@@ -193,6 +193,7 @@ class LiveIo:
     ) -> IoResult:
         """The recorded answer of ``key``, or that of the one fetch which all who ask for it share."""
         while True:
+            self._scope.check()  # a call that was given up because the attempt is over is not made again
             bound = self._journal.facts.get(key)
             if bound is not None:
                 check_request(key, bound, request_id)
