@@ -53,17 +53,16 @@ class PlannedRun(msgspec.Struct, frozen=True):
     def of(cls, plan: ExecutionPlan, config: RunConfig) -> PlannedRun:
         """Raises ``InvalidPlanError`` for a plan that has no order."""
         order = topological_order(plan)
+        metas = [(node, node.state.meta()) for node in order]
         skip_tags = set(config.skip_tags)
-        skipped = (
-            frozenset(node.id for node in order if not skip_tags.isdisjoint(node.state.meta().tags))
-            if skip_tags
-            else frozenset[StateId]()
+        skipped = frozenset(
+            node.id for node, meta in metas if skip_tags and not skip_tags.isdisjoint(meta.tags)
         )
-        policies = {node.id: node.state.meta().retry_policy or config.retry_policy for node in order}
-        cleanup = [node for node in order if node.state.meta().on_cancel]
+        policies = {node.id: meta.retry_policy or config.retry_policy for node, meta in metas}
+        cleanup = [node for node, meta in metas if meta.on_cancel]
         nodes = {node.id: node for node in order}
         if cleanup:
-            order = [node for node in order if not node.state.meta().on_cancel]
+            order = [node for node, meta in metas if not meta.on_cancel]
         return cls(order, nodes, skipped, policies, cleanup)
 
 
