@@ -69,28 +69,33 @@ class _Id(str):
 class OpId(_Id):
     """An operation's or machine's name: one segment, ``^[a-z][a-z0-9_]{0,62}$``."""
 
+    __slots__ = ()
     pattern = re.compile(_SEGMENT)
 
 
 class OpPath(_Id):
     """Where an operation stands in a machine: two segments or more, joined by dots."""
 
+    __slots__ = ()
     pattern = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})+")
 
 
 class StateId(_Id):
     """A state's name, unique in its plan: ``machine.step.state``."""
 
+    __slots__ = ()
     pattern = re.compile(rf"{_SEGMENT}\.{_SEGMENT}\.{_SEGMENT}")
 
 
 class ArtifactId(_Id):
     """The SHA-256 of an artifact's bytes: 64 lowercase hexadecimal digits."""
 
+    __slots__ = ()
     pattern = re.compile("[0-9a-f]{64}")
 
 
 class _Key(_Id):
+    __slots__ = ()
     # Surrogates have no UTF-8 form, so a key that holds one could never be written.
     pattern = re.compile("[^\ud800-\udfff]+")
 
@@ -98,9 +103,13 @@ class _Key(_Id):
 class FactKey(_Key):
     """What a recorded fact is bound to in a run: a non-empty string."""
 
+    __slots__ = ()
+
 
 class ContextKey(_Key):
     """A top-level key of a run's context: a non-empty string."""
+
+    __slots__ = ()
 
 
 class RunId(str):

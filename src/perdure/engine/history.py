@@ -139,8 +139,11 @@ class RunView(msgspec.Struct):
         Raises ``InvalidPlanError`` (``invalid_attempt_envelopes``) for an event that cannot follow, and
         ``CorruptionError`` for a fact that is malformed or contradicts another.
         """
-        if isinstance(event, (StateEntered, StateCompleted)) and self.started and not self.ended:
-            self._advance_kernel(event, seq)  # first, since most events are one of these
+        is_running = self.started is not None and self.ended is None
+        if is_running and isinstance(event, StateEntered):
+            self._enter(event, seq)
+        elif is_running and isinstance(event, StateCompleted):
+            self._complete(event, seq)
         elif isinstance(event, DomainEvent):
             self._advance_domain(event, seq)
         elif isinstance(event, RunStarted):
@@ -148,35 +151,31 @@ class RunView(msgspec.Struct):
                 raise _invalid("the run starts twice", seq)
             self.started = event
             self.checkpoint = event.initial_snapshot_id
-        else:
-            if self.started is None:
-                raise _invalid("an event stands before the run's start", seq)
-            if self.ended is not None:
-                raise _invalid("an event follows the run's end", seq)
-            self._advance_kernel(event, seq)
+        elif self.started is None:
+            raise _invalid("an event stands before the run's start", seq)
+        elif self.ended is not None:
+            raise _invalid("an event follows the run's end", seq)
+        elif isinstance(event, StateFailed):
+            self._fail(event, seq)
+        elif isinstance(event, RunCompleted):
+            self.ended = event
         self.head_seq = seq
 
-    def _advance_kernel(
-        self, event: StateEntered | StateCompleted | StateFailed | RunCompleted, seq: int
-    ) -> None:
-        if isinstance(event, StateEntered):
-            self._enter(event, seq)
-        elif isinstance(event, StateCompleted):
-            attempt = self._close(event.state_id, seq)
-            self.completed[event.state_id] = self.checkpoint = event.context_snapshot_id
-            progress = self.states[event.state_id]
-            progress.last_error, progress.completed_attempt = None, attempt.attempt
-        elif isinstance(event, StateFailed):
-            self._close(event.state_id, seq)
-            progress = self.states[event.state_id]
-            progress.last_error = event.error.info
-            progress.own_failures += event.error.info.code not in _NOT_OWN_FAILURES
-            if event.error.info.code != ORPHAN_ATTEMPT_RECOVERED:
-                progress.orphans = 0
-            else:
-                progress.orphans += 1
+    def _complete(self, event: StateCompleted, seq: int) -> None:
+        attempt = self._close(event.state_id, seq)
+        self.completed[event.state_id] = self.checkpoint = event.context_snapshot_id
+        progress = self.states[event.state_id]
+        progress.last_error, progress.completed_attempt = None, attempt.attempt
+
+    def _fail(self, event: StateFailed, seq: int) -> None:
+        self._close(event.state_id, seq)
+        progress = self.states[event.state_id]
+        progress.last_error = event.error.info
+        progress.own_failures += event.error.info.code not in _NOT_OWN_FAILURES
+        if event.error.info.code != ORPHAN_ATTEMPT_RECOVERED:
+            progress.orphans = 0
         else:
-            self.ended = event
+            progress.orphans += 1
 
     def _enter(self, event: StateEntered, seq: int) -> None:
         progress = self.states.get(event.state_id)

@@ -55,16 +55,24 @@ def topological_order(plan: ExecutionPlan) -> list[StateNode]:
         twice = [state_id for state_id, times in Counter(node.id for node in states).items() if times > 1]
         raise _invalid("duplicate_state", "a state stands in the plan more than once", {"states": twice})
 
+    edges: list[tuple[int, int]] = []
+    for edge in plan.graph.edges:
+        before, after = position.get(edge.before), position.get(edge.after)
+        if before is None or after is None:
+            raise _invalid(
+                "missing_state",
+                "an edge names a state that is not in the plan",
+                {"states": [edge.before if before is None else edge.after]},
+            )
+        edges.append((before, after))
+    if all(before < after for before, after in edges):
+        return list(states)  # as most plans are written
+
     followers: list[list[int]] = [[] for _ in states]
     missing_before = [0] * len(states)
-    for edge in plan.graph.edges:
-        for end in (edge.before, edge.after):
-            if end not in position:
-                raise _invalid(
-                    "missing_state", "an edge names a state that is not in the plan", {"states": [end]}
-                )
-        followers[position[edge.before]].append(position[edge.after])
-        missing_before[position[edge.after]] += 1
+    for before, after in edges:
+        followers[before].append(after)
+        missing_before[after] += 1
 
     ready = [index for index, count in enumerate(missing_before) if count == 0]
     order: list[StateNode] = []
