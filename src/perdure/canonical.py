@@ -7,6 +7,7 @@ or declines, and a slow walk in Python alone decides which code and which JSON p
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -126,7 +127,7 @@ def decode(data: bytes) -> Json:
 def join_object(members: Iterable[tuple[str, bytes]]) -> bytes:
     """The canonical bytes of an object whose values' canonical bytes are at hand."""
     ordered = sorted(members, key=_utf16_order_of_member)
-    return b"{" + b",".join([b"%b:%b" % (encode_string(key), data) for key, data in ordered]) + b"}"
+    return b"{%b}" % b",".join([b"%b:%b" % (_name(key), data) for key, data in ordered])
 
 
 def split_object(data: bytes) -> dict[str, bytes]:
@@ -273,13 +274,19 @@ def _sorted_keys(item: dict[Any, Any], pointer: str) -> list[str]:
     return sorted(item, key=utf16_order)
 
 
+@functools.lru_cache(maxsize=1024)
+def _name(key: str) -> bytes:
+    # The keys of contexts are few, and written with every snapshot.
+    return encode_string(key)
+
+
 def utf16_order(text: str) -> bytes:
     """What canonical JSON orders keys by."""
     return text.encode("utf-16-be", "surrogatepass")
 
 
 def _utf16_order_of_member(member: tuple[str, bytes]) -> bytes:
-    return utf16_order(member[0])
+    return member[0].encode("utf-16-be", "surrogatepass")
 
 
 def _decode_slowly(data: bytes) -> Json:

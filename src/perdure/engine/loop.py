@@ -279,9 +279,9 @@ class Stint:
     def _stage_emitted(self) -> None:
         """Stage what the attempt has to say besides how it ended: its readings, events and artifacts."""
         self._writer.stage_riding()
-        if self._recorder is not None:
-            self._writer.stage(self._recorder.events, self._recorder.blobs)
-            self._recorder = None
+        rec, self._recorder = self._recorder, None
+        if rec is not None and (rec.events or rec.blobs):
+            self._writer.stage(rec.events, rec.blobs)
 
     def _io(self, scope: AttemptScope, meta: StateMeta, rec: AttemptRecorder) -> LiveIo | ReplayIo:
         if self._replay is not None:

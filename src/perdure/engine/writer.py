@@ -91,6 +91,8 @@ class RunWriter:
 
     def stage_riding(self) -> None:
         """Stage what rides along; called when the attempt ends, before its closing event."""
+        if not self._riding and not self._kept:
+            return
         riding, self._riding = self._riding, []
         self.stage([event for event, _ in riding], [*self._kept, *(blob for _, blob in riding)])
         self._kept = []
@@ -144,8 +146,9 @@ class RunWriter:
 
     async def quiet(self) -> None:
         """Wait until nothing is being written."""
-        async with self._lock:
-            pass
+        if self._lock.locked():
+            async with self._lock:
+                pass
 
     async def news(self) -> None:
         """Wait until the run's history has grown."""

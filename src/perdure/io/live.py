@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -71,17 +72,25 @@ class LiveIo:
         self._journal = journal
         self._make_transport = make_transport
         self._clock = clock
+        self._park_after = park_after
         self._failpoints = failpoints
         self._secrets = secrets
         self._meta = meta
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
-        self._waits = LiveWaits(scope, journal, clock, park_after, self._pulse)
-        self._effects = LiveEffects(scope, stores.artifacts, journal, clock, self._waits)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
         self._in_flight: dict[str, _Flight] = {}
         self._handler = asyncio.current_task()
         self._ordinal = 0
+
+    # Most attempts have neither.
+    @cached_property
+    def _waits(self) -> LiveWaits:
+        return LiveWaits(self._scope, self._journal, self._clock, self._park_after, self._pulse)
+
+    @cached_property
+    def _effects(self) -> LiveEffects:
+        return LiveEffects(self._scope, self._stores.artifacts, self._journal, self._clock, self._waits)
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
