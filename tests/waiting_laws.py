@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from perdure.engine.engine import read_view
 from perdure.engine.history import RunView, fold
+from perdure.engine.recovery import read_view
 from perdure.io.waits import NOTHING
 from perdure.model.events import (
     EFFECT_SETTLED,

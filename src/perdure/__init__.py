@@ -10,7 +10,10 @@ import importlib
 
 _MODULES = {
     "canonical": "CanonicalJsonError artifact_id_for_bytes artifact_id_for_json canonical_json_bytes",
-    "engine.engine": "Engine PlanResolver RunResult StartRun",
+    "engine.engine": "Engine StartRun",
+    "engine.recovery": "PlanResolver",
+    "engine.results": "RunResult",
+    "engine.dispatch": "Dispatcher LocalDispatcher",
     "errors": (
         "ConcurrencyError ContextError CorruptionError ErrorCategory ErrorInfo InvalidPlanError IoError "
         "MissingFactError MissingFactKeyError NotAppliedError NotFoundError PerdureError RateLimitedError "

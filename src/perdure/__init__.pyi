@@ -4,10 +4,12 @@ from perdure.canonical import CanonicalJsonError as CanonicalJsonError
 from perdure.canonical import artifact_id_for_bytes as artifact_id_for_bytes
 from perdure.canonical import artifact_id_for_json as artifact_id_for_json
 from perdure.canonical import canonical_json_bytes as canonical_json_bytes
+from perdure.engine.dispatch import Dispatcher as Dispatcher
+from perdure.engine.dispatch import LocalDispatcher as LocalDispatcher
 from perdure.engine.engine import Engine as Engine
-from perdure.engine.engine import PlanResolver as PlanResolver
-from perdure.engine.engine import RunResult as RunResult
 from perdure.engine.engine import StartRun as StartRun
+from perdure.engine.recovery import PlanResolver as PlanResolver
+from perdure.engine.results import RunResult as RunResult
 from perdure.errors import ConcurrencyError as ConcurrencyError
 from perdure.errors import ContextError as ContextError
 from perdure.errors import CorruptionError as CorruptionError

@@ -46,6 +46,7 @@ class Failpoints:
 
     def __init__(self, *, stop_after_handler_once: bool = False, points: Iterable[Failpoint] = ()) -> None:
         self._armed = list(points)
+        self._stops_once = stop_after_handler_once
         if stop_after_handler_once:
             self._armed.append(Failpoint("handler.after", 1, kill=False))
         self._hits: Counter[str] = Counter()
@@ -57,6 +58,10 @@ class Failpoints:
         Raises ``PerdureError`` (``failpoint_invalid``) for another form or an unknown point.
         """
         return cls(points=[_parse(spec) for spec in specs])
+
+    def for_children(self) -> Failpoints:
+        """Those that count in child runs too: all but ``stop_after_handler_once``."""
+        return Failpoints() if self._stops_once else self
 
     @property
     def hits(self) -> dict[str, int]:

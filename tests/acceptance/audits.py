@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure import ArtifactId, DomainEvent, RunId, Stores
-from perdure.engine.engine import read_view
+from perdure.engine.recovery import read_view
 from perdure.model.events import FACT_RECORDED
 from perdure.sdk.reading import status_of
 from perdure.stores.reading import read_json

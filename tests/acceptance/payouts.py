@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from examples.payouts import KEYED_HOSTS_VARIABLE
 from perdure import RunId, Stores
-from perdure.engine.engine import read_view
 from perdure.engine.history import RunView
+from perdure.engine.recovery import read_view
 from tests.acceptance.payout_processes import APP, Done, Processes
 
 RUN = RunId("00000000-0000-0000-0000-0000000000dd")

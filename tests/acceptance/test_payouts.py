@@ -13,8 +13,8 @@ import pytest
 
 from examples.payouts import KEYED_HOSTS_VARIABLE, app
 from perdure import Engine, Failpoints, JsonContext, RunConfig, RunId, RunPhase, StartRun, Stores
-from perdure.engine.engine import read_view
 from perdure.engine.letters import ResolveLetter
+from perdure.engine.recovery import read_view
 from perdure.sdk import manifest_for
 from perdure.sdk.reading import exports_of
 from tests.acceptance.payout_processes import ROOT, Interpreters

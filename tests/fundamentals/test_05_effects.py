@@ -34,8 +34,8 @@ from perdure import (
     TransportEnv,
     TransportError,
 )
-from perdure.engine.engine import read_view
 from perdure.engine.letters import ResolveLetter
+from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock

@@ -26,8 +26,8 @@ from perdure import (
     Stores,
 )
 from perdure.canonical import CanonicalJsonError
-from perdure.engine.engine import read_view
 from perdure.engine.letters import SignalLetter
+from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.model.events import Event
 from perdure.stores.memory import memory_stores

@@ -29,8 +29,8 @@ from perdure import (
     StateOutcome,
     Stores,
 )
-from perdure.engine.engine import read_view
 from perdure.engine.history import RunView, fold
+from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.io.facts import fact_of
 from perdure.model.events import FACT_RECORDED, EventEnvelope

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from perdure import ArtifactId, RunPhase
 from perdure.engine import letters
-from perdure.engine.engine import read_view
 from perdure.engine.history import RunView, fold
 from perdure.engine.letters import ResolveLetter, SignalLetter
+from perdure.engine.recovery import read_view
 from perdure.io.effects import NOT_APPLIED
 from perdure.io.waits import Wait
 from perdure.stores.memory import MemoryState, MemoryStore

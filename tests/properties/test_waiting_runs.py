@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.engine import letters
-from perdure.engine.engine import read_view
 from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, ResolveLetter, SignalLetter, StopLetter
+from perdure.engine.recovery import read_view
 from perdure.stores.memory import MemoryState, MemoryStore
 from tests.slow_stores import SlowStore
 from tests.waiting import RUN_ID, World

@@ -31,7 +31,8 @@ from perdure.cli.common import (
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import next_steps, waiting_for
-from perdure.engine.engine import Engine, RunResult, StartRun
+from perdure.engine.engine import Engine, StartRun
+from perdure.engine.results import RunResult
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 import msgspec
 
 from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, RUN_CANCELLED, OpenAttempt, RunView
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
-from perdure.ids import ArtifactId, StateId
+from perdure.ids import ArtifactId, RunId, StateId
+from perdure.io.children import ClosePolicy, child_run_completed
 from perdure.io.waits import NOTHING, answer_to
 from perdure.model.config import RECOVERY_LIMIT_DEFAULT, RetryPolicy, RunConfig
 from perdure.model.events import (
@@ -77,6 +79,8 @@ class Pause(msgspec.Struct, frozen=True):
 
     until_millis: int | None
     waiting_for: str
+    awaits: tuple[RunId, ...] = ()
+    """Runs whose end ends it too."""
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -98,10 +102,22 @@ class Step(msgspec.Struct, frozen=True):
     """Artifacts that the events name."""
 
 
-def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, place: int = 0) -> Step:
+Ends = Mapping[RunId, RunCompleted | None]
+"""How awaited runs ended; None for one that does not exist."""
+
+
+def decide(
+    view: RunView,
+    plan: PlannedRun,
+    config: RunConfig,
+    now_millis: int,
+    place: int = 0,
+    ends: Ends = MappingProxyType({}),
+) -> Step:
     """The next step of a run that nobody is executing at this moment: an open attempt is an orphan.
 
-    ``place`` is that of an earlier step of this run, which spares looking at the states before it.
+    ``place`` is that of an earlier step of this run, which spares looking at the states before it. ``ends``
+    is what is known of the runs that it awaits.
     """
     if view.ended is not None:
         return Step((), Stop())
@@ -112,21 +128,21 @@ def decide(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, 
             details={"states": sorted(view.open_attempts)},
         )
     if view.cancel is not None:
-        return _cancel(view, plan, config, now_millis)
+        return _cancel(view, plan, config, now_millis, ends)
     deadline = deadline_of(view, config)
     if deadline is not None and now_millis >= deadline:
-        return _expire(view)
+        return _expire(view, ends)
     for attempt in view.open_attempts.values():
-        return _go_on(view, attempt, config, now_millis, deadline, place)
+        return _go_on(view, attempt, config, now_millis, deadline, place, ends)
     while place < len(plan.order) and plan.order[place].id in view.completed:
         place += 1
     if place == len(plan.order):
-        return Step((RunCompleted(RunStatus.COMPLETED, _checkpoint(view)),), Stop())
+        return _end(view, RunStatus.COMPLETED, ends)
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
     if not may_try(view, state_id, plan.retry_policies[state_id]):
-        return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
+        return _end(view, RunStatus.FAILED, ends)
     return _enter(view, state_id, plan, now_millis, deadline, place)
 
 
@@ -154,6 +170,7 @@ def _go_on(
     now_millis: int,
     deadline: int | None,
     place: int,
+    ends: Ends,
 ) -> Step:
     """Take up an open attempt: it waits, what it waited for is there, or its process died."""
     waits = view.waits_of(attempt)
@@ -162,14 +179,32 @@ def _go_on(
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     for wait in waits:
-        answer = answer_to(wait, view.inbox, view.effects, now_millis)
+        answer = answer_to(wait, view.inbox, view.effects, now_millis, ends)
         if answer is not None:
             return Step((answer,), Run(attempt), place, (NOTHING,))
-    dues = [wait.until_millis for wait in waits]
-    return Step((), Pause(_earliest(*dues, deadline), ", ".join(map(str, waits))), place)
+    due = _earliest(*(wait.until_millis for wait in waits), deadline)
+    awaits = tuple(wait.child_run_id for wait in waits if wait.child_run_id is not None)
+    return Step((), Pause(due, ", ".join(map(str, waits)), awaits), place)
 
 
-def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int) -> Step:
+def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
+    """End the run, after its children that it has to end after."""
+    events: list[Event] = []
+    awaited: list[RunId] = []
+    for child in view.children.values():
+        if child.has_ended or child.close_policy is not ClosePolicy.AWAIT:
+            continue
+        if child.run_id not in ends:
+            awaited.append(child.run_id)
+        elif (end := ends[child.run_id]) is not None:
+            events.append(child_run_completed(child.run_id, end))
+    if awaited:
+        waiting_for = ", ".join(f"child {run_id}" for run_id in awaited)
+        return Step(tuple(events), Pause(None, waiting_for, tuple(awaited)))
+    return Step((*events, RunCompleted(status, _checkpoint(view))), Stop())
+
+
+def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, ends: Ends) -> Step:
     """Close what is open, clean up however long it takes, and end."""
     for attempt in view.open_attempts.values():
         if plan.nodes[attempt.state_id] not in plan.cleanup:
@@ -178,18 +213,20 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int)
         for node in plan.cleanup:
             waiting = [each for each in view.open_attempts.values() if each.state_id == node.id]
             if waiting:
-                return _go_on(view, waiting[0], config, now_millis, None, 0)
+                return _go_on(view, waiting[0], config, now_millis, None, 0, ends)
             if node.id not in view.completed and may_try(view, node.id, plan.retry_policies[node.id]):
                 return _enter(view, node.id, plan, now_millis, None, 0)
     for attempt in view.open_attempts.values():
         return Step((_closed(attempt, RUN_CANCELLED, "the run was terminated"),), Go())
-    return Step((RunCompleted(RunStatus.CANCELLED, _checkpoint(view)),), Stop())
+    if view.cancel is not None and view.cancel.terminates:
+        return Step((RunCompleted(RunStatus.CANCELLED, _checkpoint(view)),), Stop())
+    return _end(view, RunStatus.CANCELLED, ends)
 
 
-def _expire(view: RunView) -> Step:
+def _expire(view: RunView, ends: Ends) -> Step:
     for attempt in view.open_attempts.values():
         return Step((_closed(attempt, "run_timeout", "the run took longer than it may"),), Go())
-    return Step((RunCompleted(RunStatus.FAILED, _checkpoint(view)),), Stop())
+    return _end(view, RunStatus.FAILED, ends)
 
 
 def _closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:

@@ -6,50 +6,43 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
 from perdure.clock import Clock, SystemClock
+from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun
+from perdure.engine.dispatch import MAX_CONCURRENCY, Dispatcher, LocalDispatcher
 from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, LetterWatch, send
 from perdure.engine.loop import ReplaySource, Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
+from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
+from perdure.engine.results import RunResult
 from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
     ConcurrencyError,
     CorruptionError,
     InvalidPlanError,
-    InvalidShapeError,
-    Json,
     NotFoundError,
     StorageError,
 )
 from perdure.failpoints import Failpoints, FailpointStop
-from perdure.ids import ArtifactId, InvalidIdError, RunId
+from perdure.ids import ArtifactId, RunId
 from perdure.io.port import TransportFactory
-from perdure.model.config import IoMode, RunConfig, RunManifest, Sequential
+from perdure.model.config import IoMode, RunConfig, RunManifest
 from perdure.model.context import Snapshot
 from perdure.model.events import Event, RunPhase, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
-from perdure.stores.reading import read_json
 from perdure.stores.uninterrupted import uninterrupted
 
-RECOVERY_PAGE_EVENTS = 2000
 PARK_AFTER = timedelta(seconds=5)
-
-
-class PlanResolver(Protocol):
-    """Rebuilds a run's plan from its manifest: the same plan for the same manifest, every time."""
-
-    def resolve(self, manifest: RunManifest) -> ExecutionPlan:
-        """The plan; raises ``InvalidPlanError`` when there is none."""
+MAX_CHILD_DEPTH = 16
 
 
 class StartRun(msgspec.Struct, frozen=True):
@@ -64,38 +57,14 @@ class StartRun(msgspec.Struct, frozen=True):
     invocation_key: str | None = None
 
 
-class RunResult(msgspec.Struct, frozen=True):
-    """Where a run stood when the engine let go of it.
-
-    ``final_snapshot_id`` is the last checkpoint, also of a run that goes on. ``waiting_for`` says what a
-    parked run waits for, and ``due_millis`` when it is to be resumed if no letter comes before.
-    """
-
-    run_id: RunId
-    phase: RunPhase
-    final_snapshot_id: ArtifactId | None = None
-    waiting_for: str | None = None
-    due_millis: int | None = None
-
-    def to_json(self) -> Json:
-        """``{"run_id", "phase", "final_snapshot_id"}``; with ``waiting_for``, ``due_millis`` if parked."""
-        data: dict[str, Json] = {
-            "run_id": self.run_id,
-            "phase": self.phase.value,
-            "final_snapshot_id": self.final_snapshot_id,
-        }
-        if self.waiting_for is not None:
-            data |= {"waiting_for": self.waiting_for, "due_millis": self.due_millis}
-        return data
-
-
 class Engine:
     """Drives runs. One engine serves any number of runs and stores at once.
 
     ``transports`` is a router or a single factory; without one, live calls are ``io_unimplemented``.
     ``observer`` is called after every durable write with the run's new events. ``secrets`` are the sources of
     named secrets, asked in order; the environment unless given. A run that has to wait for longer than
-    ``park_after``, or for an outsider, is parked.
+    ``park_after``, or for an outsider, is parked. Child runs are executed by ``dispatcher``, or here,
+    ``max_concurrency`` at a time; children of children may go ``max_child_depth`` deep.
     """
 
     def __init__(
@@ -108,8 +77,13 @@ class Engine:
         claim_keeper: ClaimKeeper | None = None,
         secrets: Sequence[SecretSource] | None = None,
         park_after: timedelta = PARK_AFTER,
+        dispatcher: Dispatcher | None = None,
+        max_concurrency: int = MAX_CONCURRENCY,
+        max_child_depth: int = MAX_CHILD_DEPTH,
     ) -> None:
         self._resolver = resolver
+        self._dispatcher = dispatcher or LocalDispatcher(self._resume_child, max_concurrency)
+        self._max_child_depth = max_child_depth
         self._park_after = park_after
         self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
         self._transports = transports
@@ -174,7 +148,7 @@ class Engine:
             stint = await self._stint(stores, run_id, held, view, plan, run.run_config, on_begun)
             stint.begin(started, initial)
             if drive:
-                return await _drive(stint, run_id, view)
+                return await self._drive(stint, run_id, view)
             await stint.leave()
             return _result_of(run_id, view)
         finally:
@@ -206,17 +180,27 @@ class Engine:
         (``run_not_found``), ``ConcurrencyError`` (``run_already_active``), ``InvalidPlanError`` and
         ``CorruptionError``.
         """
+        return await self._resume(stores, run_id, self._failpoints, runs_handlers=runs_handlers)
+
+    async def _resume_child(self, stores: Stores, run_id: RunId) -> RunResult:
+        return await self._resume(stores, run_id, self._failpoints.for_children())
+
+    async def _resume(
+        self, stores: Stores, run_id: RunId, failpoints: Failpoints, *, runs_handlers: bool = True
+    ) -> RunResult:
         run_id = RunId(run_id)
         if not await stores.events.head_seq(run_id):
             raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
         held = await self._claim(stores, run_id)
         try:
             view = await read_view(stores, run_id)
-            manifest, plan = await self._checked_plan(stores, view)
+            manifest, plan = await checked_plan(stores, view, self._resolver)
             if view.ended is not None:
                 return _result_of(run_id, view)
-            stint = await self._stint(stores, run_id, held, view, plan, manifest.run_config)
-            return await _drive(stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
+            stint = await self._stint(
+                stores, run_id, held, view, plan, manifest.run_config, failpoints=failpoints
+            )
+            return await self._drive(stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
         finally:
             await self._let_go(held)
 
@@ -272,7 +256,10 @@ class Engine:
         plan: PlannedRun,
         config: RunConfig,
         on_begun: Callable[[], None] = lambda: None,
+        failpoints: Failpoints | None = None,
     ) -> Stint:
+        failpoints = failpoints or self._failpoints
+
         def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
             on_begun()
             if self._observer is not None:
@@ -281,17 +268,52 @@ class Engine:
         return Stint(
             stores,
             run_id,
-            RunWriter(stores, run_id, view, held, self._failpoints, observe),
+            RunWriter(stores, run_id, view, held, failpoints, observe),
             plan,
             config,
             self._transports,
             self._secrets,
             self._clock,
-            self._failpoints,
+            failpoints,
             await self._replay_source(stores, run_id, view, config),
             self._watch(stores),
             self._park_after,
+            self._children_of(stores, run_id, view),
         )
+
+    def _children_of(self, stores: Stores, run_id: RunId, view: RunView) -> Children:
+        async def send_letter(child: RunId, letter: AnyLetter, letter_id: str) -> bool:
+            return await self.send(stores, child, letter, letter_id)
+
+        async def tell(child: RunId) -> None:
+            try:
+                await self.resume(stores, child, runs_handlers=False)
+            except (InvalidPlanError, ConcurrencyError) as error:
+                logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", child, error)
+
+        return Children(
+            stores, view, run_id, self._resolver, self._dispatcher, self._max_child_depth, send_letter, tell
+        )
+
+    async def _drive(
+        self,
+        stint: Stint,
+        run_id: RunId,
+        view: RunView,
+        *,
+        runs_handlers: bool = True,
+        has_mail: bool = False,
+    ) -> RunResult:
+        try:
+            await stint.drive(runs_handlers=runs_handlers, has_mail=has_mail)
+        except FailpointStop:
+            await self._dispatcher.withdraw(run_id)
+            # What is staged is in the view, but was not written.
+            return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
+        except BaseException:
+            await uninterrupted(self._dispatcher.withdraw(run_id))
+            raise
+        return _result_of(run_id, view, stint.waiting)
 
     async def _replay_source(
         self, stores: Stores, run_id: RunId, view: RunView, config: RunConfig
@@ -307,88 +329,12 @@ class Engine:
             )
         return ReplaySource.of_view(recorded, config.replay_of)
 
-    async def _checked_plan(self, stores: Stores, view: RunView) -> tuple[RunManifest, PlannedRun]:
-        if view.started is None:
-            raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
-        manifest = await read_manifest(stores, view.started.manifest_id)
-        refuse_fan_out(manifest.run_config)
-        if view.started.op_id != manifest.op_id:
-            raise InvalidPlanError.of(
-                "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
-            )
-        plan = self._resolver.resolve(manifest)
-        if plan.op_id != manifest.op_id:
-            raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
-        planned = PlannedRun.of(plan, manifest.run_config)
-        gone = sorted(view.states.keys() - planned.nodes.keys())
-        if gone:
-            raise InvalidPlanError.of(
-                "recovery_state_not_in_plan",
-                "the history names states that the plan no longer has",
-                details={"states": gone},
-            )
-        return manifest, planned
-
-
-async def _drive(
-    stint: Stint, run_id: RunId, view: RunView, *, runs_handlers: bool = True, has_mail: bool = False
-) -> RunResult:
-    try:
-        await stint.drive(runs_handlers=runs_handlers, has_mail=has_mail)
-    except FailpointStop:
-        # What is staged is in the view, but was not written.
-        return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
-    return _result_of(run_id, view, stint.waiting)
-
 
 def _result_of(run_id: RunId, view: RunView, waiting: Pause | None = None) -> RunResult:
     final = view.checkpoint if view.ended is None else view.ended.final_snapshot_id
     if waiting is None:
         return RunResult(run_id, view.phase, final)
     return RunResult(run_id, view.phase, final, waiting.waiting_for, waiting.until_millis)
-
-
-async def read_view(stores: Stores, run_id: RunId) -> RunView:
-    """The view of a run, from its kernel and engine events alone, read page by page."""
-    view = RunView()
-    while True:
-        page = await stores.events.read_engine_events(run_id, view.head_seq + 1, RECOVERY_PAGE_EVENTS)
-        for envelope in page:
-            if envelope.run_id != run_id:
-                raise CorruptionError.of(
-                    "run_id_mismatch",
-                    "the stream holds an event of another run",
-                    details={"seq": envelope.seq},
-                )
-            if view.started is None:
-                view.started_millis = envelope.ts_millis
-            view.advance(envelope.event, envelope.seq)
-        if len(page) < RECOVERY_PAGE_EVENTS:
-            break
-    # Domain events after the last engine event are no part of the view, but they are numbered.
-    view.head_seq = max(view.head_seq, await stores.events.head_seq(run_id))
-    return view
-
-
-async def read_manifest(stores: Stores, manifest_id: ArtifactId) -> RunManifest:
-    """A stored manifest; ``CorruptionError`` for one that is damaged or of another shape."""
-    value, _ = await read_json(stores.artifacts, manifest_id)
-    try:
-        return RunManifest.from_json(value)
-    except (InvalidShapeError, InvalidIdError) as error:
-        raise CorruptionError.of(
-            "manifest_deserialize_failed",
-            f"the stored manifest is not a manifest: {error.info.message}",
-            details={"manifest_id": str(manifest_id)},
-        ) from None
-
-
-def refuse_fan_out(config: RunConfig) -> None:
-    """Refuse an execution mode that this engine does not have."""
-    if not isinstance(config.execution_mode, Sequential):
-        raise InvalidPlanError.of(
-            "unsupported_execution_mode", "this engine runs states one at a time (Sequential)"
-        )
 
 
 def _checked_manifest(run: StartRun) -> bytes:

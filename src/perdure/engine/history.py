@@ -11,11 +11,14 @@ from collections.abc import Iterable
 import msgspec
 
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
-from perdure.ids import ArtifactId, StateId
+from perdure.ids import ArtifactId, RunId, StateId
+from perdure.io.children import Child, completed, spawned
 from perdure.io.effects import Effect, intended, settled
 from perdure.io.facts import FactBinding, fact_of, is_attempt_key
 from perdure.io.waits import SIGNAL_PREFIX, WAIT_PREFIX, Arrival, Inbox, Wait, wait_of
 from perdure.model.events import (
+    CHILD_RUN_COMPLETED,
+    CHILD_RUN_SPAWNED,
     EFFECT_INTENDED,
     EFFECT_SETTLED,
     FACT_RECORDED,
@@ -70,6 +73,7 @@ class Request(msgspec.Struct, frozen=True):
     reason: str
     terminates: bool = False
     """Whether to stop without the handler's and the plan's own cleaning up."""
+    letter_id: str = ""
 
 
 class RunView(msgspec.Struct):
@@ -88,6 +92,10 @@ class RunView(msgspec.Struct):
     inbox: Inbox = msgspec.field(default_factory=Inbox)
     cancel: Request | None = None
     pause: Request | None = None
+    unpause: Request | None = None
+    """What ended the last pause."""
+    children: dict[RunId, Child] = {}
+    """The child runs, in the order in which they were spawned."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
@@ -234,6 +242,14 @@ class RunView(msgspec.Struct):
             self._progressed()
         elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
             self._request(event, seq)
+        elif event.name == CHILD_RUN_SPAWNED:
+            child = spawned(event, seq)
+            self.children.setdefault(child.run_id, child)
+        elif event.name == CHILD_RUN_COMPLETED:
+            child_run_id = completed(event, seq)
+            if child_run_id in self.children:
+                ended = msgspec.structs.replace(self.children[child_run_id], has_ended=True)
+                self.children[child_run_id] = ended
         elif event.name == RETRY_SCHEDULED:
             try:
                 self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])
@@ -268,13 +284,17 @@ class RunView(msgspec.Struct):
                 "run_request_malformed", "a request to the run cannot be read", details={"seq": seq}
             )
         request = Request(
-            str(payload.get("by")), str(payload.get("reason")), payload.get("terminate") is True
+            str(payload.get("by")),
+            str(payload.get("reason")),
+            payload.get("terminate") is True,
+            str(payload.get("id")),
         )
         self._read(payload.get("id"))
         if event.name == RUN_CANCEL_REQUESTED:
             self.cancel = request
         else:
-            self.pause = request if event.name == RUN_PAUSED else None
+            is_pause = event.name == RUN_PAUSED
+            self.pause, self.unpause = (request, None) if is_pause else (None, request)
 
 
 def fold(events: Iterable[EventEnvelope]) -> RunView:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
 from perdure.canonical import CanonicalJsonError
 from perdure.clock import Clock
 from perdure.engine.attempt import Completed, Halted, execute
+from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun, Run, Stop, deadline_of, decide, fail
 from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt, RunView
 from perdure.engine.letters import LetterWatch, receive
@@ -29,11 +31,11 @@ from perdure.io.scope import AttemptScope, Stopped
 from perdure.io.waits import wait_started
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import ArtifactKind, RunStarted, StateCompleted
+from perdure.model.events import RunCompleted, RunStarted, StateCompleted
 from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Blob, Release, RopeBlob
+from perdure.stores.ports import Release, snapshot_blob
 from perdure.stores.reading import read_json
 
 
@@ -98,7 +100,10 @@ class Stint:
         replay: ReplaySource | None,
         letters: LetterWatch,
         park_after: timedelta,
+        children: Children,
     ) -> None:
+        self._children = children
+        self._ends: dict[RunId, RunCompleted | None] = {}
         self._stores = stores
         self._run_id = run_id
         self._writer = writer
@@ -124,7 +129,7 @@ class Stint:
 
     def begin(self, started: RunStarted, initial: Snapshot) -> None:
         """Stage the first event of a new run, and its context."""
-        self._writer.stage((started,), (_blob_of(initial),))
+        self._writer.stage((started,), (snapshot_blob(initial),))
         self._snapshot = initial
 
     async def leave(self) -> None:
@@ -134,6 +139,7 @@ class Stint:
     async def drive(self, *, runs_handlers: bool = True, has_mail: bool = False) -> None:
         """Take steps until the run ends or is parked; without ``runs_handlers`` only as far as those."""
         self._has_mail = has_mail
+        self._children.runs_handlers = runs_handlers
         self._letters.watch(self._run_id, self._told_of_mail)
         try:
             await self._take_steps(runs_handlers)
@@ -153,23 +159,30 @@ class Stint:
             if self._has_mail:
                 self._has_mail = False
                 letters = await self._stores.mailbox.unread(self._run_id)
-                self._writer.stage(*receive(self._view, letters))
+                heard = receive(self._view, letters)
+                self._writer.stage(heard.events, heard.blobs, heard.read)
                 place = 0
+            if self._children.has_news:
+                await self._writer.flush()
+                await self._children.pass_down()
             now = self._clock.now_millis()
-            step = decide(self._view, self._plan, self._config, now, place)
+            step = decide(self._view, self._plan, self._config, now, place, self._ends)
             place = step.place
             if isinstance(step.then, Run) and not runs_handlers:
                 await self.leave()
                 return
             self._writer.stage(step.events, step.blobs)
             if isinstance(step.then, Stop):
+                await self._children.part()
                 await self._writer.flush(release=Release())
                 return
             if isinstance(step.then, Pause):
                 until = step.then.until_millis
+                if step.then.awaits and await self._look_after(step.then):
+                    continue
                 if not runs_handlers or until is None or until - now > self._park_after_millis:
                     self.waiting = step.then
-                    await self._writer.flush(release=Release(until))
+                    await self._writer.flush(release=Release(until, step.then.awaits))
                     return
                 await self._writer.flush()
                 await self._until_due_or_mail(until)
@@ -190,6 +203,7 @@ class Stint:
         try:
             letters = await self._stores.mailbox.unread(self._run_id)
             await self._writer.append(lambda: receive(self._view, letters, while_running=True))
+            await self._children.pass_down()
         except (StorageError, FailpointStop) as error:
             # Whatever the handler is doing, it may no longer act for the run.
             scope.fatal = error
@@ -202,14 +216,35 @@ class Stint:
         elif cancel is not None and scope.state_id not in self._plan.cleanup_ids:
             scope.stop(Stopped.CANCELLED)
 
-    async def _until_due_or_mail(self, due_millis: int) -> None:
+    async def _look_after(self, pause: Pause) -> bool:
+        """Have the runs driven that are awaited; whether there is anything new to decide upon."""
+        ends = await self._children.ends_of(pause.awaits)
+        if not ends:
+            await self._writer.flush()
+            following = asyncio.ensure_future(self._children.follow_any(pause.awaits))
+            await self._until_due_or_mail(pause.until_millis, following)
+            if self._has_mail:
+                return True
+            ends = await self._children.ends_of(pause.awaits)
+        self._ends |= ends
+        return bool(ends)
+
+    async def _until_due_or_mail(
+        self, due_millis: int | None, other: asyncio.Future[bool] | None = None
+    ) -> None:
+        """Wait until a moment, or until a letter comes, or ``other`` is done, which ends with the waiting."""
         self._mail = asyncio.get_running_loop().create_future()
-        due = asyncio.ensure_future(self._clock.sleep_until(due_millis))
+        waiting: list[asyncio.Future[Any]] = [self._mail]
+        if due_millis is not None:
+            waiting.append(asyncio.ensure_future(self._clock.sleep_until(due_millis)))
+        if other is not None:
+            waiting.append(other)
         try:
-            await asyncio.wait({due, self._mail}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            due.cancel()
             self._mail = None
+            for each in waiting:
+                each.cancel()
 
     async def _attempt(self, attempt: OpenAttempt) -> None:
         base = await self._base(attempt.base_snapshot_id)
@@ -251,7 +286,7 @@ class Stint:
         snapshot = outcome.snapshot
         blobs = []
         if snapshot is not None and snapshot is not base:
-            blobs.append(_blob_of(snapshot))
+            blobs.append(snapshot_blob(snapshot))
         if isinstance(outcome, Completed):
             self._writer.stage((StateCompleted(attempt.state_id, outcome.snapshot.id),), blobs)
             self._snapshot = outcome.snapshot
@@ -300,6 +335,7 @@ class Stint:
             meta,
             self._park_after,
             rec.publish,
+            self._children,
         )
 
     async def _base(self, snapshot_id: ArtifactId) -> Snapshot:
@@ -314,10 +350,3 @@ class Stint:
                     details={"artifact_id": snapshot_id},
                 ) from None
         return self._snapshot
-
-
-def _blob_of(snapshot: Snapshot) -> Blob:
-    kind = ArtifactKind.CONTEXT_SNAPSHOT
-    if snapshot.rope is None:
-        return Blob(kind, snapshot.data, snapshot.id)
-    return RopeBlob(kind, snapshot.rope)

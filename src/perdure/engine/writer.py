@@ -25,6 +25,16 @@ Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
 """Called after every durable write with the run and its new events, each with its number."""
 
 
+class _Waiting:
+    """An entry that is to be written, and why it was not."""
+
+    __slots__ = ("entry", "error")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.error: StorageError | None = None
+
+
 class RunWriter:
     """Stages events, makes them durable, and keeps the view in step.
 
@@ -56,6 +66,7 @@ class RunWriter:
         self._kept: list[Blob] = []
         self._staged_read: list[str] = []
         self._lock = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
         self._news = asyncio.Event()
 
     @property
@@ -106,17 +117,24 @@ class RunWriter:
         self._kept.append(blob)
 
     async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
-        """Bind ``key`` durably, with everything that rides along.
+        """Bind ``key`` durably, with everything that rides along; raises as :meth:`add`."""
+        await self.add(key, Entry([fact_event(key, payload.id, request_id)], [payload]))
 
-        Raises ``StorageError``: ``fact_not_recorded``, retryable, if the store kept nothing; any other
-        code means that the stint is over.
-        """
+    async def add(self, key: FactKey, entry: Entry) -> None:
+        """As ``Journal.add``."""
+        mine = _Waiting(entry)
+        self._waiting.append(mine)
         try:
-            bound = fact_event(key, payload.id, request_id)
-            await self.append(lambda: Entry([bound], [payload]))
-        except ConcurrencyError:
-            raise
-        except StorageError as error:
+            async with self._lock:
+                if mine in self._waiting:
+                    await self._write_waiting()
+        finally:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        error = mine.error
+        if isinstance(error, ConcurrencyError):
+            raise error
+        if error is not None:
             raise StorageError.of(
                 "fact_not_recorded",
                 f"the store could not keep a fact: {error.code}",
@@ -129,20 +147,52 @@ class RunWriter:
         """As ``Journal.append``."""
         async with self._lock:
             entry = make()
-            if not any(entry):
-                return
-            carried, kept = len(self._riding), len(self._kept)
-            new = [*(event for event, _ in self._riding), *entry.events]
-            head = self.view.head_seq
+            if any(entry):
+                await self._write([_Waiting(entry)])
 
-            def landed() -> None:
-                del self._riding[:carried], self._kept[:kept]
-                for seq, event in enumerate(new, head + 1):
-                    self.view.advance(event, seq)
-                self._tell()
+    async def _write_waiting(self) -> None:
+        """Write all entries that wait, in one commit; if it is refused, each in its own."""
+        batch = list(self._waiting)
+        try:
+            await self._write(batch)
+        except StorageError as error:
+            if len(batch) > 1 and isinstance(error, ConcurrencyError):
+                for each in batch:
+                    try:
+                        await self._write([each])
+                    except StorageError as alone:
+                        self._refuse([each], alone)
+            else:
+                self._refuse(batch, error)
 
-            rode = [blob for _, blob in self._riding]
-            await self._commit(head, new, [*self._kept, *rode, *entry.blobs], entry.read, landed)
+    def _refuse(self, batch: Sequence[_Waiting], error: StorageError) -> None:
+        for each in batch:
+            each.error = error
+            self._waiting.remove(each)
+
+    async def _write(self, batch: Sequence[_Waiting]) -> None:
+        """Write entries and what rides along; the caller has the lock."""
+        carried, kept = len(self._riding), len(self._kept)
+        new = [event for event, _ in self._riding]
+        blobs = [*self._kept, *(blob for _, blob in self._riding)]
+        read: list[str] = []
+        begun: list[Append] = []
+        for each in batch:
+            new += each.entry.events
+            blobs += each.entry.blobs
+            read += each.entry.read
+            begun += each.entry.begun
+        head = self.view.head_seq
+
+        def landed() -> None:
+            # Not after the commit: whoever made it may have been cancelled meanwhile.
+            self._waiting = [each for each in self._waiting if each not in batch]
+            del self._riding[:carried], self._kept[:kept]
+            for seq, event in enumerate(new, head + 1):
+                self.view.advance(event, seq)
+            self._tell()
+
+        await self._commit(head, new, blobs, read, landed, begun=begun)
 
     async def quiet(self) -> None:
         """Wait until nothing is being written."""
@@ -185,9 +235,11 @@ class RunWriter:
         landed: Callable[[], None],
         *,
         release: Release | None = None,
+        begun: Sequence[Append] = (),
     ) -> None:
         self._failpoints.hit("commit.before")
-        appends = [Append(self._run_id, head, events)] if events else []
+        # Where a commit is no transaction, a child without a link is better than a link without a child.
+        appends = [*begun, Append(self._run_id, head, events)] if events else []
         try:
             await self._stores.commit(blobs, appends, self._held.claim, release=release, read=read)
         except ConcurrencyError:
@@ -203,19 +255,21 @@ class RunWriter:
         self._held.durable = True
         self._failpoints.hit("commit.after")
         landed()
-        self._observe(head, events)
+        self._observe(self._run_id, head, events)
+        for each in begun:
+            self._observe(each.run_id, 0, each.events)
 
     async def _look_what_landed(self, head: int, events: Sequence[Event], landed: Callable[[], None]) -> None:
         if await self._has_landed(head, events):
             landed()
-            self._observe(head, events)
+            self._observe(self._run_id, head, events)
 
-    def _observe(self, head: int, events: Sequence[Event]) -> None:
+    def _observe(self, run_id: RunId, head: int, events: Sequence[Event]) -> None:
         if self._observer is not None and events:
             try:
-                self._observer(self._run_id, list(enumerate(events, head + 1)))
+                self._observer(run_id, list(enumerate(events, head + 1)))
             except Exception:
-                logging.getLogger("perdure").exception("an observer of run %s failed", self._run_id)
+                logging.getLogger("perdure").exception("an observer of run %s failed", run_id)
 
     async def _has_landed(self, head: int, events: Sequence[Event]) -> bool:
         """Whether a commit whose end was not seen was kept: its outcome is unknown until one looks."""

@@ -10,15 +10,19 @@ from perdure.io.effects import Effect
 from perdure.io.facts import Facts
 from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
-from perdure.stores.ports import Blob
+from perdure.stores.ports import Append, Blob
 
 
 class Entry(NamedTuple):
-    """What is written together: events, artifacts that they name, and the ids of letters they come from."""
+    """What is written together: events, artifacts that they name, and the ids of letters they come from.
+
+    ``begun`` are the first events of other runs.
+    """
 
     events: Sequence[Event] = ()
     blobs: Sequence[Blob] = ()
     read: Sequence[str] = ()
+    begun: Sequence[Append] = ()
 
 
 class Journal(Protocol):
@@ -42,6 +46,14 @@ class Journal(Protocol):
 
     async def record(self, key: FactKey, payload: Blob, request_id: str | None) -> None:
         """Bind ``key`` durably, together with what rides along. ``StorageError`` if it was not kept."""
+
+    async def add(self, key: FactKey, entry: Entry) -> None:
+        """Make ``entry``, which binds ``key``, durable, together with what rides along.
+
+        Entries that are given at the same time share a commit; one that is refused fails alone. Raises
+        ``StorageError``: ``fact_not_recorded``, retryable, if the store kept nothing; any other code means
+        that the stint is over, unless what the entry begins was there.
+        """
 
     async def append(self, make: Callable[[], Entry]) -> None:
         """Make durable what ``make`` gives, together with what rides along; nothing if it is empty.

@@ -27,9 +27,11 @@ from perdure.io.asking import (
     checked_signals,
     fact_payload_conflict,
 )
+from perdure.io.children import is_child_call
 from perdure.io.effects import EffectTraits
 from perdure.io.facts import FactBinding, attempt_key, recordable
 from perdure.io.journal import Journal
+from perdure.io.live_children import ChildRuns, LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, TransportEnv, effect_traits_of
@@ -64,7 +66,9 @@ class LiveIo:
         meta: StateMeta,
         park_after: timedelta,
         publish: Callable[[str, Json], Awaitable[None]],
+        child_runs: ChildRuns,
     ) -> None:
+        self._child_runs = child_runs
         self._publish = publish
         self._published_seconds = -PROGRESS_SECONDS
         self._scope = scope
@@ -83,7 +87,7 @@ class LiveIo:
         self._handler = asyncio.current_task()
         self._ordinal = 0
 
-    # Most attempts have neither.
+    # Most attempts have none of these.
     @cached_property
     def _waits(self) -> LiveWaits:
         return LiveWaits(self._scope, self._journal, self._clock, self._park_after, self._pulse)
@@ -91,6 +95,12 @@ class LiveIo:
     @cached_property
     def _effects(self) -> LiveEffects:
         return LiveEffects(self._scope, self._stores.artifacts, self._journal, self._clock, self._waits)
+
+    @cached_property
+    def _children(self) -> LiveChildren:
+        return LiveChildren(
+            self._scope, self._stores, self._journal, self._waits, self._child_runs, self._pulse
+        )
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
@@ -102,6 +112,9 @@ class LiveIo:
                 self._effects.skip(key, call, request_id)
             check_request(key, bound, request_id)
             return await self._recorded(bound)
+        if is_child_call(call) and key is not None:
+            request_id, asked_key = checked_request_id(call), key
+            return await self._once(key, request_id, lambda: self._children.call(call, asked_key, request_id))
         traits = self._traits_of(call)
         if is_effect(call.effect, self._meta.side_effects, traits):
             return await self._apply_once(call, traits)

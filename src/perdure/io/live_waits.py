@@ -7,10 +7,20 @@ from datetime import timedelta
 
 from perdure.clock import Clock
 from perdure.errors import StorageError
-from perdure.ids import ArtifactId
+from perdure.ids import ArtifactId, RunId
 from perdure.io.journal import Entry, Journal
 from perdure.io.scope import AttemptScope, Pulse
-from perdure.io.waits import EFFECT_IN_DOUBT, NOTHING, SIGNAL, SLEEP, Wait, answer_to, wait_key, wait_started
+from perdure.io.waits import (
+    CHILD,
+    EFFECT_IN_DOUBT,
+    NOTHING,
+    SIGNAL,
+    SLEEP,
+    Wait,
+    answer_to,
+    wait_key,
+    wait_started,
+)
 
 
 class LiveWaits:
@@ -42,6 +52,10 @@ class LiveWaits:
         name = f"{EFFECT_IN_DOUBT}:{effect_key}#{intents}"
         await self._end_of(self._wait(name, EFFECT_IN_DOUBT, None, (), effect_key))
 
+    async def child(self, run_id: RunId, name: str) -> None:
+        """Wait until a run has ended that is not executed here."""
+        await self._end_of(self._wait(f"{CHILD}:{name}", CHILD, None, child_run_id=run_id))
+
     def _wait(
         self,
         name: str | None,
@@ -49,6 +63,7 @@ class LiveWaits:
         until_millis: int | None,
         signals: tuple[str, ...] = (),
         effect: str | None = None,
+        child_run_id: RunId | None = None,
     ) -> Wait:
         """The wait as it was begun first, by this attempt or an earlier one, else a new one."""
         self._scope.check()
@@ -60,7 +75,8 @@ class LiveWaits:
         begun = self._journal.waits.get(key)
         if begun is not None:
             until_millis = begun.until_millis
-        return Wait(self._scope.state_id, self._scope.attempt, key, kind, until_millis, signals, effect)
+        scope = self._scope
+        return Wait(scope.state_id, scope.attempt, key, kind, until_millis, signals, effect, child_run_id)
 
     async def _end_of(self, wait: Wait) -> ArtifactId:
         while (bound := self._journal.facts.get(wait.key)) is None:

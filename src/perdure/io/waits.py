@@ -1,4 +1,4 @@
-"""Waits: the one way a run stops to be woken, by time, by a signal, or by what became of an effect.
+"""Waits: the one way a run stops to be woken: by time, a signal, a child, or what became of an effect.
 
 A wait is begun by ``wait_started`` and ended by the fact under its key, which has no attempt number: neither
 a crash nor a retry begins it anew. Everything here is pure.
@@ -6,18 +6,18 @@ a crash nor a retry begins it anew. Everything here is pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from perdure.errors import CorruptionError, InvalidShapeError, Json, shaped
-from perdure.ids import ArtifactId, FactKey, InvalidIdError, StateId
+from perdure.ids import ArtifactId, FactKey, InvalidIdError, RunId, StateId
 from perdure.io.effects import Effect
 from perdure.io.facts import fact_event
 from perdure.model.events import WAIT_STARTED, ArtifactKind, DomainEvent
 from perdure.stores.ports import Blob
 
-SLEEP, SIGNAL, EFFECT_IN_DOUBT = "sleep", "signal", "effect_in_doubt"
+SLEEP, SIGNAL, EFFECT_IN_DOUBT, CHILD = "sleep", "signal", "effect_in_doubt", "child"
 WAIT_PREFIX, SIGNAL_PREFIX = "wait:", "signal:"
 
 NOTHING = Blob(ArtifactKind.FACT_PAYLOAD, b"null")
@@ -25,7 +25,7 @@ NOTHING = Blob(ArtifactKind.FACT_PAYLOAD, b"null")
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """What an attempt waits for: a moment, the first of some signals, or that an effect is settled."""
+    """What an attempt waits for: a moment, the first of some signals, a settled effect, or a run's end."""
 
     state_id: StateId
     attempt: int
@@ -34,10 +34,13 @@ class Wait(msgspec.Struct, frozen=True):
     until_millis: int | None = None
     signals: tuple[str, ...] = ()
     effect: str | None = None
+    child_run_id: RunId | None = None
 
     def __str__(self) -> str:
         if self.kind == SIGNAL:
             return f"signal {' or '.join(self.signals)}"
+        if self.child_run_id is not None:
+            return f"{self.kind} {self.child_run_id}"
         return self.kind if self.effect is None else f"{self.kind} {self.effect}"
 
 
@@ -89,6 +92,8 @@ def wait_started(wait: Wait) -> DomainEvent:
         payload["signals"] = list(wait.signals)
     if wait.effect is not None:
         payload["effect"] = wait.effect
+    if wait.child_run_id is not None:
+        payload["child_run_id"] = wait.child_run_id
     return DomainEvent(WAIT_STARTED, payload)
 
 
@@ -102,14 +107,24 @@ def wait_of(event: DomainEvent, seq: int) -> Wait:
         ) from None
 
 
-def answer_to(wait: Wait, inbox: Inbox, effects: Mapping[str, Effect], now_millis: int) -> DomainEvent | None:
-    """The fact that ends ``wait`` now; None if it is not over. Its payload may be :data:`NOTHING`."""
+def answer_to(
+    wait: Wait,
+    inbox: Inbox,
+    effects: Mapping[str, Effect],
+    now_millis: int,
+    ended: Collection[RunId] = (),
+) -> DomainEvent | None:
+    """The fact that ends ``wait`` now; None if it is not over. Its payload may be :data:`NOTHING`.
+
+    ``ended`` are the awaited runs that are known to have ended.
+    """
     arrival = inbox.next_of(wait.signals)
     if arrival is not None:
         name, signal = arrival
         return fact_event(wait.key, signal.payload_id, meta={"signal": name})
     is_due = wait.until_millis is not None and now_millis >= wait.until_millis
     effect = None if wait.effect is None else effects.get(wait.effect)
-    if is_due or (effect is not None and effect.outcome is not None):
+    has_ended = wait.child_run_id in ended
+    if is_due or has_ended or (effect is not None and effect.outcome is not None):
         return fact_event(wait.key, NOTHING.id)
     return None

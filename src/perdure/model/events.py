@@ -16,6 +16,8 @@ from perdure.ids import ArtifactId, OpId, RunId, StateId
 from perdure.model.variants import OpenEnum, only_variant
 
 FACT_RECORDED = "fact_recorded"
+CHILD_RUN_SPAWNED = "child_run_spawned"
+CHILD_RUN_COMPLETED = "child_run_completed"
 RETRY_SCHEDULED = "retry_scheduled"
 EFFECT_INTENDED = "effect_intended"
 EFFECT_SETTLED = "effect_settled"
@@ -30,8 +32,8 @@ OP_BOUNDARY = "op_boundary"
 ENGINE_EVENT_NAMES = frozenset(
     {
         FACT_RECORDED,
-        "child_run_spawned",
-        "child_run_completed",
+        CHILD_RUN_SPAWNED,
+        CHILD_RUN_COMPLETED,
         RETRY_SCHEDULED,
         EFFECT_INTENDED,
         EFFECT_SETTLED,
@@ -103,15 +105,27 @@ class StateErrorInfo(msgspec.Struct, frozen=True):
         return shaped(data, cls)
 
 
-class RunStarted(msgspec.Struct, frozen=True, gc=False):
-    """A run began, from a manifest and a first snapshot of its context."""
+class ParentRun(msgspec.Struct, frozen=True, gc=False):
+    """The run that spawned a child run, and the child's depth: that of a parent's child is 1."""
+
+    run_id: RunId
+    depth: Ordinal
+
+    def to_json(self) -> Json:
+        """``{"run_id", "depth"}``."""
+        return {"run_id": self.run_id, "depth": self.depth}
+
+
+class RunStarted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A run began, from a manifest and a first snapshot of its context; a child run has a ``parent``."""
 
     op_id: OpId
     manifest_id: ArtifactId
     initial_snapshot_id: ArtifactId
+    parent: ParentRun | None = None
 
     def to_json(self) -> Json:
-        """``{"Kernel": {"RunStarted": {…}}}``."""
+        """``{"Kernel": {"RunStarted": {…}}}``; ``parent`` is left out of a run that has none."""
         return event_to_json(self)
 
     @classmethod
@@ -290,7 +304,7 @@ def event_to_json(event: Event) -> Json:
                 "op_id": event.op_id,
                 "manifest_id": event.manifest_id,
                 "initial_snapshot_id": event.initial_snapshot_id,
-            }
+            } | ({} if event.parent is None else {"parent": event.parent.to_json()})
         case StateEntered():
             body = {
                 "state_id": event.state_id,

@@ -1,10 +1,10 @@
 """Writing operations, composing them, and running them from a program: the layer that users write against."""
 
+from perdure.model.pipeline import Pipeline, Step, manifest_for
 from perdure.sdk.app import App, Startable, load_app
 from perdure.sdk.blocking import BlockingClient, BlockingRun
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
 from perdure.sdk.client import Client
-from perdure.sdk.manifests import Pipeline, Step, manifest_for
 from perdure.sdk.mistakes import Mistake
 from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op, op

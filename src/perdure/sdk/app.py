@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from perdure.errors import ErrorCategory, InvalidPlanError, Json
 from perdure.io.port import TransportFactory
 from perdure.io.router import TransportRouter
+from perdure.model.pipeline import Pipeline
 from perdure.sdk.checks import expect_many, refuse_call
-from perdure.sdk.manifests import Pipeline
 from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition

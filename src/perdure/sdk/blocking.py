@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Generic, Self, TypeVar, overload
 
-from perdure.engine.engine import RunResult
+from perdure.engine.results import RunResult
 from perdure.errors import Json, RunError
 from perdure.ids import RunId
 from perdure.io.effects import Effect

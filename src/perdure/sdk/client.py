@@ -20,8 +20,10 @@ from types import NoneType
 from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
-from perdure.engine.engine import PARK_AFTER, Engine, RunResult, StartRun, read_view
+from perdure.engine.engine import PARK_AFTER, Engine, StartRun
 from perdure.engine.letters import AnyLetter, StopLetter
+from perdure.engine.recovery import read_view
+from perdure.engine.results import RunResult
 from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
@@ -32,9 +34,9 @@ from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
+from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
-from perdure.sdk.manifests import manifest_for
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import pipeline_of

@@ -11,11 +11,11 @@ from perdure.errors import ContextError, ErrorCategory, Json, StateError
 from perdure.ids import OpId, OpPath, StateId
 from perdure.model.handler import Context, IoProvider, Recorder
 from perdure.model.meta import StateMeta
+from perdure.model.pipeline import Pipeline
 from perdure.model.plan import DependencyEdge, StateGraph, StateNode
 from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Origin, bind
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
 from perdure.sdk.checks import expect, expect_many
-from perdure.sdk.manifests import Pipeline
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
 from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
 from perdure.sdk.signals import SignalDefinition

@@ -8,8 +8,8 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from perdure.errors import Json
 from perdure.ids import OpId
+from perdure.model.pipeline import Pipeline, Step
 from perdure.sdk.checks import expect, expect_many
-from perdure.sdk.manifests import Pipeline, Step
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
 from perdure.sdk.ops import Op
 from perdure.sdk.results import output_mistakes, typed_input, typed_result

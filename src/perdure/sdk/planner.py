@@ -10,8 +10,8 @@ from perdure.errors import ErrorCategory, InvalidPlanError, InvalidShapeError, J
 from perdure.ids import InvalidIdError, OpId, OpPath, StateId
 from perdure.model.config import RunManifest
 from perdure.model.meta import DependencyStrategy, SideEffectKind
+from perdure.model.pipeline import Pipeline, Step
 from perdure.model.plan import DependencyEdge, ExecutionPlan, StateGraph, StateNode
-from perdure.sdk.manifests import Pipeline, Step
 from perdure.sdk.operation import Operation
 from perdure.sdk.scope import ScopedState
 

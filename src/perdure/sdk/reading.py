@@ -7,15 +7,16 @@ from typing import Any
 
 import msgspec
 
-from perdure.engine.engine import RunResult, read_manifest, read_view
 from perdure.engine.history import Request, RunView
+from perdure.engine.recovery import read_manifest, read_view
+from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
+from perdure.model.pipeline import labels_of
 from perdure.sdk.checks import expect
-from perdure.sdk.manifests import labels_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json

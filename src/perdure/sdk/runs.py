@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from perdure.engine.engine import RunResult, read_view
 from perdure.engine.letters import ResolveLetter, SignalLetter, StopLetter, StopWord
+from perdure.engine.recovery import read_view
+from perdure.engine.results import RunResult
 from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.io.effects import Effect

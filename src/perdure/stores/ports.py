@@ -16,6 +16,7 @@ import msgspec
 
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
+from perdure.model.context import Snapshot
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
 from perdure.model.rope import Rope
 
@@ -56,6 +57,14 @@ class RopeBlob(Blob):
     def id(self) -> ArtifactId:
         """The SHA-256 of the whole."""
         return self.rope.id
+
+
+def snapshot_blob(snapshot: Snapshot) -> Blob:
+    """A context as what is to be kept of it."""
+    kind = ArtifactKind.CONTEXT_SNAPSHOT
+    if snapshot.rope is None:
+        return Blob(kind, snapshot.data, snapshot.id)
+    return RopeBlob(kind, snapshot.rope)
 
 
 class RecipeBlob(Blob):
@@ -108,6 +117,7 @@ class Release(NamedTuple):
     """
 
     due_millis: int | None = 0
+    awaits: tuple[RunId, ...] = ()
 
 
 class Letter(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
-from perdure.engine.engine import RunResult
+from perdure.engine.results import RunResult
 from perdure.errors import Json, PerdureError
 from perdure.ids import RunId
 from perdure.io.port import TransportFactory

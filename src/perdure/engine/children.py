@@ -1,0 +1,201 @@
+"""The children of one run: planned, driven, told what their parent is told, and asked how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from perdure.engine.decide import PlannedRun
+from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
+from perdure.engine.history import Request, RunView
+from perdure.engine.letters import AnyLetter, StopLetter, StopWord
+from perdure.engine.recovery import PlanResolver, read_view, refuse_fan_out
+from perdure.errors import IoError, NotFoundError, PerdureError
+from perdure.ids import RunId
+from perdure.io.children import Child, ClosePolicy, PlannedChild, child_error
+from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted
+from perdure.stores.bundle import Stores
+
+
+class Children:
+    """What one owner of a run does with the run's children.
+
+    ``send`` posts a letter to a run. ``tell`` has a run that nobody drives read its letters without executing
+    anything.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        view: RunView,
+        run_id: RunId,
+        resolver: PlanResolver,
+        dispatcher: Dispatcher,
+        depth_max: int,
+        send: Callable[[RunId, AnyLetter, str], Awaitable[bool]],
+        tell: Callable[[RunId], Awaitable[None]],
+    ) -> None:
+        self._stores = stores
+        self._view = view
+        self._run_id = run_id
+        self._resolver = resolver
+        self._dispatcher = dispatcher
+        self._depth_max = depth_max
+        self._send_letter = send
+        self._tell = tell
+        self._passed: Request | None = None
+        self.runs_handlers = True
+        """Whether children may be executed here."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the run was told something that its children do not know."""
+        view = self._view
+        return bool(view.children) and (view.cancel or view.pause or view.unpause) != self._passed
+
+    def checked_start(self, child: PlannedChild) -> RunStarted:
+        """As ``ChildRuns.checked_start``."""
+        parent = None if self._view.started is None else self._view.started.parent
+        depth = 1 if parent is None else parent.depth + 1
+        if depth > self._depth_max:
+            raise child_error(
+                "child_run_too_deep",
+                f"children of children may go {self._depth_max} deep",
+                details={"depth": depth},
+            )
+        manifest = child.manifest
+        try:
+            refuse_fan_out(manifest.run_config)
+            plan = self._resolver.resolve(manifest)
+            if plan.op_id != manifest.op_id:
+                raise child_error("plan_op_id_mismatch", "the plan is for another operation")
+            PlannedRun.of(plan, manifest.run_config)
+        except IoError:
+            raise
+        except PerdureError as error:
+            info = error.info
+            raise IoError.of(
+                info.code, info.message, category=info.category, details=info.details, hint=error.hint
+            ) from error
+        except Exception as error:
+            raise child_error(
+                "child_run_engine_failed", f"planning the child run raised {type(error).__name__}"
+            ) from error
+        return RunStarted(
+            plan.op_id, child.manifest_blob.id, child.initial.id, ParentRun(self._run_id, depth)
+        )
+
+    def submit(self, run_id: RunId) -> None:
+        """As ``ChildRuns.submit``."""
+        self._dispatcher.submit(self._stores, run_id, self._run_id)
+
+    async def follow(self, run_id: RunId) -> bool:
+        """As ``ChildRuns.follow``."""
+        driven = self._dispatcher.submit(self._stores, run_id, self._run_id)
+        async with self._dispatcher.resting(self._run_id):
+            await asyncio.wait({driven})
+        if driven.cancelled():
+            return False
+        error = driven.exception()
+        if error is None:
+            return driven.result().phase is not RunPhase.RUNNING
+        if is_driven_elsewhere(error):
+            return False
+        code = error.code if isinstance(error, PerdureError) else type(error).__name__
+        raise child_error(
+            "child_run_task_failed",
+            f"the child run cannot be driven: {code}",
+            retryable=True,
+            details={"child_run_id": run_id, "code": code},
+        ) from error
+
+    async def failure_of(self, run_id: RunId) -> tuple[str, str | None]:
+        """As ``ChildRuns.failure_of``."""
+        view = await read_view(self._stores, run_id)
+        failed = [
+            (progress.last_error.code, state_id)
+            for state_id, progress in view.states.items()
+            if progress.last_error is not None
+        ]
+        phase = view.phase.value.lower()
+        return failed[-1] if failed else (f"run_{phase}", None)
+
+    async def ends_of(self, run_ids: Collection[RunId]) -> dict[RunId, RunCompleted | None]:
+        """How those of ``run_ids`` ended that have; None for one that does not exist."""
+        ends: dict[RunId, RunCompleted | None] = {}
+        for run_id in run_ids:
+            head = await self._stores.events.head_seq(run_id)
+            if not head:
+                ends[run_id] = None
+                continue
+            last = (await self._stores.events.read_range(run_id, head, head))[0].event
+            if isinstance(last, RunCompleted):
+                ends[run_id] = last
+        return ends
+
+    async def follow_any(self, run_ids: Sequence[RunId]) -> bool:
+        """Have runs driven, and wait until one of them has ended, or no one is driven here any more."""
+        if not self.runs_handlers:
+            return False
+        following = {asyncio.ensure_future(self._follow_quietly(run_id)) for run_id in run_ids}
+        try:
+            while following:
+                done, following = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+                if any(each.result() for each in done):
+                    return True
+            return False
+        finally:
+            for each in following:
+                each.cancel()
+
+    async def _follow_quietly(self, run_id: RunId) -> bool:
+        try:
+            return await self.follow(run_id)
+        except IoError as error:
+            logging.getLogger("perdure").warning("run %s: %s", run_id, error)
+            return False
+
+    async def pass_down(self) -> None:
+        """Tell the children that still run what their parent was told last: to stop, pause or go on."""
+        if not self.has_news:
+            return
+        view = self._view
+        request = self._passed = view.cancel or view.pause or view.unpause
+        left = [
+            child
+            for child in view.children.values()
+            if not child.has_ended and child.close_policy is not ClosePolicy.ABANDON
+        ]
+        if request is None:
+            return
+        how: StopWord = "unpause" if view.pause is None else "pause"
+        if view.cancel is not None:
+            how = "terminate" if view.cancel.terminates else "cancel"
+        await self._send(left, how, request)
+
+    async def part(self) -> None:
+        """Tell the children to stop that are to be cancelled when their parent ends."""
+        left = [
+            child
+            for child in self._view.children.values()
+            if not child.has_ended and child.close_policy is ClosePolicy.CANCEL
+        ]
+        request = Request("engine", "the parent run has ended", letter_id=f"{self._run_id}:ended")
+        await self._send(left, "cancel", request)
+
+    async def _send(self, children: Sequence[Child], how: StopWord, request: Request) -> None:
+        for child in children:
+            letter = StopLetter(how, request.by, request.reason)
+            try:
+                await self._send_letter(child.run_id, letter, request.letter_id)
+            except NotFoundError:
+                continue
+            except PerdureError as error:
+                if error.code != "run_already_terminal":
+                    raise
+                continue
+            if self.runs_handlers:
+                self.submit(child.run_id)
+            else:
+                await self._tell(child.run_id)

@@ -1,0 +1,92 @@
+"""What driving a run on begins with: its history, its manifest, and its plan, checked against each other."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from perdure.engine.decide import PlannedRun
+from perdure.engine.history import RunView
+from perdure.errors import CorruptionError, InvalidPlanError, InvalidShapeError
+from perdure.ids import ArtifactId, InvalidIdError, RunId
+from perdure.model.config import RunConfig, RunManifest, Sequential
+from perdure.model.plan import ExecutionPlan
+from perdure.stores.bundle import Stores
+from perdure.stores.reading import read_json
+
+RECOVERY_PAGE_EVENTS = 2000
+
+
+class PlanResolver(Protocol):
+    """Rebuilds a run's plan from its manifest: the same plan for the same manifest, every time."""
+
+    def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+        """The plan; raises ``InvalidPlanError`` when there is none."""
+
+
+async def checked_plan(
+    stores: Stores, view: RunView, resolver: PlanResolver
+) -> tuple[RunManifest, PlannedRun]:
+    """The manifest of a run that is to be driven on, and its plan, which must fit its history."""
+    if view.started is None:
+        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+    manifest = await read_manifest(stores, view.started.manifest_id)
+    refuse_fan_out(manifest.run_config)
+    if view.started.op_id != manifest.op_id:
+        raise InvalidPlanError.of(
+            "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
+        )
+    plan = resolver.resolve(manifest)
+    if plan.op_id != manifest.op_id:
+        raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
+    planned = PlannedRun.of(plan, manifest.run_config)
+    gone = sorted(view.states.keys() - planned.nodes.keys())
+    if gone:
+        raise InvalidPlanError.of(
+            "recovery_state_not_in_plan",
+            "the history names states that the plan no longer has",
+            details={"states": gone},
+        )
+    return manifest, planned
+
+
+async def read_view(stores: Stores, run_id: RunId) -> RunView:
+    """The view of a run, from its kernel and engine events alone, read page by page."""
+    view = RunView()
+    while True:
+        page = await stores.events.read_engine_events(run_id, view.head_seq + 1, RECOVERY_PAGE_EVENTS)
+        for envelope in page:
+            if envelope.run_id != run_id:
+                raise CorruptionError.of(
+                    "run_id_mismatch",
+                    "the stream holds an event of another run",
+                    details={"seq": envelope.seq},
+                )
+            if view.started is None:
+                view.started_millis = envelope.ts_millis
+            view.advance(envelope.event, envelope.seq)
+        if len(page) < RECOVERY_PAGE_EVENTS:
+            break
+    # Domain events after the last engine event are no part of the view, but they are numbered.
+    view.head_seq = max(view.head_seq, await stores.events.head_seq(run_id))
+    return view
+
+
+async def read_manifest(stores: Stores, manifest_id: ArtifactId) -> RunManifest:
+    """A stored manifest; ``CorruptionError`` for one that is damaged or of another shape."""
+    value, _ = await read_json(stores.artifacts, manifest_id)
+    try:
+        return RunManifest.from_json(value)
+    except (InvalidShapeError, InvalidIdError) as error:
+        raise CorruptionError.of(
+            "manifest_deserialize_failed",
+            f"the stored manifest is not a manifest: {error.info.message}",
+            details={"manifest_id": str(manifest_id)},
+        ) from None
+
+
+def refuse_fan_out(config: RunConfig) -> None:
+    """Refuse an execution mode that this engine does not have."""
+    if not isinstance(config.execution_mode, Sequential):
+        raise InvalidPlanError.of(
+            "unsupported_execution_mode", "this engine runs states one at a time (Sequential)"
+        )

@@ -1,0 +1,188 @@
+"""Spawning child runs and awaiting them, in a live attempt."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from perdure.errors import ConcurrencyError, IoError, Json, PerdureError, StorageError
+from perdure.ids import FactKey, RunId
+from perdure.io.asking import answer_bytes
+from perdure.io.children import (
+    SPAWN,
+    PlannedChild,
+    await_answer,
+    await_request,
+    child_error,
+    child_run_completed,
+    child_run_spawned,
+    planned_child,
+    spawn_answer,
+)
+from perdure.io.facts import fact_event
+from perdure.io.journal import Entry, Journal
+from perdure.io.live_waits import LiveWaits
+from perdure.io.scope import AttemptScope, Pulse
+from perdure.model.events import ArtifactKind, RunCompleted, RunStarted, RunStatus
+from perdure.model.handler import IoCall, IoResult
+from perdure.stores.bundle import Stores
+from perdure.stores.ports import Append, Blob, snapshot_blob
+from perdure.stores.reading import read_json
+
+
+class ChildRuns(Protocol):
+    """What an attempt needs of the engine for the children of its run."""
+
+    def checked_start(self, child: PlannedChild) -> RunStarted:
+        """The first event of ``child``; ``IoError`` if it cannot be planned, or lies too deep."""
+
+    def submit(self, run_id: RunId) -> None:
+        """Have a child driven, sometime soon."""
+
+    async def follow(self, run_id: RunId) -> bool:
+        """Have a child driven, and wait while this process does; whether it has ended.
+
+        ``IoError`` (``child_run_task_failed``) if it cannot be driven here.
+        """
+
+    async def failure_of(self, run_id: RunId) -> tuple[str, str | None]:
+        """The code of the error that ended a child, and the state it is about."""
+
+
+class LiveChildren:
+    """The child runs of one attempt."""
+
+    def __init__(
+        self,
+        scope: AttemptScope,
+        stores: Stores,
+        journal: Journal,
+        waits: LiveWaits,
+        runs: ChildRuns,
+        pulse: Pulse,
+    ) -> None:
+        self._scope = scope
+        self._stores = stores
+        self._journal = journal
+        self._waits = waits
+        self._runs = runs
+        self._pulse = pulse
+
+    async def call(self, call: IoCall, key: FactKey, request_id: str) -> IoResult:
+        """Answer ``call``, which is one about child runs, and record the answer under ``key``."""
+        if call.namespace == SPAWN:
+            return await self._spawn(call, key, request_id)
+        return await self._await(call, key, request_id)
+
+    async def _spawn(self, call: IoCall, key: FactKey, request_id: str) -> IoResult:
+        parent = self._scope.run_id
+        child = planned_child(parent, key, call.request)
+        started = self._runs.checked_start(child)
+        answer = spawn_answer(parent, child)
+        payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
+        events = [fact_event(key, payload.id, request_id), child_run_spawned(parent, child)]
+        new = Entry(
+            events,
+            [payload, child.manifest_blob, snapshot_blob(child.initial)],
+            begun=[Append(child.run_id, 0, [started])],
+        )
+        with self._scope:
+            is_there = await self._is_there(child)
+            if not is_there:
+                try:
+                    await self._journal.add(key, new)
+                except ConcurrencyError as error:
+                    # Somebody may have written the child between the look and the commit.
+                    is_there = await self._is_there(child)
+                    if not is_there:
+                        self._scope.fatal = error
+                        raise
+            if is_there:
+                await self._record(key, Entry(events, [payload]))
+        self._runs.submit(child.run_id)
+        return IoResult(msgspec.json.decode(payload.data), payload.id)
+
+    async def _await(self, call: IoCall, key: FactKey, request_id: str) -> IoResult:
+        request = await_request(call.request)
+        run_id = request.child_run_id
+        while (end := await self._end_of(run_id, request.child_manifest_id)) is None:
+            with self._scope, self._pulse:
+                has_ended = await self._runs.follow(run_id)
+            if not has_ended:
+                await self._waits.child(run_id, key)
+        answer = await self._answer(run_id, end)
+        payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
+        with self._scope:
+            bound = fact_event(key, payload.id, request_id)
+            await self._record(key, Entry([bound, child_run_completed(run_id, end)], [payload]))
+        return IoResult(msgspec.json.decode(payload.data), payload.id)
+
+    async def _is_there(self, child: PlannedChild) -> bool:
+        """Whether the child was begun before, as it is planned (``child_run_conflict`` if otherwise)."""
+        first = await self._stores.events.read_range(child.run_id, 1, 1)
+        if not first:
+            return False
+        started = first[0].event
+        if (
+            not isinstance(started, RunStarted)
+            or started.manifest_id != child.manifest_blob.id
+            or started.initial_snapshot_id != child.initial.id
+        ):
+            raise child_error(
+                "child_run_conflict",
+                "a run of the child's id exists that was started otherwise",
+                details={"child_run_id": child.run_id},
+            )
+        return True
+
+    async def _end_of(self, run_id: RunId, manifest_id: str) -> RunCompleted | None:
+        self._scope.check()
+        try:
+            first = await self._stores.events.read_range(run_id, 1, 1)
+            head = await self._stores.events.head_seq(run_id)
+            last = await self._stores.events.read_range(run_id, max(head, 1), max(head, 1))
+        except StorageError as error:
+            raise _unreadable(run_id, error) from error
+        if not first:
+            raise child_error(
+                "child_run_missing_after_spawn",
+                "the child run that is awaited does not exist",
+                details={"child_run_id": run_id},
+            )
+        started, end = first[0].event, last[0].event
+        if not isinstance(started, RunStarted) or started.manifest_id != manifest_id:
+            raise child_error(
+                "child_run_manifest_id_mismatch",
+                "the child run that is awaited has another manifest",
+                details={"child_run_id": run_id},
+            )
+        return end if isinstance(end, RunCompleted) else None
+
+    async def _answer(self, run_id: RunId, end: RunCompleted) -> Json:
+        try:
+            snapshot: Json = None
+            if end.final_snapshot_id is not None:
+                snapshot, _ = await read_json(self._stores.artifacts, end.final_snapshot_id)
+            error: Json = None
+            if end.status is not RunStatus.COMPLETED:
+                code, state_id = await self._runs.failure_of(run_id)
+                error = {"code": code, "state_id": state_id}
+        except PerdureError as failure:
+            raise _unreadable(run_id, failure) from failure
+        return await_answer(run_id, end, snapshot, error)
+
+    async def _record(self, key: FactKey, entry: Entry) -> None:
+        try:
+            await self._journal.add(key, entry)
+        except ConcurrencyError as error:
+            self._scope.fatal = error
+            raise
+
+
+def _unreadable(run_id: RunId, error: PerdureError) -> IoError:
+    return child_error(
+        "child_run_engine_failed",
+        f"the child run cannot be read: {error.code}",
+        details={"child_run_id": run_id, "code": error.code},
+    )
