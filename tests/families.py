@@ -1,0 +1,109 @@
+"""What tests make families of runs from: operations of one scripted state each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure import (
+    ExecutionPlan,
+    IoCall,
+    IoProvider,
+    IoResult,
+    JsonContext,
+    OpId,
+    RunConfig,
+    RunManifest,
+    StartRun,
+    StateGraph,
+    StateId,
+    StateMeta,
+    StateNode,
+    Stores,
+)
+from perdure.errors import InvalidPlanError, Json
+from perdure.ids import RunId
+from perdure.model.pipeline import Pipeline, manifest_for
+from perdure.stores.reading import read_json
+from tests.support import Handler, Scripted
+
+SPAWN, AWAIT = "machine.child_run.spawn", "machine.child_run.await"
+
+
+class Ops:
+    """Resolves manifests to plans of one state, ``<op>.main.work``, whose context holds the input."""
+
+    def __init__(self, ops: Mapping[str, Handler], metas: Mapping[str, StateMeta] | None = None) -> None:
+        self._ops = ops
+        self._metas = metas or {}
+
+    def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+        handler = self._ops.get(manifest.op_id)
+        if handler is None:
+            raise InvalidPlanError.of("op_not_found", "nobody knows the operation")
+        state = WithInput(Scripted(handler, self._metas.get(manifest.op_id)), manifest.input_params["input"])
+        return ExecutionPlan(
+            OpId(manifest.op_id), StateGraph([StateNode(StateId(f"{manifest.op_id}.main.work"), state)])
+        )
+
+
+class WithInput:
+    """A state whose context holds the run's input."""
+
+    def __init__(self, state: Scripted, given: Json) -> None:
+        self._state = state
+        self._given = given
+
+    def meta(self) -> StateMeta:
+        return self._state.meta()
+
+    async def handle(self, ctx: Any, io: Any, rec: Any) -> Any:
+        ctx.write("input", self._given)
+        return await self._state.handle(ctx, io, rec)
+
+
+async def start_of(
+    stores: Stores, ops: Ops, op_id: str, given: Json = None, config: RunConfig | None = None, **more: Any
+) -> StartRun:
+    """The start of a run of ``op_id``."""
+    config = config or RunConfig()
+    manifest = manifest_for(Pipeline.of_op(op_id, "1"), given, config)
+    manifest_id = await stores.put_manifest(manifest)
+    return StartRun(manifest, manifest_id, ops.resolve(manifest), config, JsonContext(), **more)
+
+
+def spawn_request(op_id: str, given: Json = None, **more: Json) -> dict[str, Json]:
+    """A request to spawn ``op_id``, with all that the wire asks for."""
+    return {
+        "kind": "child_run_spawn_v1",
+        "op_id": op_id,
+        "op_version": "1",
+        "op_config": None,
+        "input": given,
+        "run_config": RunConfig().to_json(),
+        "initial_context": None,
+        **more,
+    }
+
+
+async def spawn(io: IoProvider, key: str, op_id: str, given: Json = None, **more: Json) -> Any:
+    """Spawn a child and give what the engine answers."""
+    return (await io.call(IoCall(SPAWN, spawn_request(op_id, given, **more), key))).response
+
+
+async def await_child(io: IoProvider, key: str, child: Any) -> Any:
+    """Await a child that :func:`spawn` gave."""
+    request = {
+        "kind": "child_run_await_v1",
+        "child_run_id": child["child_run_id"],
+        "child_manifest_id": child["child_manifest_id"],
+    }
+    answer: IoResult = await io.call(IoCall(AWAIT, request, key))
+    return answer.response
+
+
+async def context_of(stores: Stores, run_id: RunId) -> Any:
+    """The last snapshot of a run, as a value."""
+    head = await stores.events.head_seq(run_id)
+    end: Any = (await stores.events.read_range(run_id, head))[0].event
+    return (await read_json(stores.artifacts, end.final_snapshot_id))[0]
