@@ -171,6 +171,32 @@ async def test_a_call_may_say_by_itself_that_it_is_an_effect() -> None:
     assert one.bank.calls == {"invoice-17": 1}
 
 
+async def test_an_effect_s_own_key_may_be_named_and_no_other_one() -> None:
+    """Its answer has that key anyway; another's would be taken for the answer of that effect."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        first = f"effect:{run_id}:m.main.a:0"
+        with pytest.raises(IoError, match="fact_key_reserved"):
+            await io.call(IoCall("bank", {}, first.replace(":0", ":1")))
+        with pytest.raises(IoError, match="fact_key_reserved"):
+            await io.call(IoCall("bank", {}, first, effect=SideEffectKind.READ_ONLY_IO))
+        with pytest.raises(IoError, match="fact_key_reserved"):
+            await io.call(IoCall("bank", {}, "effect:other", idempotency_key="k"))
+        await io.call(IoCall("bank", {}, first))
+        await io.call(IoCall("bank", {}, "effect:k", idempotency_key="k"))
+
+    one, run_id = One(Bank(), handler), RunId.random()
+    run = await start_run(one.stores, one.plan, one.config, run_id=run_id)
+    one.result = await one.engine().start(one.stores, run)
+    assert one.result.phase is RunPhase.COMPLETED
+    assert one.bank.calls == {f"{run_id}:m.main.a:0": 1, "k": 1}
+    config = RunConfig(io_mode=IoMode.REPLAY, replay_of=run_id)
+    again = await Engine(FixedResolver(one.plan)).start(
+        one.stores, await start_run(one.stores, one.plan, config)
+    )
+    assert again.phase is RunPhase.COMPLETED
+
+
 async def test_a_transport_that_changes_the_world_must_be_declared() -> None:
     """Nothing is sent from a state that says it is pure."""
     one = One(Bank(EffectTraits(is_effect=True)), meta=StateMeta())

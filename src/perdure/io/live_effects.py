@@ -26,6 +26,7 @@ from perdure.io.effects import (
     EffectTraits,
     effect_answer_lost,
     effect_intended,
+    effect_key,
     effect_request_mismatch,
     effect_settled,
 )
@@ -95,13 +96,15 @@ class LiveEffects:
                     raise effect_request_mismatch(effect.key)
                 self._ordinal += call.idempotency_key is None
 
+    def key_of(self, call: IoCall) -> str:
+        """The key of ``call`` as the attempt's next effect."""
+        return effect_key(call, self._scope.run_id, self._scope.state_id, self._ordinal)
+
     def plan(self, call: IoCall, traits: EffectTraits) -> PlannedEffect:
         """Give ``call`` its keys: its own, or those of its place among the attempt's effects."""
-        key = call.idempotency_key
-        if key is None:
-            key = f"{self._scope.run_id}:{self._scope.state_id}:{self._ordinal}"
-            self._ordinal += 1
-        fact_key = FactKey(call.fact_key) if call.fact_key is not None else effect_fact_key(key)
+        key = self.key_of(call)
+        self._ordinal += call.idempotency_key is None
+        fact_key = FactKey(EFFECT_PREFIX + key if call.fact_key is None else call.fact_key)
         return PlannedEffect(msgspec.structs.replace(call, idempotency_key=key), key, fact_key, traits)
 
     def check_request(self, effect: PlannedEffect, request_id: str) -> None:
@@ -229,11 +232,6 @@ class LiveEffects:
         except StorageError as error:
             self._scope.fatal = error
             raise
-
-
-def effect_fact_key(key: str) -> FactKey:
-    """The key of the fact that an effect's answer becomes, where its call names none."""
-    return FactKey(EFFECT_PREFIX + key)
 
 
 def _refuses(error: PerdureError) -> bool:
