@@ -29,7 +29,7 @@ REFUSALS = frozenset(
 )
 """The statuses by which a server says that it has not done what this request asks for.
 
-Besides 429. 408 may come from something between that has passed the request on; 409, 423 and 424 tell of other
+Besides 429. 408 may come from something between that has passed the request on; 409, 423, 424 tell of other
 requests, one of the same key perhaps; 406 is about the answer alone. The rest mean what each server likes.
 """
 _COME_BACK = frozenset({408, 425})
