@@ -12,9 +12,9 @@ _MODULES = {
     "canonical": "CanonicalJsonError artifact_id_for_bytes artifact_id_for_json canonical_json_bytes",
     "engine.engine": "Engine PlanResolver RunResult StartRun",
     "errors": (
-        "ConcurrencyError ContextError CorruptionError ErrorCategory ErrorInfo InvalidPlanError IoError "
-        "MissingFactError MissingFactKeyError NotAppliedError NotFoundError PerdureError RateLimitedError "
-        "RunError StateError StorageError TransportError"
+        "ConcurrencyError ContextError CorruptionError EffectNotMadeError ErrorCategory ErrorInfo "
+        "InvalidPlanError IoError MissingFactError MissingFactKeyError NotAppliedError NotFoundError "
+        "PerdureError RateLimitedError RunError StateError StorageError TransportError"
     ),
     "failpoints": "Failpoints",
     "ids": "ArtifactId ContextKey FactKey InvalidIdError OpId OpPath RunId StateId",

@@ -12,6 +12,7 @@ import pytest
 
 from perdure import (
     Context,
+    EffectNotMadeError,
     EffectTraits,
     Engine,
     ErrorCategory,
@@ -77,7 +78,7 @@ class Bank:
     async def look_up(self, call: IoCall) -> Json:
         self.looked_up += 1
         if call.idempotency_key not in self.paid:
-            raise NotAppliedError.of("not_paid", "nothing of this key was paid")
+            raise EffectNotMadeError.of("not_paid", "nothing of this key was paid")
         return self.paid[call.idempotency_key]
 
 
@@ -486,12 +487,13 @@ async def test_that_a_repeated_call_is_refused_says_nothing_about_the_first(refu
 @pytest.mark.parametrize(
     "refusal",
     [
+        NotAppliedError.of("connect_failed", "the journal cannot be reached"),
         RateLimitedError.of("slow_down", "later"),
         IoError.of("bad_question", "what?", category=ErrorCategory.PARSING_INPUT),
     ],
 )
 async def test_that_looking_up_is_refused_says_nothing_about_the_effect(refusal: IoError) -> None:
-    """Only ``NotAppliedError`` says that it was never made."""
+    """Only ``EffectNotMadeError`` says that it was never made."""
     refusal.not_applied = True
 
     class Shy(Bank):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from perdure import (
@@ -172,6 +175,35 @@ async def test_a_status_that_refuses_says_that_nothing_happened(
         await paying.factory().make(Desk().env).call(IoCall("http", request))
     assert isinstance(caught.value, NotAppliedError) is is_refusal
     assert caught.value.info.retryable is is_retryable
+
+
+async def test_what_is_slow_to_prepare_does_not_count_as_time_for_an_answer(
+    paying: Paying, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour goes by while certificates are loaded; then the request has all of its time."""
+    context, loop = ssl.create_default_context(), asyncio.get_running_loop()
+    begun, hours = loop.time, list[int]()
+    monkeypatch.setattr(loop, "time", lambda: begun() + 3600 * len(hours))
+
+    def slow(**_: Any) -> ssl.SSLContext:
+        hours.append(1)
+        return context
+
+    monkeypatch.setattr(httpx, "create_ssl_context", slow)
+    factory = HttpTransportFactory()
+    paying.factories.append(factory)
+    request: Json = {"kind": "http_request_v1", "method": "POST", "url": server.url}
+    assert (await factory.make(Desk().env).call(IoCall("http", request)))["status"] == 200
+    assert hours == [1]
+
+
+async def test_what_cannot_be_prepared_was_not_sent(paying: Paying) -> None:
+    """A proxy of a scheme that is none, or certificates that are not there: no effect is in doubt."""
+    for options in ({"proxy": "gopher://proxy.example"}, {"proxy": "http://[proxy"}):
+        factory = HttpTransportFactory(options=options)
+        request: Json = {"kind": "http_request_v1", "method": "POST", "url": "http://localhost"}
+        with pytest.raises(NotAppliedError, match="http_connect_failed"):
+            await factory.make(Desk().env).call(IoCall("http", request))
 
 
 async def test_a_conflict_leaves_an_effect_in_doubt(paying: Paying, server: HttpServer) -> None:

@@ -9,11 +9,11 @@ import msgspec
 
 from perdure.clock import Clock
 from perdure.errors import (
+    EffectNotMadeError,
     ErrorCategory,
     ErrorInfo,
     IoError,
     Json,
-    NotAppliedError,
     PerdureError,
     StorageError,
 )
@@ -151,7 +151,7 @@ class LiveEffects:
         if effect.traits.looks_up:
             try:
                 return await learn(lambda to: look_up(to, effect.call), _was_not_found)
-            except NotAppliedError:
+            except EffectNotMadeError:
                 return await self._try(effect, request_id, ask, payload_of)
         return None
 
@@ -242,7 +242,8 @@ def _refuses(error: PerdureError) -> bool:
 
 def _was_not_found(error: PerdureError) -> bool:
     """Whether the error of looking an effect up says that it was never made."""
-    return isinstance(error, NotAppliedError)
+    # Any other that says that nothing was applied speaks of the look-up's own requests.
+    return isinstance(error, EffectNotMadeError)
 
 
 def _retryable(error: PerdureError) -> PerdureError:

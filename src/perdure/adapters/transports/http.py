@@ -226,6 +226,15 @@ class HttpTransport:
         import httpx
 
         try:
+            # Made before the deadline begins: what is slow to make is no reason to doubt what was sent.
+            self._connections.get(url)
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            raise NotAppliedError.of(
+                "http_connect_failed",
+                "no connection could be prepared: look at the transport's options",
+                details={"reason": type(error).__name__},
+            ) from None
+        try:
             async with asyncio.timeout(request.timeout_ms / 1000):
                 with unlogged():
                     return await self._exchange(request, url, headers, content)
