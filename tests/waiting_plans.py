@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from perdure import EffectTraits, IoCall, NotAppliedError, TransportEnv, TransportError
+from perdure import EffectNotMadeError, EffectTraits, IoCall, NotAppliedError, TransportEnv, TransportError
 from perdure.errors import Json
 from perdure.testing.clock import FakeClock
 
@@ -125,7 +125,7 @@ class Bank:
         elif how != "answer":
             raise TransportError.of("line_dropped", "no answer came")
         if not self.made[str(call.idempotency_key)]:
-            raise NotAppliedError.of("not_paid", "nothing of this key was paid")
+            raise EffectNotMadeError.of("not_paid", "nothing of this key was paid")
         return {"receipt": call.idempotency_key}
 
     def answer(self) -> None:

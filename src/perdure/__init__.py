@@ -15,9 +15,9 @@ _MODULES = {
     "engine.results": "RunResult",
     "engine.dispatch": "Dispatcher LocalDispatcher",
     "errors": (
-        "ConcurrencyError ContextError CorruptionError ErrorCategory ErrorInfo InvalidPlanError IoError "
-        "MissingFactError MissingFactKeyError NotAppliedError NotFoundError PerdureError RateLimitedError "
-        "RunError StateError StorageError TransportError"
+        "ConcurrencyError ContextError CorruptionError EffectNotMadeError ErrorCategory ErrorInfo "
+        "InvalidPlanError IoError MissingFactError MissingFactKeyError NotAppliedError NotFoundError "
+        "PerdureError RateLimitedError RunError StateError StorageError TransportError"
     ),
     "failpoints": "Failpoints",
     "ids": "ArtifactId ContextKey FactKey InvalidIdError OpId OpPath RunId StateId",

@@ -13,6 +13,7 @@ from perdure.engine.results import RunResult as RunResult
 from perdure.errors import ConcurrencyError as ConcurrencyError
 from perdure.errors import ContextError as ContextError
 from perdure.errors import CorruptionError as CorruptionError
+from perdure.errors import EffectNotMadeError as EffectNotMadeError
 from perdure.errors import ErrorCategory as ErrorCategory
 from perdure.errors import ErrorInfo as ErrorInfo
 from perdure.errors import InvalidPlanError as InvalidPlanError

@@ -259,6 +259,10 @@ class NotAppliedError(TransportError):
     not_applied = True
 
 
+class EffectNotMadeError(NotAppliedError):
+    """A transport has looked an effect up, and knows that it was never made: it may be made now."""
+
+
 class RateLimitedError(IoError):
     """The outside world asks to be called less often."""
 

@@ -106,6 +106,9 @@ HINTS: dict[str, str] = {
     "missing_fact_key": "give the call a fact_key, so that its answer is recorded",
     "missing_fact": "the code asks for what the recorded run never asked; replay it with the code of then",
     "fact_request_mismatch": "use one fact key for one request; put what varies into the key",
+    "fact_key_reserved": (
+        "choose a fact key that does not begin with wait:, signal: or effect:; an effect's answer needs none"
+    ),
     "fact_payload_conflict": "record each value under a key of its own",
     "fact_payload_not_canonical": "have the transport answer with JSON data, without floats",
     "fact_not_recorded": "the store refused a write; the state is tried again",

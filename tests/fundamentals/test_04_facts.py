@@ -200,6 +200,26 @@ async def test_what_may_not_be_recorded_is_not_asked(call: IoCall, code: str) ->
     assert not one.transport.calls
 
 
+@pytest.mark.parametrize("key", ["wait:m.main.a|0", "signal:approval|0", "effect:another"])
+@pytest.mark.parametrize("does", ["call", "record"])
+async def test_keys_that_the_engine_gives_meaning_to_are_not_bound_by_handlers(does: str, key: str) -> None:
+    """Else a handler could end its own waits, and invent signals. Nothing is asked; what is there is read."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        assert await io.get_recorded_fact(key) is None
+        if does == "call":
+            await io.call(IoCall("test", {}, key))
+        else:
+            await io.record_value(key, None)
+
+    one = One(handler)
+    info = await one.run()
+    assert (info.code, info.retryable) == ("fact_key_reserved", False)
+    assert not one.transport.calls
+    one.config = RunConfig(io_mode=IoMode.REPLAY)
+    assert (await one.run()).code == "fact_key_reserved"
+
+
 async def test_an_answer_that_may_not_be_recorded_is_refused() -> None:
     """Unless the call asks for redaction."""
 

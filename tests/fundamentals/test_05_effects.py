@@ -12,6 +12,7 @@ import pytest
 
 from perdure import (
     Context,
+    EffectNotMadeError,
     EffectTraits,
     Engine,
     ErrorCategory,
@@ -77,7 +78,7 @@ class Bank:
     async def look_up(self, call: IoCall) -> Json:
         self.looked_up += 1
         if call.idempotency_key not in self.paid:
-            raise NotAppliedError.of("not_paid", "nothing of this key was paid")
+            raise EffectNotMadeError.of("not_paid", "nothing of this key was paid")
         return self.paid[call.idempotency_key]
 
 
@@ -169,6 +170,32 @@ async def test_a_call_may_say_by_itself_that_it_is_an_effect() -> None:
     one = One(Bank(), handler, StateMeta())
     assert (await one.start()).phase is RunPhase.COMPLETED
     assert one.bank.calls == {"invoice-17": 1}
+
+
+async def test_an_effect_s_own_key_may_be_named_and_no_other_one() -> None:
+    """Its answer has that key anyway; another's would be taken for the answer of that effect."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        first = f"effect:{run_id}:m.main.a:0"
+        with pytest.raises(IoError, match="fact_key_reserved"):
+            await io.call(IoCall("bank", {}, first.replace(":0", ":1")))
+        with pytest.raises(IoError, match="fact_key_reserved"):
+            await io.call(IoCall("bank", {}, first, effect=SideEffectKind.READ_ONLY_IO))
+        with pytest.raises(IoError, match="fact_key_reserved"):
+            await io.call(IoCall("bank", {}, "effect:other", idempotency_key="k"))
+        await io.call(IoCall("bank", {}, first))
+        await io.call(IoCall("bank", {}, "effect:k", idempotency_key="k"))
+
+    one, run_id = One(Bank(), handler), RunId.random()
+    run = await start_run(one.stores, one.plan, one.config, run_id=run_id)
+    one.result = await one.engine().start(one.stores, run)
+    assert one.result.phase is RunPhase.COMPLETED
+    assert one.bank.calls == {f"{run_id}:m.main.a:0": 1, "k": 1}
+    config = RunConfig(io_mode=IoMode.REPLAY, replay_of=run_id)
+    again = await Engine(FixedResolver(one.plan)).start(
+        one.stores, await start_run(one.stores, one.plan, config)
+    )
+    assert again.phase is RunPhase.COMPLETED
 
 
 async def test_a_transport_that_changes_the_world_must_be_declared() -> None:
@@ -322,6 +349,54 @@ async def test_without_an_answer_an_idempotent_effect_is_retried_as_the_policy_s
     assert (await one.story()).count("effect_intended") == 1
 
 
+@pytest.mark.parametrize("happened", [True, False])
+async def test_when_the_retries_are_used_up_in_doubt_the_run_waits_for_a_word(happened: bool) -> None:
+    """It has not failed: the money may be gone. What is told is taken up by one more attempt."""
+    one = One(Bank(EffectTraits(is_idempotent=True), drops(1, 2, 3, 4)))
+    parked = await one.start()
+    key = f"{parked.run_id}:m.main.a:0"
+    for calls in (3,) if happened else (3, 4):
+        assert (parked.phase, parked.waiting_for) == (RunPhase.RUNNING, f"effect_in_doubt {key}")
+        assert one.bank.calls == {key: calls}
+        assert (await read_view(one.stores, parked.run_id)).waiting_for == parked.waiting_for
+        assert await one.resume() == parked
+        told = ResolveLetter(key, happened, {"receipt": 99}, "ann", "it is on the statement")
+        await one.engine().send(one.stores, parked.run_id, told, f"letter {calls}")
+        parked = await one.resume()
+    assert parked.phase is RunPhase.COMPLETED
+    assert one.bank.calls == {key: 3 if happened else 5}
+    assert (await one.story()).count("entered a 4") == (not happened)
+
+
+async def test_a_state_that_fails_for_good_in_doubt_waits_for_a_word_and_is_tried_once_more() -> None:
+    """The handler makes a failure of its own of it. An attempt that ends with its process does not count."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        try:
+            await pay(ctx, io, rec)
+        except TransportError:
+            raise ValueError("not paid") from None
+        raise ValueError("something else")
+
+    one = One(Bank(EffectTraits(is_idempotent=True), drops(1)), handler)
+    parked = await one.start()
+    assert parked.waiting_for == f"effect_in_doubt {parked.run_id}:m.main.a:0"
+    told = ResolveLetter(f"{parked.run_id}:m.main.a:0", True, 1, "ann", "seen")
+    await one.engine().send(one.stores, parked.run_id, told, "a")
+    await one.engine("handler.before:1=stop").resume(one.stores, parked.run_id)
+    assert (await one.resume()).phase is RunPhase.FAILED
+    assert (await one.story())[3:] == [
+        "failed a handler_raised",
+        "effect_settled",
+        "fact_recorded",
+        "entered a 1",
+        "failed a orphan_attempt_recovered",
+        "entered a 2",
+        "failed a handler_raised",
+        "run Failed",
+    ]
+
+
 class Mute(Bank):
     """Pays on its first call and does not say so; how later ones end is for ``behave`` to say."""
 
@@ -340,9 +415,8 @@ async def test_a_repeat_that_is_refused_tells_nothing_of_the_first_call() -> Non
             raise NotAppliedError.of("bank_closed", "come back later", retryable=True)
 
     one = One(Mute(EffectTraits(is_idempotent=True), behave), attempts=2)
-    failed = await one.start()
-    assert failed.phase is RunPhase.FAILED
-    assert len((await read_view(one.stores, failed.run_id)).in_doubt) == 1
+    parked = await one.start()
+    assert parked.waiting_for == f"effect_in_doubt {parked.run_id}:m.main.a:0"
     assert "effect_settled" not in await one.story()
 
     one = One(Mute(EffectTraits(is_idempotent=True), behave))
@@ -413,12 +487,13 @@ async def test_that_a_repeated_call_is_refused_says_nothing_about_the_first(refu
 @pytest.mark.parametrize(
     "refusal",
     [
+        NotAppliedError.of("connect_failed", "the journal cannot be reached"),
         RateLimitedError.of("slow_down", "later"),
         IoError.of("bad_question", "what?", category=ErrorCategory.PARSING_INPUT),
     ],
 )
 async def test_that_looking_up_is_refused_says_nothing_about_the_effect(refusal: IoError) -> None:
-    """Only ``NotAppliedError`` says that it was never made."""
+    """Only ``EffectNotMadeError`` says that it was never made."""
     refusal.not_applied = True
 
     class Shy(Bank):
@@ -520,7 +595,8 @@ async def test_a_call_that_ends_with_its_attempt_is_not_made_again_by_what_is_le
         raise TransportError.of("other_branch", "it went wrong")
 
     one = One(Slow(EffectTraits(is_idempotent=True)), handler)
-    assert (await one.start()).phase is RunPhase.FAILED
+    await one.start()
+    assert (await one.story()).count("failed a other_branch") == 1
     with pytest.raises(IoError, match="attempt_closed"):
         await left[0]
     assert one.bank.calls == {"k": 1}

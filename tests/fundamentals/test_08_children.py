@@ -89,7 +89,7 @@ async def test_replay_reaches_the_recorded_ids() -> None:
     stores = Stores.in_memory()
     engine = Engine(OPS)
     result = await engine.start(stores, await start_of(stores, OPS, "two"))
-    config = RunConfig.from_json(RunConfig().to_json() | {"io_mode": "Replay", "replay_of": result.run_id})  # type: ignore[operator]  # a JSON object
+    config = RunConfig.from_json(RunConfig().to_json() | {"io_mode": "Replay", "replay_of": result.run_id})
     replayed = await engine.start(stores, await start_of(stores, OPS, "two", config=config))
     assert replayed.final_snapshot_id == result.final_snapshot_id
     assert len(await stores.events.list_runs(limit=100)) == 4
@@ -149,7 +149,7 @@ BAD_SPAWNS: list[tuple[str, Any]] = [
         "unsupported_execution_mode",
         spawn_request(
             "double",
-            run_config=RunConfig().to_json() | {"execution_mode": {"FanOutJoin": {"max_concurrency": 2}}},  # type: ignore[operator]  # a JSON object
+            run_config=RunConfig().to_json() | {"execution_mode": {"FanOutJoin": {"max_concurrency": 2}}},
         ),
     ),
 ]

@@ -73,6 +73,13 @@ async def test_a_state_that_will_be_tried_again() -> None:
     assert next_steps(status, Common()) == []
 
 
+def test_a_state_that_has_failed_in_doubt() -> None:
+    """It has no wait of its own, and is told of as one that has."""
+    status: Json = {"waiting_for": "effect_in_doubt k", "waits": [], "due_millis": None}
+    assert waiting_for(status) == "a word on what became of an effect"
+    assert cell(status["waiting_for"], None) == "effect in doubt"
+
+
 @pytest.mark.parametrize(
     ("name", "payload", "line"),
     [

@@ -8,10 +8,10 @@ import pytest
 
 import perdure
 from perdure import (
+    EffectNotMadeError,
     EffectTraits,
     IoCall,
     IoProvider,
-    NotAppliedError,
     SideEffectKind,
     TransportEnv,
     TransportError,
@@ -101,7 +101,7 @@ def test_a_function_that_looks_up_says_what_became_of_it(
     async def find(call: IoCall, env: TransportEnv) -> Json:
         asked.append(f"find {call.idempotency_key is not None}")
         if not was_paid:
-            raise NotAppliedError.of("not_paid", "there is no such payment")
+            raise EffectNotMadeError.of("not_paid", "there is no such payment")
         return "receipt found"
 
     run = perdure_run(paying(), transports=[bank])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from perdure import (
@@ -51,7 +54,13 @@ class Paying:
         self.server.answers = list(answers)
         method, headers = options.pop("method", "POST"), options.pop("headers", {})
         url = options.pop("url", self.server.url)
-        request: Json = {"kind": "http_request_v1", "method": method, "url": url, "headers": headers}
+        request: Json = {
+            "kind": "http_request_v1",
+            "method": method,
+            "url": url,
+            "headers": headers,
+            "accept_status": options.pop("accept_status", None),
+        }
 
         async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
             ctx.write("status", (await io.call(IoCall("http", request, "k"))).response["status"])
@@ -141,20 +150,70 @@ async def test_what_a_server_refuses_has_not_happened(
     ]
 
 
-async def test_a_status_that_refuses_says_that_nothing_happened(paying: Paying, server: HttpServer) -> None:
-    """Another one that is not accepted says nothing."""
-    factory = paying.factory()
-    for status, is_refusal in [(409, True), (302, False), (202, False)]:
-        server.answers = [Reply(status)]
-        request: Json = {
-            "kind": "http_request_v1",
-            "method": "POST",
-            "url": server.url,
-            "accept_status": [201],
-        }
-        with pytest.raises(PerdureError, match="http_status_unexpected") as caught:
+@pytest.mark.parametrize(
+    ("status", "is_refusal", "is_retryable"),
+    [
+        (400, True, False),
+        (404, True, False),
+        (422, True, False),
+        (425, True, True),
+        (408, False, True),
+        (409, False, False),
+        (423, False, False),
+        (499, False, False),
+        (302, False, False),
+        (202, False, False),
+    ],
+)
+async def test_a_status_that_refuses_says_that_nothing_happened(
+    paying: Paying, server: HttpServer, status: int, is_refusal: bool, is_retryable: bool
+) -> None:
+    """Another one that is not accepted says nothing: a request of the same key may be under way."""
+    server.answers = [Reply(status)]
+    request: Json = {"kind": "http_request_v1", "method": "POST", "url": server.url, "accept_status": [201]}
+    with pytest.raises(PerdureError, match="http_status_unexpected") as caught:
+        await paying.factory().make(Desk().env).call(IoCall("http", request))
+    assert isinstance(caught.value, NotAppliedError) is is_refusal
+    assert caught.value.info.retryable is is_retryable
+
+
+async def test_what_is_slow_to_prepare_does_not_count_as_time_for_an_answer(
+    paying: Paying, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour goes by while certificates are loaded; then the request has all of its time."""
+    context, loop = ssl.create_default_context(), asyncio.get_running_loop()
+    begun, hours = loop.time, list[int]()
+    monkeypatch.setattr(loop, "time", lambda: begun() + 3600 * len(hours))
+
+    def slow(**_: Any) -> ssl.SSLContext:
+        hours.append(1)
+        return context
+
+    monkeypatch.setattr(httpx, "create_ssl_context", slow)
+    factory = HttpTransportFactory()
+    paying.factories.append(factory)
+    request: Json = {"kind": "http_request_v1", "method": "POST", "url": server.url}
+    assert (await factory.make(Desk().env).call(IoCall("http", request)))["status"] == 200
+    assert hours == [1]
+
+
+async def test_what_cannot_be_prepared_was_not_sent(paying: Paying) -> None:
+    """A proxy of a scheme that is none, or certificates that are not there: no effect is in doubt."""
+    for options in ({"proxy": "gopher://proxy.example"}, {"proxy": "http://[proxy"}):
+        factory = HttpTransportFactory(options=options)
+        request: Json = {"kind": "http_request_v1", "method": "POST", "url": "http://localhost"}
+        with pytest.raises(NotAppliedError, match="http_connect_failed"):
             await factory.make(Desk().env).call(IoCall("http", request))
-        assert isinstance(caught.value, NotAppliedError) is is_refusal
+
+
+async def test_a_conflict_leaves_an_effect_in_doubt(paying: Paying, server: HttpServer) -> None:
+    """It is asked again under the same key, or a person is."""
+    done = await paying.run(Reply(409), Reply(408), Reply(201), accept_status=[201])
+    assert done.phase is RunPhase.COMPLETED
+    assert (await paying.story()).count("effect_intended") == 1
+    assert len({seen.headers["idempotency-key"] for seen in server.seen}) == 1
+    parked = await paying.run(Reply(409), accept_status=[201], keyed_hosts=[])
+    assert parked.waiting_for == f"effect_in_doubt {parked.run_id}:m.main.a:0"
 
 
 def test_a_header_that_cannot_be_one_is_refused() -> None:

@@ -9,6 +9,8 @@ from perdure.io.waits import EFFECT_IN_DOUBT, SIGNAL, SLEEP
 from perdure.model.events import RunPhase
 from perdure.sdk.reading import BEING_UNPAUSED, RETRY
 
+A_WORD = "a word on what became of an effect"
+
 
 def phrase(wait: Json) -> str:
     """What one wait is for: goes on from "waits for"."""
@@ -19,7 +21,7 @@ def phrase(wait: Json) -> str:
         names = " or ".join(wait.get("signals") or ())
         return f"the signal {names}" + ("" if until is None else f", until {until} at most")
     if wait["kind"] == EFFECT_IN_DOUBT:
-        return "a word on what became of an effect"
+        return A_WORD
     return str(wait["kind"])
 
 
@@ -29,7 +31,8 @@ def waiting_for(status: Json) -> str:
         return status["waiting_for"] or ""
     if status["waiting_for"] == RETRY:
         return f"{when(status['due_millis'])} UTC, to try again"
-    return "; ".join(map(phrase, status["waits"]))
+    # A state that has failed in doubt has no wait of its own.
+    return "; ".join(map(phrase, status["waits"])) or A_WORD
 
 
 def cell(waiting_for: str | None, due_millis: int | None) -> str:

@@ -14,7 +14,13 @@ from types import MappingProxyType
 
 import msgspec
 
-from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, RUN_CANCELLED, OpenAttempt, RunView
+from perdure.engine.history import (
+    ORPHAN_ATTEMPT_RECOVERED,
+    RUN_CANCELLED,
+    OpenAttempt,
+    RunView,
+    doubts_in_words,
+)
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import ClosePolicy, child_run_completed
@@ -142,6 +148,9 @@ def decide(
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
     if not may_try(view, state_id, plan.retry_policies[state_id]):
+        in_doubt = view.in_doubt_of(state_id)
+        if in_doubt:
+            return Step((), Pause(deadline, doubts_in_words(in_doubt)), place)
         return _end(view, RunStatus.FAILED, ends)
     return _enter(view, state_id, plan, now_millis, deadline, place)
 
@@ -291,12 +300,15 @@ def fail(
 
 
 def may_try(view: RunView, state_id: StateId, policy: RetryPolicy) -> bool:
-    """Whether a state that has not completed is to be tried, or tried again."""
+    """Whether a state that has not completed is to be tried, or tried again.
+
+    Once more when somebody has said what became of an effect of it: it may have failed for not knowing.
+    """
     progress = view.states.get(state_id)
     error = None if progress is None else progress.last_error
     if progress is None or error is None:
         return True
-    return error.retryable and progress.own_failures < policy.max_attempts
+    return progress.was_told or (error.retryable and progress.own_failures < policy.max_attempts)
 
 
 def _checkpoint(view: RunView) -> ArtifactId:

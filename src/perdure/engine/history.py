@@ -15,7 +15,7 @@ from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import Child, completed, spawned
 from perdure.io.effects import Effect, intended, settled
 from perdure.io.facts import FactBinding, fact_of, is_attempt_key
-from perdure.io.waits import SIGNAL_PREFIX, WAIT_PREFIX, Arrival, Inbox, Wait, wait_of
+from perdure.io.waits import EFFECT_IN_DOUBT, SIGNAL_PREFIX, WAIT_PREFIX, Arrival, Inbox, Wait, wait_of
 from perdure.model.events import (
     CHILD_RUN_COMPLETED,
     CHILD_RUN_SPAWNED,
@@ -64,6 +64,8 @@ class StateProgress(msgspec.Struct, gc=False):
     """The error of the last attempt, if it failed."""
     retry_due_millis: int | None = None
     completed_attempt: int | None = None
+    was_told: bool = False
+    """Whether somebody has said what became of an effect of the state, and it has not failed since."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -131,7 +133,9 @@ class RunView(msgspec.Struct):
             for state_id, progress in self.states.items()
             if progress.retry_due_millis is not None and state_id not in self.completed
         ]
-        return "retry" if retries and not self.open_attempts else None
+        if self.open_attempts:
+            return None
+        return "retry" if retries else doubts_in_words(self._left_in_doubt()) or None
 
     def waits_of(self, attempt: OpenAttempt) -> list[Wait]:
         """The waits that ``attempt`` has begun, or begun again, and that have not ended."""
@@ -139,6 +143,21 @@ class RunView(msgspec.Struct):
             wait
             for wait in self.waits.values()
             if (wait.state_id, wait.attempt) == (attempt.state_id, attempt.attempt)
+        ]
+
+    def in_doubt_of(self, state_id: StateId) -> list[Effect]:
+        """The state's own effects of which nobody knows what became."""
+        return [effect for effect in self.in_doubt if effect.state_id == state_id]
+
+    def _left_in_doubt(self) -> list[Effect]:
+        """Those of states that have failed and are not to be tried again before somebody has said it."""
+        return [
+            effect
+            for state_id, progress in self.states.items()
+            if progress.last_error is not None
+            and progress.last_error.code not in _NOT_OWN_FAILURES
+            and not progress.was_told
+            for effect in self.in_doubt_of(state_id)
         ]
 
     def advance(self, event: Event, seq: int) -> None:
@@ -179,7 +198,9 @@ class RunView(msgspec.Struct):
         self._close(event.state_id, seq)
         progress = self.states[event.state_id]
         progress.last_error = event.error.info
-        progress.own_failures += event.error.info.code not in _NOT_OWN_FAILURES
+        if event.error.info.code not in _NOT_OWN_FAILURES:
+            progress.own_failures += 1
+            progress.was_told = False
         if event.error.info.code != ORPHAN_ATTEMPT_RECOVERED:
             progress.orphans = 0
         else:
@@ -238,6 +259,8 @@ class RunView(msgspec.Struct):
         elif event.name == EFFECT_SETTLED:
             effect = settled(event, self.effects, seq)
             self.effects[effect.key] = effect
+            if "letter" in event.payload and effect.state_id in self.states:
+                self.states[StateId(effect.state_id)].was_told = True
             self._read(event.payload.get("letter"))
             self._progressed()
         elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
@@ -295,6 +318,11 @@ class RunView(msgspec.Struct):
         else:
             is_pause = event.name == RUN_PAUSED
             self.pause, self.unpause = (request, None) if is_pause else (None, request)
+
+
+def doubts_in_words(effects: Iterable[Effect]) -> str:
+    """That the run waits until somebody says what became of ``effects``."""
+    return ", ".join(f"{EFFECT_IN_DOUBT} {effect.key}" for effect in effects)
 
 
 def fold(events: Iterable[EventEnvelope]) -> RunView:

@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes, encode_string
 from perdure.errors import ErrorCategory, IoError, Json
 from perdure.ids import FactKey
+from perdure.io.effects import EFFECT_PREFIX
 from perdure.io.facts import FactBinding, request_id_of
+from perdure.io.waits import SIGNAL_PREFIX, WAIT_PREFIX
 from perdure.model.handler import IoCall
 from perdure.secrets.prefilter import surely_clean
 from perdure.secrets.resolved import RESOLVED
 
 NAME_CHARACTERS_MAX = 200
+_RESERVED_PREFIXES = (WAIT_PREFIX, SIGNAL_PREFIX, EFFECT_PREFIX)
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 MOMENT_MILLIS_MAX = (datetime.max.replace(tzinfo=_EPOCH.tzinfo) - _EPOCH) // _MILLISECOND
@@ -28,6 +31,22 @@ def checked_fact_key(key: str) -> FactKey:
         canonical_json_bytes(checked)
     except CanonicalJsonError:
         raise IoError.of("secrets_detected", "the fact key holds what looks like a secret") from None
+    return checked
+
+
+def own_fact_key(key: str, effect_fact_key: str | None = None) -> FactKey:
+    """A handler's own fact key; ``IoError`` (``fact_key_reserved``) for one that the engine gives meaning to.
+
+    A call that may be an effect may name the key that the effect's answer has anyway: ``effect_fact_key``.
+    """
+    checked = checked_fact_key(key)
+    if checked.startswith(_RESERVED_PREFIXES) and checked != effect_fact_key:
+        raise IoError.of(
+            "fact_key_reserved",
+            "the engine keeps fact keys that begin like this one for itself",
+            category=ErrorCategory.PARSING_INPUT,
+            details={"prefix": checked.partition(":")[0] + ":"},
+        )
     return checked
 
 

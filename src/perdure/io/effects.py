@@ -14,6 +14,8 @@ import msgspec
 from perdure.errors import CorruptionError, InvalidShapeError, IoError, Json, shaped
 from perdure.ids import ArtifactId, FactKey, InvalidIdError
 from perdure.model.events import EFFECT_INTENDED, EFFECT_SETTLED, DomainEvent
+from perdure.model.handler import IoCall
+from perdure.model.meta import SideEffectKind
 
 APPLIED, NOT_APPLIED = "applied", "not_applied"
 EFFECT_PREFIX = "effect:"
@@ -54,6 +56,17 @@ class Effect(msgspec.Struct, frozen=True):
     def is_in_doubt(self) -> bool:
         """Whether nobody knows what became of it."""
         return self.outcome is None
+
+
+def effect_key(call: IoCall, run_id: str, state_id: str, ordinal: int) -> str:
+    """The key of the effect that ``call`` is: its own, or that of its place among the attempt's effects."""
+    return call.idempotency_key if call.idempotency_key is not None else f"{run_id}:{state_id}:{ordinal}"
+
+
+def effect_fact_key(call: IoCall, of_state: SideEffectKind, key: str) -> str | None:
+    """The key of the fact that the answer becomes where ``call`` names none; None if it can be no effect."""
+    may_apply = (call.effect or of_state) is SideEffectKind.APPLY_SIDE_EFFECT
+    return EFFECT_PREFIX + key if may_apply else None
 
 
 def effect_intended(effect: Effect) -> DomainEvent:

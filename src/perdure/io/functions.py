@@ -32,8 +32,8 @@ class FunctionTransportFactory:
         """Decorates the function that finds out what became of an effect which may have been made.
 
         It takes the same ``IoCall`` and a ``TransportEnv``; ``call.idempotency_key`` names the effect. It
-        returns the answer that the effect had, or raises ``NotAppliedError`` if there never was one; any
-        other error says that this is not known yet.
+        returns the answer that the effect had, or raises ``EffectNotMadeError`` if it never was made; any
+        other error says that this is not known yet, ``NotAppliedError`` too.
         """
         self.look_up = function
         self.traits = msgspec.structs.replace(self.traits, looks_up=True)

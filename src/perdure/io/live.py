@@ -26,9 +26,10 @@ from perdure.io.asking import (
     checked_request_id,
     checked_signals,
     fact_payload_conflict,
+    own_fact_key,
 )
 from perdure.io.children import is_child_call
-from perdure.io.effects import EffectTraits
+from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
 from perdure.io.journal import Journal
 from perdure.io.live_children import ChildRuns, LiveChildren
@@ -104,7 +105,10 @@ class LiveIo:
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
-        key = None if call.fact_key is None else checked_fact_key(call.fact_key)
+        key = None
+        if call.fact_key is not None:
+            own = effect_fact_key(call, self._meta.side_effects, self._effects.key_of(call))
+            key = own_fact_key(call.fact_key, own)
         bound = None if key is None else self._journal.facts.get(key)
         if key is not None and bound is not None:
             request_id = checked_request_id(call)
@@ -120,6 +124,7 @@ class LiveIo:
             return await self._apply_once(call, traits)
         if key is None:
             return IoResult(await self._ask(call))
+        own_fact_key(key)  # one of an effect's, which the transport says this is not, is refused
         request_id, asked_key = checked_request_id(call), key
         return await self._once(key, request_id, lambda: self._ask_and_record(asked_key, call, request_id))
 
@@ -152,7 +157,7 @@ class LiveIo:
 
     async def record_value(self, key: str, value: Json) -> ArtifactId:
         self._scope.check()
-        checked = checked_fact_key(key)
+        checked = own_fact_key(key)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(value))
 
         async def record() -> IoResult:

@@ -9,11 +9,11 @@ import msgspec
 
 from perdure.clock import Clock
 from perdure.errors import (
+    EffectNotMadeError,
     ErrorCategory,
     ErrorInfo,
     IoError,
     Json,
-    NotAppliedError,
     PerdureError,
     StorageError,
 )
@@ -26,6 +26,7 @@ from perdure.io.effects import (
     EffectTraits,
     effect_answer_lost,
     effect_intended,
+    effect_key,
     effect_request_mismatch,
     effect_settled,
 )
@@ -95,13 +96,15 @@ class LiveEffects:
                     raise effect_request_mismatch(effect.key)
                 self._ordinal += call.idempotency_key is None
 
+    def key_of(self, call: IoCall) -> str:
+        """The key of ``call`` as the attempt's next effect."""
+        return effect_key(call, self._scope.run_id, self._scope.state_id, self._ordinal)
+
     def plan(self, call: IoCall, traits: EffectTraits) -> PlannedEffect:
         """Give ``call`` its keys: its own, or those of its place among the attempt's effects."""
-        key = call.idempotency_key
-        if key is None:
-            key = f"{self._scope.run_id}:{self._scope.state_id}:{self._ordinal}"
-            self._ordinal += 1
-        fact_key = FactKey(call.fact_key) if call.fact_key is not None else effect_fact_key(key)
+        key = self.key_of(call)
+        self._ordinal += call.idempotency_key is None
+        fact_key = FactKey(EFFECT_PREFIX + key if call.fact_key is None else call.fact_key)
         return PlannedEffect(msgspec.structs.replace(call, idempotency_key=key), key, fact_key, traits)
 
     def check_request(self, effect: PlannedEffect, request_id: str) -> None:
@@ -148,7 +151,7 @@ class LiveEffects:
         if effect.traits.looks_up:
             try:
                 return await learn(lambda to: look_up(to, effect.call), _was_not_found)
-            except NotAppliedError:
+            except EffectNotMadeError:
                 return await self._try(effect, request_id, ask, payload_of)
         return None
 
@@ -231,11 +234,6 @@ class LiveEffects:
             raise
 
 
-def effect_fact_key(key: str) -> FactKey:
-    """The key of the fact that an effect's answer becomes, where its call names none."""
-    return FactKey(EFFECT_PREFIX + key)
-
-
 def _refuses(error: PerdureError) -> bool:
     """Whether the error of an effect's first call says that nothing happened."""
     # Whoever refuses a request for its form has not begun with it.
@@ -244,7 +242,8 @@ def _refuses(error: PerdureError) -> bool:
 
 def _was_not_found(error: PerdureError) -> bool:
     """Whether the error of looking an effect up says that it was never made."""
-    return isinstance(error, NotAppliedError)
+    # Any other that says that nothing was applied speaks of the look-up's own requests.
+    return isinstance(error, EffectNotMadeError)
 
 
 def _retryable(error: PerdureError) -> PerdureError:

@@ -55,7 +55,7 @@ class LooksUpEffects(Protocol):
     async def look_up(self, call: IoCall) -> Json:
         """What became of ``call``, which may have been made: the answer that it got.
 
-        ``NotAppliedError`` says that it never was; any other error, that this is not known yet.
+        ``EffectNotMadeError`` says that it never was; any other error, that this is not known yet.
         """
 
 

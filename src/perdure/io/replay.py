@@ -25,8 +25,9 @@ from perdure.io.asking import (
     checked_request_id,
     checked_signals,
     fact_payload_conflict,
+    own_fact_key,
 )
-from perdure.io.effects import EFFECT_PREFIX
+from perdure.io.effects import effect_fact_key, effect_key
 from perdure.io.facts import Facts, attempt_key
 from perdure.io.scope import AttemptScope
 from perdure.io.waits import wait_key
@@ -69,12 +70,13 @@ class ReplayIo:
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
-        fact_key = call.fact_key or self._effect_fact_key(call)
+        of_effect = self._effect_fact_key(call)
+        fact_key = call.fact_key or of_effect
         if fact_key is None:
             raise MissingFactKeyError.of(
                 "missing_fact_key", "a call without a fact key cannot be answered in replay"
             )
-        key = checked_fact_key(fact_key)
+        key = own_fact_key(fact_key, of_effect)
         if key in self._effect_fact_keys and call.idempotency_key is None:
             self._effect_ordinal += 1
         request_id = checked_request_id(call)
@@ -85,7 +87,7 @@ class ReplayIo:
 
     async def record_value(self, key: str, value: Json) -> ArtifactId:
         self._scope.check()
-        checked = checked_fact_key(key)
+        checked = own_fact_key(key)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(value))
         if self._payload_id(checked) != payload.id:
             raise fact_payload_conflict(checked)
@@ -145,12 +147,8 @@ class ReplayIo:
 
     def _effect_fact_key(self, call: IoCall) -> str | None:
         """The key under which an effect was recorded that has no fact key of its own."""
-        if (call.effect or self._side_effects) is not SideEffectKind.APPLY_SIDE_EFFECT:
-            return None
-        key = call.idempotency_key
-        if key is None:
-            key = f"{self._recorded_run_id}:{self._scope.state_id}:{self._effect_ordinal}"
-        return EFFECT_PREFIX + key
+        key = effect_key(call, self._recorded_run_id, self._scope.state_id, self._effect_ordinal)
+        return effect_fact_key(call, self._side_effects, key)
 
     async def _reading(self, kind: str) -> bytes:
         self._scope.check()

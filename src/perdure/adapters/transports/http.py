@@ -12,6 +12,9 @@ named. Every method but GET, HEAD and OPTIONS changes the world.
 429 and 5xx are errors, never answers: they say that there is none yet. Redirects are followed for GET and
 HEAD, unless ``redirects_max`` is 0; to another origin nothing goes along that came from a secret. With
 ``accept_status`` every other status is an error. No error tells anything of what was sent or came back.
+
+That an effect was not made is taken from 429 and, where ``accept_status`` leaves them out, from the statuses
+of 4xx by which a server refuses this very request (``REFUSALS``); 408, 409 and others leave it in doubt.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from perdure.adapters.transports.http_answers import (
     is_no_answer,
     refuse_no_answer,
     shown_headers,
+    unexpected_status,
 )
 from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
@@ -222,6 +226,15 @@ class HttpTransport:
         import httpx
 
         try:
+            # Made before the deadline begins: what is slow to make is no reason to doubt what was sent.
+            self._connections.get(url)
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            raise NotAppliedError.of(
+                "http_connect_failed",
+                "no connection could be prepared: look at the transport's options",
+                details={"reason": type(error).__name__},
+            ) from None
+        try:
             async with asyncio.timeout(request.timeout_ms / 1000):
                 with unlogged():
                     return await self._exchange(request, url, headers, content)
@@ -271,13 +284,7 @@ class HttpTransport:
 
     async def _read(self, request: _Request, response: httpx.Response) -> _Reply:
         if request.accept_status is not None and response.status_code not in request.accept_status:
-            # By a status of 4xx a server refuses what it was asked.
-            refused = 400 <= response.status_code <= 499
-            raise (NotAppliedError if refused else TransportError).of(
-                "http_status_unexpected",
-                f"the server answered with status {response.status_code}",
-                details={"status": response.status_code},
-            )
+            raise unexpected_status(response.status_code)
         headers = shown_headers(response.headers)
         unpacked = Gunzip() if headers.get("content-encoding", "").lower() in ("gzip", "x-gzip") else None
         data = bytearray()

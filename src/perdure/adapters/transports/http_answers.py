@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import RateLimitedError, TransportError
+from perdure.errors import NotAppliedError, RateLimitedError, TransportError
 from perdure.secrets.names import is_key_name
 
 if TYPE_CHECKING:
@@ -22,6 +22,31 @@ _CHUNK_BYTES = 64 << 10
 _CREDENTIALS = frozenset(
     {"authentication-info", "cookie", "proxy-authentication-info", "set-cookie", "set-cookie2"}
 )
+
+
+REFUSALS = frozenset(
+    {400, 401, 402, 403, 404, 405, 410, 411, 412, 413, 414, 415, 417, 421, 422, 425, 426, 428, 431, 451}
+)
+"""The statuses by which a server says that it has not done what this request asks for.
+
+Besides 429. 408 may come from something between that has passed the request on; 409, 423, 424 tell of other
+requests, one of the same key perhaps; 406 is about the answer alone. The rest mean what each server likes.
+"""
+_COME_BACK = frozenset({408, 425})
+
+
+def unexpected_status(status: int) -> TransportError:
+    """The error (``http_status_unexpected``) for a status that the request does not accept.
+
+    ``NotAppliedError`` for a refusal; retryable where the server asks for the request once more.
+    """
+    kind = NotAppliedError if status in REFUSALS else TransportError
+    return kind.of(
+        "http_status_unexpected",
+        f"the server answered with status {status}",
+        retryable=status in _COME_BACK,
+        details={"status": status},
+    )
 
 
 def is_no_answer(status: int) -> bool:
