@@ -26,6 +26,7 @@ from perdure import (
     RunCompleted,
     RunId,
     RunPhase,
+    RunResult,
     RunStatus,
     StorageError,
     Stores,
@@ -36,12 +37,38 @@ from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import Event
 from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
-from perdure.stores.ports import Append, Blob, Committed
+from perdure.stores.ports import Append, Blob, Claim, Committed
 from perdure.testing.store_places import OTHER, RUN, told
 from tests.faults.processes import python
 from tests.support import FixedResolver, Scripted, plan_of, start_run
 
 TTL = timedelta(seconds=30)
+
+
+async def nothing(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    pass
+
+
+class Hasty(SqliteStore):
+    """Lets nobody write to a run before everybody has found it free."""
+
+    def __init__(self, path: Path, everybody: asyncio.Barrier) -> None:
+        super().__init__(path)
+        self._everybody: asyncio.Barrier | None = everybody
+
+    async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
+        claim = await super().acquire(run_id, owner, ttl)
+        everybody, self._everybody = self._everybody, None
+        if everybody is not None:
+            await everybody.wait()
+        return claim
+
+
+def two_hasty(path: Path) -> list[Stores]:
+    """Two stores over one file, whose owners find a run free at the same time."""
+    everybody = asyncio.Barrier(2)
+    stores = [Hasty(path, everybody) for _ in range(2)]
+    return [Stores(each, each, each, each, each.close, mailbox=each, agenda=each) for each in stores]
 
 
 def opening_fails(path: Path) -> StorageError:
@@ -384,6 +411,50 @@ async def test_a_killed_owner_frees_its_run_at_once(tmp_path: Path) -> None:
         claim = await stores.claims.acquire(RUN, "other", TTL)
         assert claim.epoch == 2
         assert (await stores.commit([], [Append(RUN, 1, told("b"))], claim)).heads == [2]
+
+
+async def test_who_comes_second_to_a_run_is_told_that_it_is_driven(tmp_path: Path) -> None:
+    """Also if both looked before either wrote; the handler is run for one of them alone."""
+    entered: list[str] = []
+    go_on, path = asyncio.Event(), tmp_path / "runs.db"
+
+    async def works(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        entered.append("works")
+        await go_on.wait()
+
+    plan = plan_of(("a", Scripted(works)))
+    async with Stores.sqlite(path) as stores:
+        begun = await start_run(stores, plan, run_id=RUN)
+        await Engine(FixedResolver(plan)).start(stores, begun, drive=False)
+    here, there = two_hasty(path)
+    async with here, there:
+        engine = Engine(FixedResolver(plan))
+        tasks = [asyncio.ensure_future(engine.resume(stores, RUN)) for stores in (here, there)]
+        lost, won = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(ConcurrencyError, match="run_already_active"):
+            await lost.pop()
+        go_on.set()
+        assert (await won.pop()).phase is RunPhase.COMPLETED
+        assert entered == ["works"]
+
+
+@pytest.mark.parametrize("key", ["order-7", None])
+async def test_who_comes_second_to_start_a_run_finds_it_there(tmp_path: Path, key: str | None) -> None:
+    """Whoever has its invocation key is given the run; whoever wanted the id for another is refused."""
+    plan, path = plan_of(("a", Scripted(nothing))), tmp_path / "runs.db"
+    here, there = two_hasty(path)
+    async with here, there:
+        begun = await start_run(here, plan, run_id=None if key else RUN, invocation_key=key)
+        ended = await asyncio.gather(
+            *(Engine(FixedResolver(plan)).start(stores, begun) for stores in (here, there)),
+            return_exceptions=True,
+        )
+    results = [each.run_id for each in ended if isinstance(each, RunResult)]
+    errors = [each.code for each in ended if isinstance(each, ConcurrencyError)]
+    if key is None:
+        assert (results, errors) == ([RUN], ["run_already_exists"])
+    else:
+        assert (results, errors) == ([RunId.for_invocation(key)] * 2, [])
 
 
 def test_a_death_between_file_and_commit_leaves_no_half_artifact(tmp_path: Path) -> None:

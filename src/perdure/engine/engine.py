@@ -158,15 +158,33 @@ class Engine:
 
         # A random id is new; were it not, the first commit would be refused.
         is_named = run.run_id is not None or run.invocation_key is not None
-        if is_named and await stores.events.head_seq(run_id):
-            if run.invocation_key is None:
-                raise ConcurrencyError.of(
-                    "run_already_exists", "a run of this id exists", details={"run_id": run_id}
-                )
-            await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
-            on_begun()
-            return await self._attach(stores, run_id, drive=drive)
+        if not is_named or not await stores.events.head_seq(run_id):
+            try:
+                return await self._begin(stores, run, run_id, plan, initial, on_begun, drive=drive)
+            except ConcurrencyError as error:
+                came_second = error.code == "run_already_active" and await stores.events.head_seq(run_id)
+                if not is_named or not came_second:
+                    raise
+        if run.invocation_key is None:
+            raise ConcurrencyError.of(
+                "run_already_exists", "a run of this id exists", details={"run_id": run_id}
+            )
+        await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
+        on_begun()
+        return await self._attach(stores, run_id, drive=drive)
 
+    async def _begin(
+        self,
+        stores: Stores,
+        run: StartRun,
+        run_id: RunId,
+        plan: PlannedRun,
+        initial: Snapshot,
+        on_begun: Callable[[], None],
+        *,
+        drive: bool,
+    ) -> RunResult:
+        """Begin a run that nobody has begun; ``run_already_active`` if somebody does meanwhile."""
         held = await self._claim(stores, run_id)
         try:
             started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
