@@ -37,6 +37,7 @@ from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import Event
 from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
+from perdure.stores.paths import PATH_BYTES_MAX
 from perdure.stores.ports import Append, Blob, Claim, Committed
 from perdure.testing.store_places import OTHER, RUN, told
 from tests.faults.processes import python
@@ -108,22 +109,78 @@ async def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    """Garbage, and a folder."""
+    """Garbage, whatever its name."""
     path = tmp_path / "garbage.db"
     path.write_bytes(b"this is no database, whatever its name" * 100)
     error = opening_fails(path)
     assert isinstance(error, CorruptionError)
     assert error.code == "store_corrupt"
-    assert opening_fails(tmp_path).code == "store_path_invalid"
 
 
-def test_a_folder_that_may_not_be_written_is_said() -> None:
-    """An ordinary user, and a folder of somebody else's."""
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder", "is a folder"),
+        ("pipe", "is no regular file"),
+        ("/dev/null", "is no regular file"),
+        ("file/runs.db", "leads through a file"),
+        ("circle", "leads nowhere"),
+        ("x" * 250, "is too long"),
+        ("/".join(["long"] * 120), "is too long"),
+        ("new/" + "x" * 300, "is too long"),
+        ("nul\0.db", "is no text"),
+        ("half\udcff.db", "is no text"),
+        (":memory:", "in memory"),
+        ("", "is empty"),
+    ],
+)
+def test_where_no_file_can_be_a_store_is_said(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is made there."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    Path("circle").symlink_to("circle")
+    os.mkfifo("pipe")
+    before = sorted(tmp_path.iterdir())
+    for address in (name, f"sqlite:{name}"):
+        with pytest.raises(StorageError, match=message) as caught:
+            Stores.open(address)
+        assert caught.value.code == "store_path_invalid"
+        assert caught.value.hint
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_path_as_long_as_can_be_is_a_store(tmp_path: Path) -> None:
+    """One letter more is refused."""
+    rest = PATH_BYTES_MAX - len(os.fsencode(tmp_path)) - 1
+    folder = "/".join(["f" * 99] * (rest // 100))
+    path = tmp_path / folder / ("x" * (rest - len(folder) - 1))
+    asyncio.run(fill(path))
+    assert opening_fails(path.with_name(path.name + "x")).code == "store_path_invalid"
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "code"),
+    [
+        (0o555, None, "store_read_only"),
+        (0o755, 0o000, "store_unreadable"),
+        (0o700, 0o666, "store_unreadable"),
+        (0o755, 0o444, "store_read_only"),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_said(folder_mode: int, file_mode: int | None, code: str) -> None:
+    """An ordinary user, and a folder or a file of somebody else's."""
     if os.getuid() != 0:
         pytest.skip("only root can become somebody who may not write")
     # Not the test's own folder: its parents are closed to others.
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o555)
+        path = Path(folder) / "runs.db"
+        if file_mode is not None:
+            path.touch(file_mode)
+            path.chmod(file_mode)
+        Path(folder).chmod(folder_mode)
         child = python(
             """
             import perdure.wiring
@@ -133,9 +190,9 @@ def test_a_folder_that_may_not_be_written_is_said() -> None:
             except PerdureError as error:
                 print(error.code, bool(error.hint))
             """,
-            Path(folder) / "runs.db",
+            path,
         )
-        assert child.communicate(timeout=60)[0].split() == ["store_read_only", "True"]
+        assert child.communicate(timeout=60)[0].split() == [code, "True"]
 
 
 async def test_a_flipped_byte_in_an_event_is_found(tmp_path: Path) -> None:
