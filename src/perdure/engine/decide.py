@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import msgspec
 
+from perdure.arguments import expect
 from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, RUN_CANCELLED, OpenAttempt, RunView
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, StateId
@@ -29,6 +30,7 @@ from perdure.model.events import (
     StateErrorInfo,
     StateFailed,
 )
+from perdure.model.meta import StateMeta
 from perdure.model.plan import ExecutionPlan, StateNode, topological_order
 from perdure.stores.ports import Blob
 
@@ -54,6 +56,8 @@ class PlannedRun(msgspec.Struct, frozen=True):
         """Raises ``InvalidPlanError`` for a plan that has no order."""
         order = topological_order(plan)
         metas = [(node, node.state.meta()) for node in order]
+        for node, meta in metas:
+            expect(meta, StateMeta, f"what meta() of {node.id} gives", "a StateMeta")
         skip_tags = set(config.skip_tags)
         skipped = frozenset(
             node.id for node, meta in metas if skip_tags and not skip_tags.isdisjoint(meta.tags)

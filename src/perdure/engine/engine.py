@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from perdure.arguments import expect, expect_duration, expect_many, expect_methods, expect_unless_none
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.engine.decide import Pause, PlannedRun
@@ -31,6 +32,7 @@ from perdure.errors import (
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.io.port import TransportFactory
+from perdure.io.router import expect_factory
 from perdure.model.config import IoMode, RunConfig, RunManifest, Sequential
 from perdure.model.context import Snapshot
 from perdure.model.events import Event, RunPhase, RunStarted
@@ -62,6 +64,18 @@ class StartRun(msgspec.Struct, frozen=True):
     initial_context: Context
     run_id: RunId | None = None
     invocation_key: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.manifest, RunManifest, "StartRun(manifest=…)", "a RunManifest")
+        expect(self.manifest_id, str, "StartRun(manifest_id=…)", "an ArtifactId")
+        expect(self.plan, ExecutionPlan, "StartRun(plan=…)", "an ExecutionPlan")
+        expect(self.run_config, RunConfig, "StartRun(run_config=…)", "a RunConfig")
+        expect_methods(
+            self.initial_context,
+            ("dump",),
+            "StartRun(initial_context=…)",
+            "a context such as JsonContext({…})",
+        )
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -109,6 +123,8 @@ class Engine:
         secrets: Sequence[SecretSource] | None = None,
         park_after: timedelta = PARK_AFTER,
     ) -> None:
+        _expect_collaborators(resolver, transports, failpoints, clock, observer, claim_keeper, secrets)
+        expect_duration(park_after, "Engine(park_after=…)")
         self._resolver = resolver
         self._park_after = park_after
         self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
@@ -136,6 +152,8 @@ class Engine:
         Without ``drive`` the run is only begun, for whoever resumes it. ``on_begun`` is called when the run
         is durably there, perhaps more than once.
         """
+        expect(stores, Stores, "start(stores, …)", "Stores")
+        expect(run, StartRun, "start(…, run)", "a StartRun")
         refuse_fan_out(run.run_config)
         manifest_bytes = _checked_manifest(run)
         try:
@@ -224,6 +242,7 @@ class Engine:
         (``run_not_found``), ``ConcurrencyError`` (``run_already_active``), ``InvalidPlanError`` and
         ``CorruptionError``.
         """
+        expect(stores, Stores, "resume(stores, …)", "Stores")
         run_id = RunId(run_id)
         if not await stores.events.head_seq(run_id):
             raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
@@ -335,6 +354,7 @@ class Engine:
                 "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
             )
         plan = self._resolver.resolve(manifest)
+        expect(plan, ExecutionPlan, "what resolve(manifest) gives", "an ExecutionPlan")
         if plan.op_id != manifest.op_id:
             raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
         planned = PlannedRun.of(plan, manifest.run_config)
@@ -346,6 +366,31 @@ class Engine:
                 details={"states": gone},
             )
         return manifest, planned
+
+
+def _expect_collaborators(
+    resolver: PlanResolver,
+    transports: TransportFactory | None,
+    failpoints: Failpoints | None,
+    clock: Clock | None,
+    observer: Observer | None,
+    claim_keeper: ClaimKeeper | None,
+    secrets: Sequence[SecretSource] | None,
+) -> None:
+    expect_methods(resolver, ("resolve",), "Engine(resolver=…)", "a resolver of plans")
+    if transports is not None:
+        expect_factory(transports, "Engine(transports=…)")
+    expect_unless_none(failpoints, Failpoints, "Engine(failpoints=…)", "Failpoints")
+    if clock is not None:
+        expect_methods(
+            clock, ("now_millis", "monotonic_seconds", "sleep_until"), "Engine(clock=…)", "a clock"
+        )
+    if observer is not None and not callable(observer):
+        raise TypeError("Engine(observer=…) is to be a function of a run's id and its new events, or None")
+    expect_unless_none(claim_keeper, ClaimKeeper, "Engine(claim_keeper=…)", "a ClaimKeeper")
+    if secrets is not None:
+        for source in expect_many(secrets, object, "Engine(secrets=…)", "sources of secrets"):
+            expect_methods(source, ("get",), "each of Engine(secrets=…)", "a source of secrets")
 
 
 async def _drive(
