@@ -366,6 +366,20 @@ async def test_who_waits_need_not_give_signs_of_life() -> None:
     assert "failed a heartbeat_missed" in story
 
 
+async def test_a_limit_that_rested_strikes_all_the_same() -> None:
+    """After the wait, when the rest of the time is over."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.sleep(timedelta(seconds=0.1))
+        ctx.write("waited", value=True)
+        await asyncio.get_running_loop().create_future()
+
+    meta = StateMeta(timeout=timedelta(seconds=0.02))
+    run = Driven(("a", Scripted(handler, meta)), config=RunConfig(retry_policy=RetryPolicy(1)))
+    assert (await run.start()).phase is RunPhase.FAILED
+    assert (await run.story())[-3:] == ["fact_recorded", "failed a state_timeout", "run Failed"]
+
+
 async def test_published_values_are_there_at_once() -> None:
     """Outsiders read them while the handler runs."""
     entered = asyncio.Event()

@@ -31,7 +31,8 @@ class DependencyStrategy(enum.Enum):
 class StateMeta(msgspec.Struct, frozen=True):
     """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
 
-    ``timeout`` ends an attempt with ``state_timeout``; None is no limit. ``heartbeat_timeout`` ends it with
+    ``timeout`` ends an attempt with ``state_timeout`` that has worked for so long, waits not counted; None is
+    no limit. ``heartbeat_timeout`` ends it with
     ``heartbeat_missed`` when the handler has not called ``io.heartbeat()`` for so long. ``retry_policy``
     takes the place of the run's for this state. A state with ``on_cancel`` runs when the run is cancelled,
     and else not. All these belong to the code, not to the wire.
