@@ -86,6 +86,10 @@ HINTS: dict[str, str] = {
     "unsatisfied_import": "put a step that exports the key before this one, or into the initial context",
     # Attempts
     "argument_invalid": "make the parameter's type agree with what was recorded; old runs have old values",
+    "result_missing": (
+        "annotate the parameter as `… | None`, or give it a default: a state that cleans up, or that comes "
+        "after one that was skipped, may find no result"
+    ),
     "result_invalid": "return a value of the annotated type: dataclass, msgspec.Struct, pydantic or built in",
     "run_failed": "`perdure run status RUN` shows the state and its error; mend the cause and start anew",
     "run_cancelled": "`perdure run status RUN` shows how far it came, who asked for it and why",
