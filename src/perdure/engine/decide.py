@@ -148,7 +148,7 @@ def _enter(
     entered = StateEntered(state_id, attempt, base)
     if state_id in plan.skipped:
         return Step((entered, StateCompleted(state_id, base)), Go(), place)
-    return Step((entered,), Run(OpenAttempt(state_id, attempt, base)), place)
+    return Step((entered,), Run(OpenAttempt(state_id, attempt, base, view.head_seq + 1)), place)
 
 
 def _go_on(
