@@ -86,6 +86,10 @@ HINTS: dict[str, str] = {
     "unsatisfied_import": "put a step that exports the key before this one, or into the initial context",
     # Attempts
     "argument_invalid": "make the parameter's type agree with what was recorded; old runs have old values",
+    "result_missing": (
+        "annotate the parameter as `… | None`, or give it a default: a state that cleans up, or that comes "
+        "after one that was skipped, may find no result"
+    ),
     "result_invalid": "return a value of the annotated type: dataclass, msgspec.Struct, pydantic or built in",
     "run_failed": "`perdure run status RUN` shows the state and its error; mend the cause and start anew",
     "run_cancelled": "`perdure run status RUN` shows how far it came, who asked for it and why",
@@ -173,7 +177,8 @@ HINTS: dict[str, str] = {
     "store_foreign": "choose another path: this file belongs to another program and was not touched",
     "store_too_new": "update perdure, or choose another store; the file was not touched",
     "store_corrupt": "choose another path, or restore the file from a backup; it was not touched",
-    "store_path_invalid": "name a file, not a folder",
+    "store_path_invalid": "name a regular file, or one that can be made: its folders are made too",
+    "store_unreadable": "have the file's owner let you read and write it, or choose another with --store",
     "store_read_only": "choose a folder that you may write to, with --store or PERDURE_STORE",
     "store_locked": "find the process that keeps the file locked, and try again; nothing was written",
     "store_full": "make room on the disk and resume the run; nothing is lost",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of a SQLite file; what follows ``sqlite:`` is its path."""
-    store = SqliteStore(Path(rest), failpoints=failpoints)
+    store = SqliteStore(rest, failpoints=failpoints)
     shared = SharedArtifacts(store)
     return Stores(store, shared, store, shared, store.close, store.describe, mailbox=store, agenda=store)
 

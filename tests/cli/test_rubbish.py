@@ -195,10 +195,21 @@ def test_a_narrow_terminal_shows_all_columns(terminal: Terminal, monkeypatch: py
     assert run_id[:13] in terminal.type("run", "list")[1]
 
 
-def test_a_path_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
-    """The system's own words are told."""
-    assert main(["run", "list", "--store", "x" * 300]) == 2
-    assert "os_error: File name too long" in capsys.readouterr().err
+@pytest.mark.parametrize("store", ["x" * 300, "/dev/null", ":memory:", ""])
+@pytest.mark.parametrize("words", [["run", "list"], ["store", "init"], ["worker", "--until-idle", *APP]])
+def test_a_path_that_cannot_be_a_store(
+    words: list[str],
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever the command: nothing is made, and no other store is used."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert main([*words, "--store", store]) == 3
+    assert "store_path_invalid" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_a_file(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from perdure import (
     RunCompleted,
     RunId,
     RunPhase,
+    RunResult,
     RunStatus,
     StorageError,
     Stores,
@@ -36,12 +37,39 @@ from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import Event
 from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
-from perdure.stores.ports import Append, Blob, Committed
+from perdure.stores.paths import PATH_BYTES_MAX
+from perdure.stores.ports import Append, Blob, Claim, Committed
 from perdure.testing.store_places import OTHER, RUN, told
 from tests.faults.processes import python
 from tests.support import FixedResolver, Scripted, plan_of, start_run
 
 TTL = timedelta(seconds=30)
+
+
+async def nothing(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    pass
+
+
+class Hasty(SqliteStore):
+    """Lets nobody write to a run before everybody has found it free."""
+
+    def __init__(self, path: Path, everybody: asyncio.Barrier) -> None:
+        super().__init__(path)
+        self._everybody: asyncio.Barrier | None = everybody
+
+    async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
+        claim = await super().acquire(run_id, owner, ttl)
+        everybody, self._everybody = self._everybody, None
+        if everybody is not None:
+            await everybody.wait()
+        return claim
+
+
+def two_hasty(path: Path) -> list[Stores]:
+    """Two stores over one file, whose owners find a run free at the same time."""
+    everybody = asyncio.Barrier(2)
+    stores = [Hasty(path, everybody) for _ in range(2)]
+    return [Stores(each, each, each, each, each.close, mailbox=each, agenda=each) for each in stores]
 
 
 def opening_fails(path: Path) -> StorageError:
@@ -81,22 +109,78 @@ async def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    """Garbage, and a folder."""
+    """Garbage, whatever its name."""
     path = tmp_path / "garbage.db"
     path.write_bytes(b"this is no database, whatever its name" * 100)
     error = opening_fails(path)
     assert isinstance(error, CorruptionError)
     assert error.code == "store_corrupt"
-    assert opening_fails(tmp_path).code == "store_path_invalid"
 
 
-def test_a_folder_that_may_not_be_written_is_said() -> None:
-    """An ordinary user, and a folder of somebody else's."""
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder", "is a folder"),
+        ("pipe", "is no regular file"),
+        ("/dev/null", "is no regular file"),
+        ("file/runs.db", "leads through a file"),
+        ("circle", "leads nowhere"),
+        ("x" * 250, "is too long"),
+        ("/".join(["long"] * 120), "is too long"),
+        ("new/" + "x" * 300, "is too long"),
+        ("nul\0.db", "is no text"),
+        ("half\udcff.db", "is no text"),
+        (":memory:", "in memory"),
+        ("", "is empty"),
+    ],
+)
+def test_where_no_file_can_be_a_store_is_said(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is made there."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    Path("circle").symlink_to("circle")
+    os.mkfifo("pipe")
+    before = sorted(tmp_path.iterdir())
+    for address in (name, f"sqlite:{name}"):
+        with pytest.raises(StorageError, match=message) as caught:
+            Stores.open(address)
+        assert caught.value.code == "store_path_invalid"
+        assert caught.value.hint
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_path_as_long_as_can_be_is_a_store(tmp_path: Path) -> None:
+    """One letter more is refused."""
+    rest = PATH_BYTES_MAX - len(os.fsencode(tmp_path)) - 1
+    folder = "/".join(["f" * 99] * (rest // 100))
+    path = tmp_path / folder / ("x" * (rest - len(folder) - 1))
+    asyncio.run(fill(path))
+    assert opening_fails(path.with_name(path.name + "x")).code == "store_path_invalid"
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "code"),
+    [
+        (0o555, None, "store_read_only"),
+        (0o755, 0o000, "store_unreadable"),
+        (0o700, 0o666, "store_unreadable"),
+        (0o755, 0o444, "store_read_only"),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_said(folder_mode: int, file_mode: int | None, code: str) -> None:
+    """An ordinary user, and a folder or a file of somebody else's."""
     if os.getuid() != 0:
         pytest.skip("only root can become somebody who may not write")
     # Not the test's own folder: its parents are closed to others.
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o555)
+        path = Path(folder) / "runs.db"
+        if file_mode is not None:
+            path.touch(file_mode)
+            path.chmod(file_mode)
+        Path(folder).chmod(folder_mode)
         child = python(
             """
             import perdure.wiring
@@ -106,9 +190,9 @@ def test_a_folder_that_may_not_be_written_is_said() -> None:
             except PerdureError as error:
                 print(error.code, bool(error.hint))
             """,
-            Path(folder) / "runs.db",
+            path,
         )
-        assert child.communicate(timeout=60)[0].split() == ["store_read_only", "True"]
+        assert child.communicate(timeout=60)[0].split() == [code, "True"]
 
 
 async def test_a_flipped_byte_in_an_event_is_found(tmp_path: Path) -> None:
@@ -384,6 +468,50 @@ async def test_a_killed_owner_frees_its_run_at_once(tmp_path: Path) -> None:
         claim = await stores.claims.acquire(RUN, "other", TTL)
         assert claim.epoch == 2
         assert (await stores.commit([], [Append(RUN, 1, told("b"))], claim)).heads == [2]
+
+
+async def test_who_comes_second_to_a_run_is_told_that_it_is_driven(tmp_path: Path) -> None:
+    """Also if both looked before either wrote; the handler is run for one of them alone."""
+    entered: list[str] = []
+    go_on, path = asyncio.Event(), tmp_path / "runs.db"
+
+    async def works(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        entered.append("works")
+        await go_on.wait()
+
+    plan = plan_of(("a", Scripted(works)))
+    async with Stores.sqlite(path) as stores:
+        begun = await start_run(stores, plan, run_id=RUN)
+        await Engine(FixedResolver(plan)).start(stores, begun, drive=False)
+    here, there = two_hasty(path)
+    async with here, there:
+        engine = Engine(FixedResolver(plan))
+        tasks = [asyncio.ensure_future(engine.resume(stores, RUN)) for stores in (here, there)]
+        lost, won = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(ConcurrencyError, match="run_already_active"):
+            await lost.pop()
+        go_on.set()
+        assert (await won.pop()).phase is RunPhase.COMPLETED
+        assert entered == ["works"]
+
+
+@pytest.mark.parametrize("key", ["order-7", None])
+async def test_who_comes_second_to_start_a_run_finds_it_there(tmp_path: Path, key: str | None) -> None:
+    """Whoever has its invocation key is given the run; whoever wanted the id for another is refused."""
+    plan, path = plan_of(("a", Scripted(nothing))), tmp_path / "runs.db"
+    here, there = two_hasty(path)
+    async with here, there:
+        begun = await start_run(here, plan, run_id=None if key else RUN, invocation_key=key)
+        ended = await asyncio.gather(
+            *(Engine(FixedResolver(plan)).start(stores, begun) for stores in (here, there)),
+            return_exceptions=True,
+        )
+    results = [each.run_id for each in ended if isinstance(each, RunResult)]
+    errors = [each.code for each in ended if isinstance(each, ConcurrencyError)]
+    if key is None:
+        assert (results, errors) == ([RUN], ["run_already_exists"])
+    else:
+        assert (results, errors) == ([RunId.for_invocation(key)] * 2, [])
 
 
 def test_a_death_between_file_and_commit_leaves_no_half_artifact(tmp_path: Path) -> None:

@@ -19,10 +19,13 @@ from perdure import (
     IoProvider,
     NotFoundError,
     Recorder,
+    RetryPolicy,
+    RunConfig,
     RunError,
     RunId,
     RunPhase,
     SideEffectKind,
+    StateMeta,
     Stores,
 )
 from perdure.canonical import CanonicalJsonError
@@ -33,7 +36,16 @@ from perdure.model.events import Event
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
 from tests.slow_stores import slow_stores
-from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, state_id, stream
+from tests.support import (
+    CountingTransport,
+    FixedResolver,
+    InstantClock,
+    Scripted,
+    plan_of,
+    start_run,
+    state_id,
+    stream,
+)
 
 MONTH = timedelta(days=30)
 
@@ -117,6 +129,24 @@ async def test_a_short_sleep_stays_in_the_process() -> None:
         "completed a",
         "run Completed",
     ]
+
+
+@pytest.mark.parametrize(("millis", "end"), [(400, "completed a"), (600, "failed a state_timeout")])
+async def test_waiting_is_no_work(millis: int, end: str) -> None:
+    """A state's timeout counts what is done before and between waits that stay in the process."""
+    clock = InstantClock()
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        clock.millis += millis
+        await asyncio.gather(io.sleep(timedelta(seconds=2)), io.sleep(timedelta(seconds=3)))
+        clock.millis += millis
+        await io.sleep(timedelta(seconds=2))
+
+    plan = plan_of(("a", Scripted(handler, StateMeta(timeout=timedelta(seconds=1)))))
+    stores, engine = memory_stores(clock=clock), Engine(FixedResolver(plan), clock=clock)
+    config = RunConfig(retry_policy=RetryPolicy(1))
+    result = await engine.start(stores, await start_run(stores, plan, config))
+    assert (await stream(stores, result))[-2] == end
 
 
 async def test_the_handler_runs_again_from_the_start_and_facts_answer() -> None:

@@ -14,6 +14,8 @@ from perdure import (
     Context,
     DomainEvent,
     Engine,
+    ErrorCategory,
+    ErrorInfo,
     Failpoints,
     IoError,
     IoProvider,
@@ -22,6 +24,7 @@ from perdure import (
     RunConfig,
     RunId,
     RunPhase,
+    StateError,
     StateMeta,
     Stores,
 )
@@ -366,6 +369,20 @@ async def test_who_waits_need_not_give_signs_of_life() -> None:
     assert "failed a heartbeat_missed" in story
 
 
+async def test_a_limit_that_rested_strikes_all_the_same() -> None:
+    """After the wait, when the rest of the time is over."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.sleep(timedelta(seconds=0.1))
+        ctx.write("waited", value=True)
+        await asyncio.get_running_loop().create_future()
+
+    meta = StateMeta(timeout=timedelta(seconds=0.02))
+    run = Driven(("a", Scripted(handler, meta)), config=RunConfig(retry_policy=RetryPolicy(1)))
+    assert (await run.start()).phase is RunPhase.FAILED
+    assert (await run.story())[-3:] == ["fact_recorded", "failed a state_timeout", "run Failed"]
+
+
 async def test_published_values_are_there_at_once() -> None:
     """Outsiders read them while the handler runs."""
     entered = asyncio.Event()
@@ -381,6 +398,38 @@ async def test_published_values_are_there_at_once() -> None:
     assert (await run.story())[-1] == "value_published"
     await run.tell("cancel")
     await driving
+
+
+async def test_a_handler_that_begins_again_publishes_what_is_new() -> None:
+    """What it says again in the same attempt is there already."""
+    wakings: list[int] = []
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        wakings.append(len(wakings))
+        await rec.publish("stage", {"sown": True})
+        await rec.publish("woken", len(wakings))
+        await io.wait_signal("go")
+        await rec.publish("stage", {"sown": True})
+        await io.wait_signal("go")
+        await rec.publish("stage", {"sown": 1})
+        if len(wakings) == 3:
+            raise StateError(ErrorInfo("again", ErrorCategory.UNKNOWN, retryable=True))
+
+    run = Driven(("a", Scripted(handler)))
+    await run.start()
+    for number in range(2):
+        await run.engine.send(run.stores, run.run_id, SignalLetter("go", None, "ann"), f"go {number}")
+        await run.resume()
+    published = [
+        (each.event.payload["name"], each.event.payload["value"])
+        for each in await run.stores.events.read_range(run.run_id, 1)
+        if isinstance(each.event, DomainEvent) and each.event.name == "value_published"
+    ]
+    stage = ("stage", {"sown": True})
+    first_attempt = [stage, ("woken", 1), ("woken", 2), stage, ("woken", 3), ("stage", {"sown": 1})]
+    assert published == [*first_attempt, stage, ("woken", 4), stage, ("stage", {"sown": 1})]
+    kinds = [type(value["sown"]) for name, value in published if name == "stage"]
+    assert kinds == [bool, bool, int, bool, bool, int]
 
 
 async def test_what_a_handler_leaves_running_writes_nothing_after_its_attempt() -> None:

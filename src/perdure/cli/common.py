@@ -103,7 +103,10 @@ def must_exist(common: Common) -> None:
 
 def store_url(common: Common) -> str:
     """The address of the store that was asked for."""
-    return common.store or str(default_store_path())
+    # An empty variable is one that is not set; an empty option is a mistake, and must not mean another store.
+    if common.store is None or (not common.store and os.environ.get(STORE_VARIABLE) == ""):
+        return str(default_store_path())
+    return common.store
 
 
 def default_store_path() -> Path:

@@ -15,7 +15,7 @@ from perdure.errors import ErrorCategory, ErrorInfo, IoError, PerdureError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.io.live import LiveIo
 from perdure.io.replay import ReplayIo
-from perdure.io.scope import AttemptScope, Stopped
+from perdure.io.scope import AttemptScope, Stopped, WorkLimit
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.handler import State, StateOutcome
 from perdure.secrets import text_may_hold_secret
@@ -66,7 +66,7 @@ async def execute(
     failure: BaseException | ErrorInfo | None = None
     try:
         try:
-            failure = await _call(state, ctx, io, rec, clock)
+            failure = await _call(state, ctx, io, rec, scope, clock)
         except asyncio.CancelledError:
             if scope.stopped is None:
                 raise
@@ -105,16 +105,20 @@ async def _take_back_cancellation(scope: AttemptScope) -> None:
 
 
 async def _call(
-    state: State, ctx: StagedContext, io: LiveIo | ReplayIo, rec: AttemptRecorder, clock: Clock
+    state: State,
+    ctx: StagedContext,
+    io: LiveIo | ReplayIo,
+    rec: AttemptRecorder,
+    scope: AttemptScope,
+    clock: Clock,
 ) -> BaseException | ErrorInfo | None:
     timeout = state.meta().timeout
-    begun = clock.monotonic_seconds()
-    deadline: asyncio.Timeout | None = None
+    limit = scope.work_limit = None if timeout is None else WorkLimit(timeout, clock)
     try:
-        if timeout is None:
+        if limit is None:
             outcome = await state.handle(ctx, io, rec)
         else:
-            async with asyncio.timeout(timeout.total_seconds()) as deadline:
+            async with limit:
                 outcome = await state.handle(ctx, io, rec)
     except (FailpointStop, KeyboardInterrupt):
         raise
@@ -124,11 +128,10 @@ async def _call(
             raise
         return error
     except BaseException as error:  # noqa: BLE001 — no exception of a handler leaves its attempt
-        if isinstance(error, TimeoutError) and deadline is not None and deadline.expired():
+        if isinstance(error, TimeoutError) and limit is not None and limit.has_struck:
             return _timed_out(timeout)
         return error
-    if timeout is not None and clock.monotonic_seconds() - begun > timeout.total_seconds():
-        # A handler that blocks the event loop keeps the deadline from striking while it runs.
+    if limit is not None and limit.is_exceeded:
         return _timed_out(timeout)
     if outcome is not None and not isinstance(outcome, StateOutcome):
         return ErrorInfo(
@@ -148,7 +151,7 @@ def _missed_heartbeat(state: State) -> ErrorInfo:
 
 
 def _timed_out(timeout: timedelta | None) -> ErrorInfo:
-    return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state took longer than {timeout}")
+    return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state worked longer than {timeout}")
 
 
 def _info_of(error: BaseException) -> ErrorInfo:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from perdure.arguments import expect
 from perdure.engine.history import (
     ORPHAN_ATTEMPT_RECOVERED,
     RUN_CANCELLED,
@@ -37,6 +38,7 @@ from perdure.model.events import (
     StateErrorInfo,
     StateFailed,
 )
+from perdure.model.meta import StateMeta
 from perdure.model.plan import ExecutionPlan, StateNode, topological_order
 from perdure.stores.ports import Blob
 
@@ -62,6 +64,8 @@ class PlannedRun(msgspec.Struct, frozen=True):
         """Raises ``InvalidPlanError`` for a plan that has no order."""
         order = topological_order(plan)
         metas = [(node, node.state.meta()) for node in order]
+        for node, meta in metas:
+            expect(meta, StateMeta, f"what meta() of {node.id} gives", "a StateMeta")
         skip_tags = set(config.skip_tags)
         skipped = frozenset(
             node.id for node, meta in metas if skip_tags and not skip_tags.isdisjoint(meta.tags)
@@ -169,7 +173,7 @@ def _enter(
     entered = StateEntered(state_id, attempt, base)
     if state_id in plan.skipped:
         return Step((entered, StateCompleted(state_id, base)), Go(), place)
-    return Step((entered,), Run(OpenAttempt(state_id, attempt, base)), place)
+    return Step((entered,), Run(OpenAttempt(state_id, attempt, base, view.head_seq + 1)), place)
 
 
 def _go_on(

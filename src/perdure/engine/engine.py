@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from perdure.arguments import expect, expect_duration, expect_many, expect_methods, expect_unless_none
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.engine.children import Children
@@ -32,6 +33,7 @@ from perdure.errors import (
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.port import TransportFactory
+from perdure.io.router import expect_factory
 from perdure.model.config import IoMode, RunConfig, RunManifest
 from perdure.model.context import Snapshot
 from perdure.model.events import Event, RunPhase, RunStarted
@@ -55,6 +57,18 @@ class StartRun(msgspec.Struct, frozen=True):
     initial_context: Context
     run_id: RunId | None = None
     invocation_key: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.manifest, RunManifest, "StartRun(manifest=…)", "a RunManifest")
+        expect(self.manifest_id, str, "StartRun(manifest_id=…)", "an ArtifactId")
+        expect(self.plan, ExecutionPlan, "StartRun(plan=…)", "an ExecutionPlan")
+        expect(self.run_config, RunConfig, "StartRun(run_config=…)", "a RunConfig")
+        expect_methods(
+            self.initial_context,
+            ("dump",),
+            "StartRun(initial_context=…)",
+            "a context such as JsonContext({…})",
+        )
 
 
 class Engine:
@@ -81,6 +95,8 @@ class Engine:
         max_concurrency: int = MAX_CONCURRENCY,
         max_child_depth: int = MAX_CHILD_DEPTH,
     ) -> None:
+        _expect_collaborators(resolver, transports, failpoints, clock, observer, claim_keeper, secrets)
+        expect_duration(park_after, "Engine(park_after=…)")
         self._resolver = resolver
         self._dispatcher = dispatcher or LocalDispatcher(self._resume_child, max_concurrency)
         self._max_child_depth = max_child_depth
@@ -110,6 +126,8 @@ class Engine:
         Without ``drive`` the run is only begun, for whoever resumes it. ``on_begun`` is called when the run
         is durably there, perhaps more than once.
         """
+        expect(stores, Stores, "start(stores, …)", "Stores")
+        expect(run, StartRun, "start(…, run)", "a StartRun")
         refuse_fan_out(run.run_config)
         manifest_bytes = _checked_manifest(run)
         try:
@@ -132,15 +150,33 @@ class Engine:
 
         # A random id is new; were it not, the first commit would be refused.
         is_named = run.run_id is not None or run.invocation_key is not None
-        if is_named and await stores.events.head_seq(run_id):
-            if run.invocation_key is None:
-                raise ConcurrencyError.of(
-                    "run_already_exists", "a run of this id exists", details={"run_id": run_id}
-                )
-            await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
-            on_begun()
-            return await self._attach(stores, run_id, drive=drive)
+        if not is_named or not await stores.events.head_seq(run_id):
+            try:
+                return await self._begin(stores, run, run_id, plan, initial, on_begun, drive=drive)
+            except ConcurrencyError as error:
+                came_second = error.code == "run_already_active" and await stores.events.head_seq(run_id)
+                if not is_named or not came_second:
+                    raise
+        if run.invocation_key is None:
+            raise ConcurrencyError.of(
+                "run_already_exists", "a run of this id exists", details={"run_id": run_id}
+            )
+        await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
+        on_begun()
+        return await self._attach(stores, run_id, drive=drive)
 
+    async def _begin(
+        self,
+        stores: Stores,
+        run: StartRun,
+        run_id: RunId,
+        plan: PlannedRun,
+        initial: Snapshot,
+        on_begun: Callable[[], None],
+        *,
+        drive: bool,
+    ) -> RunResult:
+        """Begin a run that nobody has begun; ``run_already_active`` if somebody does meanwhile."""
         held = await self._claim(stores, run_id)
         try:
             started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
@@ -180,6 +216,7 @@ class Engine:
         (``run_not_found``), ``ConcurrencyError`` (``run_already_active``), ``InvalidPlanError`` and
         ``CorruptionError``.
         """
+        expect(stores, Stores, "resume(stores, …)", "Stores")
         return await self._resume(stores, run_id, self._failpoints, runs_handlers=runs_handlers)
 
     async def _resume_child(self, stores: Stores, run_id: RunId) -> RunResult:
@@ -328,6 +365,31 @@ class Engine:
                 "run_not_found", "the run to replay is not kept here", details={"run_id": config.replay_of}
             )
         return ReplaySource.of_view(recorded, config.replay_of)
+
+
+def _expect_collaborators(
+    resolver: PlanResolver,
+    transports: TransportFactory | None,
+    failpoints: Failpoints | None,
+    clock: Clock | None,
+    observer: Observer | None,
+    claim_keeper: ClaimKeeper | None,
+    secrets: Sequence[SecretSource] | None,
+) -> None:
+    expect_methods(resolver, ("resolve",), "Engine(resolver=…)", "a resolver of plans")
+    if transports is not None:
+        expect_factory(transports, "Engine(transports=…)")
+    expect_unless_none(failpoints, Failpoints, "Engine(failpoints=…)", "Failpoints")
+    if clock is not None:
+        expect_methods(
+            clock, ("now_millis", "monotonic_seconds", "sleep_until"), "Engine(clock=…)", "a clock"
+        )
+    if observer is not None and not callable(observer):
+        raise TypeError("Engine(observer=…) is to be a function of a run's id and its new events, or None")
+    expect_unless_none(claim_keeper, ClaimKeeper, "Engine(claim_keeper=…)", "a ClaimKeeper")
+    if secrets is not None:
+        for source in expect_many(secrets, object, "Engine(secrets=…)", "sources of secrets"):
+            expect_methods(source, ("get",), "each of Engine(secrets=…)", "a source of secrets")
 
 
 def _result_of(run_id: RunId, view: RunView, waiting: Pause | None = None) -> RunResult:

@@ -50,6 +50,8 @@ class OpenAttempt(msgspec.Struct, frozen=True, gc=False):
     state_id: StateId
     attempt: int
     base_snapshot_id: ArtifactId
+    entered_seq: int
+    """The number of the event that entered it."""
 
 
 class StateProgress(msgspec.Struct, gc=False):
@@ -222,7 +224,7 @@ class RunView(msgspec.Struct):
             progress.base_snapshot_id = event.base_snapshot_id
             progress.retry_due_millis = None
         self.open_attempts[event.state_id] = OpenAttempt(
-            event.state_id, event.attempt, event.base_snapshot_id
+            event.state_id, event.attempt, event.base_snapshot_id, seq
         )
 
     def _close(self, state_id: StateId, seq: int) -> OpenAttempt:

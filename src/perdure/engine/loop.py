@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt, RunView
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.writer import RunWriter
-from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, StorageError
+from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, Json, StorageError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.facts import FactBinding, recorded_attempts
@@ -31,7 +32,13 @@ from perdure.io.scope import AttemptScope, Stopped
 from perdure.io.waits import wait_started
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import RunCompleted, RunStarted, StateCompleted
+from perdure.model.events import (
+    VALUE_PUBLISHED,
+    DomainEvent,
+    RunCompleted,
+    RunStarted,
+    StateCompleted,
+)
 from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
@@ -250,7 +257,12 @@ class Stint:
         base = await self._base(attempt.base_snapshot_id)
         scope = AttemptScope(self._run_id, attempt.state_id, attempt.attempt)
         state = self._plan.nodes[attempt.state_id].state
-        self._recorder = rec = AttemptRecorder(scope.check, self._config.event_profile, self._writer.append)
+        self._recorder = rec = AttemptRecorder(
+            scope.check,
+            self._config.event_profile,
+            self._writer.append,
+            partial(self._published_in, attempt) if self._view.head_seq > attempt.entered_seq else None,
+        )
         io = self._io(scope, state.meta(), rec)
         ctx = StagedContext(base, scope.check)
         self._scope = scope
@@ -296,6 +308,14 @@ class Stint:
             policy = self._plan.retry_policies[attempt.state_id]
             events = fail(self._view, attempt, outcome.info, failure_id, policy, now, outcome.retry_after)
             self._writer.stage(events, blobs)
+
+    async def _published_in(self, attempt: OpenAttempt) -> list[Json]:
+        """What the attempt's handler published before the run was parked. Recovery does not read that."""
+        stored = await self._stores.events.read_range(self._run_id, attempt.entered_seq)
+        events = (envelope.event for envelope in stored)
+        return [
+            each.payload for each in events if isinstance(each, DomainEvent) and each.name == VALUE_PUBLISHED
+        ]
 
     async def _interrupt(self) -> None:
         """Close what is open, so that the run can be resumed at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import ErrorCategory, Json, StateError
@@ -22,18 +22,24 @@ from perdure.stores.ports import Blob
 
 
 class AttemptRecorder:
-    """Gathers one attempt's domain events and artifacts, in order."""
+    """Gathers one attempt's domain events and artifacts, in order.
+
+    ``published`` gives the payloads of what the handler published in this attempt when it ran before.
+    """
 
     def __init__(
         self,
         check: Callable[[], None],
         profile: EventProfile,
         append: Callable[[Callable[[], Entry]], Awaitable[None]],
+        published: Callable[[], Awaitable[Sequence[Json]]] | None = None,
     ) -> None:
         self.events: list[Event] = []
         self.blobs: list[Blob] = []
         self._check = check
         self._append = append
+        self._published = published
+        self._published_before: list[bytes] | None = None if published else []
         self._keeps_domain_events = profile != EventProfile.MINIMAL
 
     async def emit(self, event: DomainEvent) -> None:
@@ -70,16 +76,32 @@ class AttemptRecorder:
         return blob.id
 
     async def publish(self, name: str, value: Json) -> None:
-        """Write ``value`` under ``name`` at once; ``StateError`` for what may not be written."""
+        """Write ``value`` under ``name`` at once; ``StateError`` for what may not be written.
+
+        A handler that begins again after a wait says the same again: that is not written twice.
+        """
         self._check()
         event = self._checked(DomainEvent(VALUE_PUBLISHED, {"name": name, "value": value}))
+        if not self._keeps_domain_events or await self._is_repeated(event.payload):
+            return
 
         def make() -> Entry:
             self._check()  # the attempt may have ended while others were writing
             return Entry([event])
 
-        if self._keeps_domain_events:
-            await self._append(make)
+        await self._append(make)
+
+    async def _is_repeated(self, payload: Json) -> bool:
+        """Whether the handler published this when it ran before, after what it has repeated so far."""
+        if self._published_before is None and self._published is not None:
+            read = [_compared(each) for each in await self._published()]
+            if self._published_before is None:  # several may have asked at once
+                self._published_before = read
+        before, compared = self._published_before or [], _compared(payload)
+        if compared not in before:
+            return False
+        del before[: before.index(compared) + 1]
+        return True
 
     def _keep(self, event: DomainEvent) -> None:
         checked = self._checked(event)
@@ -98,6 +120,13 @@ class AttemptRecorder:
                 details={"reason": error.code, "pointer": error.pointer},
             ) from None
         return _frozen(event)
+
+
+def _compared(payload: Json) -> bytes:
+    """Bytes, since True and 1 are equal as values."""
+    import msgspec
+
+    return msgspec.json.encode(payload, order="sorted")
 
 
 def _frozen(event: DomainEvent) -> DomainEvent:

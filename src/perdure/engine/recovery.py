@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from perdure.arguments import expect
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
 from perdure.errors import CorruptionError, InvalidPlanError, InvalidShapeError
@@ -36,6 +37,7 @@ async def checked_plan(
             "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
         )
     plan = resolver.resolve(manifest)
+    expect(plan, ExecutionPlan, "what resolve(manifest) gives", "an ExecutionPlan")
     if plan.op_id != manifest.op_id:
         raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
     planned = PlannedRun.of(plan, manifest.run_config)

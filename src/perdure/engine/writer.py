@@ -19,6 +19,7 @@ from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Release
+from perdure.stores.refusals import run_already_active
 from perdure.stores.uninterrupted import uninterrupted
 
 Observer = Callable[[RunId, Sequence[tuple[int, Event]]], None]
@@ -242,7 +243,10 @@ class RunWriter:
         appends = [*begun, Append(self._run_id, head, events)] if events else []
         try:
             await self._stores.commit(blobs, appends, self._held.claim, release=release, read=read)
-        except ConcurrencyError:
+        except ConcurrencyError as error:
+            if error.code == "claim_lost" and not self._held.durable:
+                # Nothing was had that could be lost: somebody else found the run free too, and was first.
+                raise run_already_active(self._run_id) from error
             raise
         except StorageError:
             if not await self._has_landed(head, events):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from perdure.arguments import expect_many, expect_methods
 from perdure.errors import ErrorCategory, IoError, Json
 from perdure.io.effects import EffectTraits
 from perdure.io.port import Transport, TransportEnv, TransportFactory, effect_traits_of, look_up
@@ -21,6 +22,9 @@ class TransportRouter:
         factories: Sequence[TransportFactory] = (),
         find: Callable[[str], TransportFactory | None] = lambda _: None,
     ) -> None:
+        factories = expect_many(factories, object, "TransportRouter(factories=…)", "factories")
+        for factory in factories:
+            expect_factory(factory, "each of TransportRouter(factories=…)")
         self._find = find
         self.factories = sorted(factories, key=lambda each: len(each.namespace_group), reverse=True)
 
@@ -85,6 +89,14 @@ class _Routed:
         if id(factory) not in self._made:
             self._made[id(factory)] = factory.make(self._env)
         return self._made[id(factory)]
+
+
+def expect_factory(value: object, what: str) -> None:
+    """Raise ``TypeError`` unless ``value`` is a factory of transports."""
+    wanted = "a factory of transports or a TransportRouter([…])"
+    expect_methods(value, ("make",), what, wanted)
+    if not isinstance(getattr(value, "namespace_group", None), str):
+        raise TypeError(f"{what} is to be {wanted}: its namespace_group is no string")
 
 
 def serves(group: str, namespace: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 from datetime import timedelta
+from types import TracebackType
 
+from perdure.clock import Clock
 from perdure.errors import IoError
 from perdure.ids import RunId, StateId
 from perdure.io.waits import Wait
@@ -38,6 +40,8 @@ class AttemptScope:
         """How often the handler's task was cancelled because of that."""
         self.parking: dict[str, Wait] = {}
         """The waits for whose end the handler would have to stay in memory."""
+        self.work_limit: WorkLimit | None = None
+        """How long the handler may work, if there is a limit."""
         self._closed = False
         self._calls = 0
         self._idle: asyncio.Event | None = None
@@ -99,6 +103,63 @@ class AttemptScope:
             turns += 1
 
 
+class WorkLimit:
+    """Ends what is done ``async with`` it, as ``asyncio.timeout`` does, after ``limit`` of work.
+
+    The time between :meth:`rest` and :meth:`go_on` is none.
+    """
+
+    def __init__(self, limit: timedelta, clock: Clock) -> None:
+        self._clock = clock
+        self._left = limit.total_seconds()
+        self._since = clock.monotonic_seconds()
+        self._rests = 0
+        self._is_over = False
+        self._timeout = asyncio.timeout(self._left)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over = True
+        await self._timeout.__aexit__(kind, error, traceback)
+
+    @property
+    def has_struck(self) -> bool:
+        """Whether the limit ended it."""
+        return self._timeout.expired()
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether there was more work: what blocks the event loop keeps the limit from striking."""
+        return self._left_now() < 0
+
+    def rest(self) -> None:
+        """The handler waits; several waits may overlap."""
+        self._left = self._left_now()
+        self._rests += 1
+        self._reschedule(None)
+
+    def go_on(self) -> None:
+        """A wait is over."""
+        self._rests -= 1
+        if not self._rests:
+            self._since = self._clock.monotonic_seconds()
+            self._reschedule(asyncio.get_running_loop().time() + self._left)
+
+    def _left_now(self) -> float:
+        return self._left if self._rests else self._left - (self._clock.monotonic_seconds() - self._since)
+
+    def _reschedule(self, when: float | None) -> None:
+        if not self._is_over and not self._timeout.expired():
+            self._timeout.reschedule(when)
+
+
 class Pulse:
     """Stops a handler that gives no sign of life for ``limit``; None is no limit."""
 
@@ -113,10 +174,14 @@ class Pulse:
         """The handler waits, and need not give any sign meanwhile."""
         self._rests += 1
         self.end()
+        if self._scope.work_limit is not None:
+            self._scope.work_limit.rest()
 
     def __exit__(self, *_: object) -> None:
         self._rests -= 1
         self.beat()
+        if self._scope.work_limit is not None:
+            self._scope.work_limit.go_on()
 
     def beat(self) -> None:
         """Take note of a sign of life."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from perdure.arguments import expect, expect_duration, expect_many, expect_unless_none
 from perdure.errors import InvalidShapeError, Json, shaped
 from perdure.ids import OpId, RunId
 from perdure.model.durations import duration_from_json, duration_to_json
@@ -78,6 +79,9 @@ class FixedBackoff(msgspec.Struct, frozen=True):
 
     delay: timedelta = timedelta()
 
+    def __post_init__(self) -> None:
+        expect_duration(self.delay, "FixedBackoff(delay=…)")
+
     def before_retry(self, own_failures: int) -> timedelta:
         """How long to wait after a state's ``own_failures``-th own failure."""
         return self.delay
@@ -92,6 +96,10 @@ class ExponentialBackoff(msgspec.Struct, frozen=True):
 
     base_delay: timedelta
     max_delay: timedelta
+
+    def __post_init__(self) -> None:
+        expect_duration(self.base_delay, "ExponentialBackoff(base_delay=…)")
+        expect_duration(self.max_delay, "ExponentialBackoff(max_delay=…)")
 
     def before_retry(self, own_failures: int) -> timedelta:
         """How long to wait after a state's ``own_failures``-th own failure: ``base · 2^(n − 1)``, capped."""
@@ -139,6 +147,17 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     max_attempts: int = 3
     backoff: Backoff = FixedBackoff()
+
+    def __post_init__(self) -> None:
+        expect(self.max_attempts, int, "RetryPolicy(max_attempts=…)", "a whole number")
+        if self.max_attempts < 0:
+            raise ValueError(f"RetryPolicy(max_attempts=…) is not to be negative, and is {self.max_attempts}")
+        expect(
+            self.backoff,
+            (FixedBackoff, ExponentialBackoff),
+            "RetryPolicy(backoff=…)",
+            "a FixedBackoff or an ExponentialBackoff",
+        )
 
     def to_json(self) -> Json:
         """``{"max_attempts", "backoff"}``."""
@@ -206,6 +225,18 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: timedelta | None = None
     """How long the run may take from its start on; then it fails (``run_timeout``). None is no limit."""
 
+    def __post_init__(self) -> None:
+        for name, kinds, wanted in _CONFIG_KINDS:
+            expect(getattr(self, name), kinds, f"RunConfig({name}=…)", wanted)
+        expect_many(self.skip_tags, str, "RunConfig(skip_tags=…)", "strings")
+        expect_many(self.nix_flake_allowlist, str, "RunConfig(nix_flake_allowlist=…)", "strings")
+        expect_unless_none(self.recovery_limit, int, "RunConfig(recovery_limit=…)", "a whole number")
+        expect_unless_none(self.secret_policy, int, "RunConfig(secret_policy=…)", "a whole number")
+        if self.replay_of is not None:
+            RunId(self.replay_of)
+        if self.timeout is not None:
+            expect_duration(self.timeout, "RunConfig(timeout=…)")
+
     def to_json(self) -> Json:
         """The shape of the wire, without the fields that are unset."""
         data: dict[str, Json] = {
@@ -245,6 +276,16 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_CONFIG_KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("io_mode", IoMode, "an IoMode"),
+    ("retry_policy", RetryPolicy, "a RetryPolicy"),
+    ("event_profile", EventProfile, "an EventProfile"),
+    ("execution_mode", (Sequential, FanOutJoin), "Sequential() or a FanOutJoin"),
+    ("context_checkpointing", ContextCheckpointing, "a ContextCheckpointing"),
+    ("replay_missing_fact_retryable", bool, "True or False"),
+)
+
+
 class BuildProvenance(msgspec.Struct, frozen=True, kw_only=True):
     """What the program that started a run was built from; all unknown unless said."""
 
@@ -281,6 +322,12 @@ class RunManifest(msgspec.Struct, frozen=True):
     run_config: RunConfig
     build: BuildProvenance = BuildProvenance()
 
+    def __post_init__(self) -> None:
+        expect(self.op_id, str, "RunManifest(op_id=…)", "an OpId")
+        expect(self.op_version, str, "RunManifest(op_version=…)", "a string")
+        expect(self.run_config, RunConfig, "RunManifest(run_config=…)", "a RunConfig")
+        expect(self.build, BuildProvenance, "RunManifest(build=…)", "a BuildProvenance")
+
     def to_json(self) -> Json:
         """``{"op_id", "op_version", "input_params", "run_config", "build"}``."""
         return {
@@ -305,7 +352,7 @@ class RunManifest(msgspec.Struct, frozen=True):
 
 
 class _RetryPolicyWire(msgspec.Struct):
-    max_attempts: int
+    max_attempts: Annotated[int, msgspec.Meta(ge=0)]
     backoff: Any
 
 

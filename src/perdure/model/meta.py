@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.arguments import expect, expect_duration, expect_many, expect_unless_none
 from perdure.errors import InvalidShapeError, Json, shaped
 from perdure.model.config import RetryPolicy
 
@@ -30,7 +31,8 @@ class DependencyStrategy(enum.Enum):
 class StateMeta(msgspec.Struct, frozen=True):
     """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
 
-    ``timeout`` ends an attempt with ``state_timeout``; None is no limit. ``heartbeat_timeout`` ends it with
+    ``timeout`` ends an attempt with ``state_timeout`` that has worked for so long, waits not counted; None is
+    no limit. ``heartbeat_timeout`` ends it with
     ``heartbeat_missed`` when the handler has not called ``io.heartbeat()`` for so long. ``retry_policy``
     takes the place of the run's for this state. A state with ``on_cancel`` runs when the run is cancelled,
     and else not. All these belong to the code, not to the wire.
@@ -45,6 +47,24 @@ class StateMeta(msgspec.Struct, frozen=True):
     retry_policy: RetryPolicy | None = None
     heartbeat_timeout: timedelta | None = None
     on_cancel: bool = False
+
+    def __post_init__(self) -> None:
+        expect_many(self.tags, str, "StateMeta(tags=…)", "strings")
+        expect_many(self.depends_on, str, "StateMeta(depends_on=…)", "strings")
+        expect(self.side_effects, SideEffectKind, "StateMeta(side_effects=…)", "a SideEffectKind")
+        expect_unless_none(self.idempotency, str, "StateMeta(idempotency=…)", "a string")
+        expect(
+            self.depends_on_strategy,
+            DependencyStrategy,
+            "StateMeta(depends_on_strategy=…)",
+            "a DependencyStrategy",
+        )
+        expect_unless_none(self.retry_policy, RetryPolicy, "StateMeta(retry_policy=…)", "a RetryPolicy")
+        if self.timeout is not None:
+            expect_duration(self.timeout, "StateMeta(timeout=…)")
+        if self.heartbeat_timeout is not None:
+            expect_duration(self.heartbeat_timeout, "StateMeta(heartbeat_timeout=…)")
+        expect(self.on_cancel, bool, "StateMeta(on_cancel=…)", "True or False")
 
     def to_json(self) -> Json:
         """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``."""

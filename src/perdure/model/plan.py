@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from perdure.arguments import expect, expect_many, expect_methods
 from perdure.errors import ErrorCategory, InvalidPlanError, Json
 from perdure.ids import OpId, StateId
 from perdure.model.handler import State
@@ -18,6 +19,10 @@ class StateNode(msgspec.Struct, frozen=True):
 
     id: StateId
     state: State
+
+    def __post_init__(self) -> None:
+        expect(self.id, str, "StateNode(id=…)", "a StateId")
+        expect_methods(self.state, ("meta", "handle"), "StateNode(state=…)", "a state")
 
 
 class DependencyEdge(msgspec.Struct, frozen=True):
@@ -33,12 +38,22 @@ class StateGraph(msgspec.Struct, frozen=True):
     states: Sequence[StateNode]
     edges: Sequence[DependencyEdge] = ()
 
+    def __post_init__(self) -> None:
+        expect(self.states, Sequence, "StateGraph(states=…)", "a list of StateNodes")
+        expect_many(self.states, StateNode, "StateGraph(states=…)", "StateNodes")
+        expect(self.edges, Sequence, "StateGraph(edges=…)", "a list of DependencyEdges")
+        expect_many(self.edges, DependencyEdge, "StateGraph(edges=…)", "DependencyEdges")
+
 
 class ExecutionPlan(msgspec.Struct, frozen=True):
     """What a run executes."""
 
     op_id: OpId
     graph: StateGraph
+
+    def __post_init__(self) -> None:
+        expect(self.op_id, str, "ExecutionPlan(op_id=…)", "an OpId")
+        expect(self.graph, StateGraph, "ExecutionPlan(graph=…)", "a StateGraph")
 
 
 def topological_order(plan: ExecutionPlan) -> list[StateNode]:

@@ -275,6 +275,13 @@ class FunctionState:
         try:
             return argument.codec.from_json(data)
         except ValueError as error:
+            if argument.origin is Origin.STATE and data is None and argument.key not in ctx.dump():
+                raise StateError.of(
+                    "result_missing",
+                    f"{self._bound.definition.name} takes {argument.name} as {argument.codec.name}, "
+                    f"and {argument.key} has left no result: it did not complete, or was skipped",
+                    category=ErrorCategory.CONTEXT,
+                ) from error
             raise StateError.of(
                 "argument_invalid",
                 f"{self._bound.definition.name} takes {argument.name} as {argument.codec.name}: {error}",

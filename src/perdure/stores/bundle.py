@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from perdure.arguments import expect
 from perdure.canonical import canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, Json
@@ -82,6 +83,7 @@ class Stores:
     @classmethod
     def sqlite(cls, path: str | Path) -> Stores:
         """Stores in one SQLite file, made if it does not exist. Needs no running loop."""
+        expect(path, (str, Path), "Stores.sqlite(path)", "a path")
         return locations.open_location(f"sqlite:{path}")
 
     @classmethod
@@ -90,10 +92,12 @@ class Stores:
 
         Raises ``StorageError`` (``store_scheme_unknown``) for a scheme that nobody registered.
         """
+        expect(url, str, "Stores.open(url)", "an address or a path, as a string")
         return locations.open_location(url, failpoints)
 
     async def put_manifest(self, manifest: RunManifest) -> ArtifactId:
         """Keep a manifest and return its id; raises ``CanonicalJsonError`` for one that may not be kept."""
+        expect(manifest, RunManifest, "put_manifest(manifest)", "a RunManifest")
         return await self.put(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json()))
 
     async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:

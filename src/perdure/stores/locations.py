@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from perdure.errors import StorageError
+from perdure.stores.paths import checked_path
 
 if TYPE_CHECKING:
     from perdure.failpoints import Failpoints
@@ -29,10 +30,13 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
 
 
 def file_of(url: str) -> Path | None:
-    """The file that ``url`` names; None for stores that are no file."""
+    """The file that ``url`` names; None for stores that are no file.
+
+    Raises ``StorageError`` (``store_path_invalid``, ``store_unreadable``) where no file can be a store.
+    """
     match = _SCHEME.fullmatch(url)
     scheme, rest = match.groups() if match else ("sqlite", url)
-    return Path(rest) if scheme == "sqlite" else None
+    return checked_path(rest) if scheme == "sqlite" else None
 
 
 def open_location(url: str, failpoints: Failpoints | None = None) -> Stores:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import perdure
 from perdure import (
     BlockingIo,
     BlockingRecorder,
@@ -19,8 +20,11 @@ from perdure import (
     IoProvider,
     Recorder,
     RetryPolicy,
+    RunPhase,
     SideEffectKind,
+    StateFailed,
     StateMeta,
+    Stores,
     op,
     state,
 )
@@ -377,6 +381,42 @@ async def test_an_argument_that_does_not_fit_fails_its_state() -> None:
     assert code == "argument_invalid"
     assert "count takes orders as list[" in message
     assert message.endswith("Expected `str`, got `int` - at `$[0].item`")
+
+
+async def test_what_cleans_up_is_told_that_a_result_is_missing() -> None:
+    """``result_missing``, unless its parameter says that there may be none."""
+    shop, found = op("shop"), list[int | None]()
+
+    @shop.state
+    async def price(io: IoProvider) -> int:
+        await io.wait_signal("price")
+        return 7
+
+    @shop.state(on_cancel=True)
+    async def strict(price: int) -> None:
+        found.append(price)
+
+    @shop.state(on_cancel=True)
+    async def lenient(price: int | None) -> None:
+        found.append(price)
+
+    @shop.state(on_cancel=True)
+    async def ready(price: int = 5) -> None:
+        found.append(price)
+
+    async with perdure.open(Stores.in_memory(), shop) as p:
+        run = await p.start(shop)
+        await run.cancel("over")
+        assert (await run.wait()).phase is RunPhase.CANCELLED
+        events = [envelope.event async for envelope in run.events()]
+    assert found == [None, 5]
+    failed = [each.error.info for each in events if isinstance(each, StateFailed)]
+    assert [(each.code, each.retryable) for each in failed if each.code != "run_cancelled"] == [
+        ("result_missing", False)
+    ]
+    assert failed[-1].message == (
+        "strict takes price as int, and price has left no result: it did not complete, or was skipped"
+    )
 
 
 def test_an_op_is_a_pipeline_of_one_step() -> None:

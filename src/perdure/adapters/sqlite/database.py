@@ -39,13 +39,9 @@ def schema_version(path: Path) -> int:
 def open_database(path: Path, steps: Sequence[str] | None = None) -> apsw.Connection:
     """A connection for writing, to a file with the current schema; the file is made if it is missing.
 
-    Raises ``StorageError``: ``store_path_invalid``, ``store_read_only``, ``store_locked``, ``store_full``,
-    ``store_foreign``, ``store_too_new``, ``store_io_error``, or ``CorruptionError`` (``store_corrupt``).
+    Raises ``StorageError``: ``store_read_only``, ``store_locked``, ``store_full``, ``store_foreign``,
+    ``store_too_new``, ``store_io_error``, or ``CorruptionError`` (``store_corrupt``).
     """
-    if path.is_dir():
-        raise StorageError.of(
-            "store_path_invalid", "the store's path is a folder", details={"path": str(path)}
-        )
     with translated(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,7 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
 from perdure.stores.letters import encode_body
+from perdure.stores.paths import checked_path
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, Release, Row
 from perdure.stores.refusals import claim_lost, run_already_active
 from perdure.stores.uninterrupted import uninterrupted
@@ -81,7 +82,7 @@ class SqliteStore:
         failpoints: Failpoints | None = None,
         busy_timeout_millis: int = BUSY_TIMEOUT_MILLIS,
     ) -> None:
-        self.path = Path(path)
+        self.path = checked_path(path)
         self._busy_timeout_millis = busy_timeout_millis
         self.commits = 0
         self._clock = clock or SystemClock()

@@ -23,6 +23,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from perdure.adapters.transports.limits import EXEC_OUTPUT_BYTES
+from perdure.arguments import expect_many
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import ErrorCategory, IoError, Json, NotAppliedError, TransportError
 from perdure.io.port import Transport, TransportEnv
@@ -57,7 +58,10 @@ class ExecTransportFactory:
     def __init__(
         self, allowed_programs: Iterable[str | Path], *, limit_bytes: int = EXEC_OUTPUT_BYTES
     ) -> None:
-        self._allowed = frozenset(os.path.realpath(program) for program in allowed_programs)
+        programs = expect_many(
+            allowed_programs, (str, Path), "exec_transport(allowed_programs=…)", "paths of programs"
+        )
+        self._allowed = frozenset(os.path.realpath(program) for program in programs)
         self._limit_bytes = limit_bytes
 
     def make(self, env: TransportEnv) -> Transport:

@@ -31,6 +31,7 @@ import msgspec
 from perdure.adapters.transports.bodies import BodyFields, shown
 from perdure.adapters.transports.folders import Refused, checked_status, opened_below, opened_file
 from perdure.adapters.transports.limits import FILE_BYTES, INLINE_BYTES
+from perdure.arguments import expect_many
 from perdure.errors import ErrorCategory, IoError, Json, TransportError
 from perdure.io.effects import EffectTraits
 from perdure.io.port import TransportEnv
@@ -81,7 +82,9 @@ class FilesTransportFactory:
     ) -> None:
         # Made absolute now: a program that changes its folder later does not change what is allowed.
         self._roots = {name: os.path.abspath(path) for name, path in roots.items()}
-        self._writable = frozenset(writable)
+        self._writable = frozenset(
+            expect_many(writable, str, "files_transport(writable=…)", "names of roots")
+        )
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
         if not self._writable <= self._roots.keys():

@@ -43,6 +43,7 @@ from perdure.adapters.transports.http_answers import (
 from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
 from perdure.adapters.transports.limits import HTTP_BODY_BYTES, INLINE_BYTES
+from perdure.arguments import expect_many
 from perdure.errors import ErrorCategory, IoError, Json, NotAppliedError, TransportError
 from perdure.io.effects import EffectTraits
 from perdure.io.port import TransportEnv
@@ -128,11 +129,11 @@ class HttpTransportFactory:
     ) -> None:
         if not _HEADER_NAME.fullmatch(idempotency_header):
             raise ValueError(f"not a header's name: {idempotency_header!r}")
-        self._hosts = None if allowed_hosts is None else AllowedHosts(allowed_hosts)
+        self._hosts = _hosts(allowed_hosts, "allowed_hosts")
         self._keys = _Keys(
             idempotency_header.lower(),
             EffectTraits(is_effect=True, is_idempotent=True, key_lifetime=key_lifetime),
-            None if keyed_hosts is None else AllowedHosts(keyed_hosts),
+            _hosts(keyed_hosts, "keyed_hosts"),
         )
         self._limit_bytes = limit_bytes
         self._inline_bytes = inline_bytes
@@ -396,3 +397,9 @@ def _invalid(problem: str) -> NoReturn:
         hint='send {"kind": "http_request_v1", "method": "GET", "url": "https://…"}; the other fields are in '
         "the documentation of the http transport",
     ) from None
+
+
+def _hosts(hosts: Iterable[str] | None, name: str) -> AllowedHosts | None:
+    if hosts is None:
+        return None
+    return AllowedHosts(expect_many(hosts, str, f"http_transport({name}=…)", "names of hosts"))

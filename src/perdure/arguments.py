@@ -1,0 +1,51 @@
+"""Arguments of the wrong kind, refused where they are given: what was expected, and what came instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+def expect(value: object, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
+    """Raise ``TypeError`` unless ``value`` is of one of ``kinds``; True and False are no numbers."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
+        _refuse(value, what, wanted)
+
+
+def expect_unless_none(value: object, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
+    """As :func:`expect`; None is fine."""
+    if value is not None:
+        expect(value, kinds, what, f"{wanted} or None")
+
+
+def expect_duration(value: object, what: str) -> None:
+    """Raise ``TypeError`` unless ``value`` is a timedelta, ``ValueError`` if it is negative."""
+    if not isinstance(value, timedelta):
+        _refuse(value, what, "a datetime.timedelta")
+    if value < timedelta():
+        raise ValueError(f"{what} is not to be negative, and is {value}")
+
+
+def expect_many(values: Iterable[T], kinds: type | tuple[type, ...], what: str, wanted: str) -> tuple[T, ...]:
+    """The ``values``; ``TypeError`` if one is not of ``kinds``. A string is not several strings."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        _refuse(values, what, f"a list of {wanted}")
+    given = tuple(values)
+    for value in given:
+        expect(value, kinds, f"each of {what}", f"one of {wanted}")
+    return given
+
+
+def expect_methods(value: object, names: Iterable[str], what: str, wanted: str) -> None:
+    """Raise ``TypeError`` unless ``value`` has these methods; a class is not one of its objects."""
+    if isinstance(value, type):
+        raise TypeError(f"{what} is to be {wanted}, and is the class {value.__qualname__} itself")
+    if not all(callable(getattr(value, name, None)) for name in names):
+        _refuse(value, what, f"{wanted} (with {', '.join(f'{name}()' for name in names)})")
+
+
+def _refuse(value: object, what: str, wanted: str) -> NoReturn:
+    raise TypeError(f"{what} is to be {wanted}, and is of type {type(value).__qualname__}")
