@@ -29,7 +29,7 @@ from perdure import (
     TransportEnv,
     TransportRouter,
 )
-from perdure.engine.engine import RunResult
+from perdure.engine.results import RunResult
 from perdure.errors import InvalidShapeError
 from perdure.wiring import exec_transport, files_transport, http_transport
 from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, state_id
