@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
@@ -200,8 +200,10 @@ class ParksRunsWithLetters(MemoryStore):
 class ForgetsDeadOwners(MemoryStore):
     """Leaves the runs to their owners for ever."""
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
-        due = await super().due_runs(len(self._state.streams), within_millis=within_millis)
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
+        due = await super().due_runs(len(self._state.streams), within_millis=within_millis, among=among)
         return [run_id for run_id in due if self._owner(run_id) is None][:limit]
 
 
