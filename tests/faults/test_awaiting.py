@@ -13,8 +13,9 @@ import pytest
 from perdure import RunId, Stores
 from perdure.adapters.sqlite import agenda, awaiting
 from perdure.adapters.sqlite.database import migrations, open_database
+from perdure.adapters.sqlite.runs import give_up, run_row, take
 from perdure.adapters.sqlite.store import SqliteStore
-from perdure.stores.ports import Append, Release
+from perdure.stores.ports import Append, Claim, Release
 from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, begin, own, park, told
 from tests.faults.processes import python
 
@@ -90,19 +91,18 @@ async def test_what_nobody_awaits_any_more_is_not_kept(tmp_path: Path) -> None:
         assert rows(path) == []
 
 
-async def test_a_release_that_comes_too_late_leaves_what_the_next_owner_awaits(tmp_path: Path) -> None:
-    """Another has the run by now, or had it: what it waits for stays."""
+def test_a_release_that_comes_too_late_leaves_what_the_next_owner_awaits(tmp_path: Path) -> None:
+    """Another took the run over and left it after the late one had looked: what it waits for stays."""
     path = tmp_path / "runs.db"
-    async with Stores.sqlite(path) as stores:
-        claim = await own(stores, RUN)
-        connection = apsw.Connection(str(path))
-        connection.execute("UPDATE run SET owner = NULL, epoch = epoch + 1, due_millis = NULL")
-        connection.execute("INSERT INTO awaiting SELECT key, ? FROM run", (OTHER,))
-        connection.close()
-        await stores.claims.release(claim)
-        assert rows(path) == [(RUN, OTHER)]
-        await stores.events.append(OTHER, 0, [ENDED])
-        assert await stores.agenda.due_runs(9) == [RUN]
+    connection = open_database(path)
+    old, new = Claim(RUN, "one", 1), Claim(RUN, "two", 2)
+    row = take(connection, old, run_row(connection, RUN), 0)
+    take(connection, new, row, 0)
+    give_up(connection, new, row, Release(None, (OTHER,)))
+    give_up(connection, old, row, Release())
+    assert run_row(connection, RUN).due_millis is None
+    assert rows(path) == [(RUN, OTHER)]
+    connection.close()
 
 
 async def test_who_awaits_nothing_pays_nothing(tmp_path: Path) -> None:

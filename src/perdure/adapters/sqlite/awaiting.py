@@ -31,11 +31,10 @@ def has_ended(connection: apsw.Connection, run_ids: Sequence[RunId]) -> bool:
 def insert_awaited(connection: apsw.Connection, key: int | None, run_ids: Sequence[RunId]) -> None:
     """Have the run of ``key`` wait for these runs, in place of others."""
     connection.execute(FORGET, (key,))
-    if run_ids:
-        connection.executemany(
-            "INSERT INTO awaiting (run, awaited) VALUES (?, ?)",
-            [(key, str(each)) for each in dict.fromkeys(run_ids)],
-        )
+    connection.executemany(
+        "INSERT INTO awaiting (run, awaited) VALUES (?, ?)",
+        [(key, str(each)) for each in dict.fromkeys(run_ids)],
+    )
 
 
 def wake_awaiting(connection: apsw.Connection, run_id: RunId, key: int | None) -> None:
