@@ -25,7 +25,8 @@ RUNS = [RunId(f"0000000{number}-0000-0000-0000-000000000000") for number in rang
 runs = st.sampled_from(RUNS)
 names = st.lists(st.sampled_from(["a", "b", "fact_recorded"]), max_size=3)
 letters = st.sampled_from(["a", "b", "c"])
-releases = st.none() | st.builds(Release, st.sampled_from([None, 0, 1, 50]))
+awaits = st.lists(runs, max_size=2).map(tuple)
+releases = st.none() | st.builds(Release, st.sampled_from([None, 0, 1, 50]), awaits)
 data = st.binary(max_size=4)
 
 
@@ -73,14 +74,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(first=runs, second=runs, blob=data, given=names, off=st.integers(0, 1))
     def commit(self, first: RunId, second: RunId, blob: bytes, given: list[str], off: int) -> None:
-        if first == second:
-            return
         appends = [
             Append(first, self.heads[first], told(*given)),
-            Append(second, self.heads[second] + off, told("x")),
+            Append(second, self.heads[second] + off + len(given) * (first == second), told("x")),
         ]
         done = self.both(lambda stores: stores.commit([Blob(ArtifactKind.OUTPUT, blob)], appends))
         if not isinstance(done, str):
+            # In this order: where both are one run, the second is its head.
             self.heads[first], self.heads[second] = done.heads
 
     @rule(blob=data)
@@ -129,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         if run not in self.claims:
             return
         if release is not None and release.due_millis:
-            release = Release(self.clock.millis + release.due_millis)
+            release = release._replace(due_millis=self.clock.millis + release.due_millis)
         append = Append(run, self.heads[run] + off, told("heard"))
 
         async def commit(stores: Stores) -> list[int]:
@@ -201,9 +201,10 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def agendas_agree(self) -> None:
         async def due(stores: Stores) -> list[list[RunId]]:
-            return [await stores.agenda.due_runs(limit) for limit in (1, 9)]
+            among = [await stores.agenda.due_runs(9, among=RUNS[:count]) for count in range(3)]
+            return [*among, await stores.agenda.due_runs(1), await stores.agenda.due_runs(9)]
 
-        if not self.both(due)[1]:
+        if not self.both(due)[-1]:
             self.both(lambda stores: stores.agenda.next_due_millis())
 
 

@@ -141,7 +141,7 @@ class Stores:
             self.mailbox.take_away(claim.run_id, read)
         if claim is not None and release is not None:
             if isinstance(self.claims, LocalClaims):
-                self.claims.park(claim, release.due_millis)
+                self.claims.park(claim, release)
             elif self._committer is None:
                 await self.claims.release(claim)
         return committed

@@ -5,7 +5,7 @@ It lives as long as the bundle, and nobody else sees it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from datetime import timedelta
 from operator import itemgetter
 
@@ -14,7 +14,7 @@ from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.events import RunCompleted
 from perdure.stores.letters import encode_body, opened
-from perdure.stores.ports import Claim, EventStore, Letter, Mailbox
+from perdure.stores.ports import Claim, EventStore, Letter, Mailbox, Release
 from perdure.stores.refusals import run_already_active, run_already_terminal, run_not_found
 
 _PAGE = 1000
@@ -27,7 +27,7 @@ class LocalClaims:
         self._epochs: dict[RunId, int] = {}
         self._held: set[RunId] = set()
         # Runs that are not due at once.
-        self._due_millis: dict[RunId, int | None] = {}
+        self._parked: dict[RunId, Release] = {}
 
     async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
         if run_id in self._held:
@@ -40,16 +40,16 @@ class LocalClaims:
         return []
 
     async def release(self, claim: Claim) -> None:
-        self.park(claim, 0)
+        self.park(claim, Release())
 
-    def park(self, claim: Claim, due_millis: int | None) -> None:
-        """Give the run up until ``due_millis``. Nothing happens if another owner has it."""
+    def park(self, claim: Claim, release: Release) -> None:
+        """Give the run up as ``release`` says. Nothing happens if another owner has it."""
         if claim.run_id not in self._held or self._epochs[claim.run_id] != claim.epoch:
             return
         self._held.discard(claim.run_id)
-        self._due_millis.pop(claim.run_id, None)
-        if due_millis != 0:
-            self._due_millis[claim.run_id] = due_millis
+        self._parked.pop(claim.run_id, None)
+        if release.due_millis != 0:
+            self._parked[claim.run_id] = release
 
     def is_held(self, run_id: RunId) -> bool:
         """Whether somebody has the run."""
@@ -57,7 +57,20 @@ class LocalClaims:
 
     def due_millis(self, run_id: RunId) -> int | None:
         """When the run is due, letters aside."""
-        return self._due_millis.get(run_id, 0)
+        return self._parked[run_id].due_millis if run_id in self._parked else 0
+
+    def awaited(self) -> set[RunId]:
+        """The runs whose end others wait for."""
+        return {awaited for release in self._parked.values() for awaited in release.awaits}
+
+    def wake_awaiting(self, ended: Set[RunId]) -> None:
+        """Make the runs due at once that wait for one of these."""
+        if ended:
+            self._parked = {
+                run_id: release
+                for run_id, release in self._parked.items()
+                if ended.isdisjoint(release.awaits)
+            }
 
 
 class LocalMailbox:
@@ -115,18 +128,28 @@ class LocalAgenda:
         self._mailbox = mailbox
         self._clock = clock
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
         soon = self._clock.now_millis() + within_millis
-        return [run_id for due_millis, run_id in await self._idle() if due_millis <= soon][:limit]
+        asked = None if among is None else frozenset(among)
+        return [
+            run_id
+            for due_millis, run_id in await self._idle()
+            if due_millis <= soon and (asked is None or run_id in asked)
+        ][:limit]
 
     async def next_due_millis(self) -> int | None:
         return next((due_millis for due_millis, _ in await self._idle()), None)
 
     async def _idle(self) -> list[tuple[int, RunId]]:
         """Runs that will be due, the earliest first, with their times."""
+        # Before the unfinished ones are asked for: what begins in between has not ended.
+        begun = {run_id for run_id in self._claims.awaited() if await self._events.head_seq(run_id)}
         runs: list[RunId] = []
         while page := await self._events.list_runs(runs[-1] if runs else None, _PAGE, unfinished=True):
             runs += page
+        self._claims.wake_awaiting(begun.difference(runs))
         addressed = await self._mailbox.addressed(runs)
         idle: list[tuple[int, RunId]] = []
         for run_id in reversed(runs):
@@ -139,7 +162,9 @@ class LocalAgenda:
 class UnknownAgenda:
     """No runs: whoever keeps the claims does not say which runs nobody drives."""
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
         return []
 
     async def next_due_millis(self) -> int | None:

@@ -40,8 +40,9 @@ class MemoryState:
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
         self.letters: dict[RunId, dict[str, _LetterRow]] = {}
-        # Runs that are not due at once.
+        # Runs that are not due at once, and whose end they wait for.
         self.due_millis: dict[RunId, int | None] = {}
+        self.awaits: dict[RunId, frozenset[RunId]] = {}
 
 
 class _ClaimRow(msgspec.Struct):
@@ -129,7 +130,7 @@ class MemoryStore:
     async def release(self, claim: Claim) -> None:
         if self._holds(claim):
             self._state.claims[claim.run_id].owner = None
-            self._state.due_millis.pop(claim.run_id, None)
+            self._wake(claim.run_id)
 
     async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
         data = encode_body(body)
@@ -141,7 +142,7 @@ class MemoryStore:
         if letter_id in letters:
             return False
         letters[letter_id] = _LetterRow(data, self._clock.now_millis())
-        self._state.due_millis.pop(run_id, None)
+        self._wake(run_id)
         return True
 
     async def unread(self, run_id: RunId) -> list[Letter]:
@@ -151,9 +152,14 @@ class MemoryStore:
     async def addressed(self, run_ids: Collection[RunId]) -> set[RunId]:
         return {run_id for run_id in run_ids if self._state.letters.get(run_id)}
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
         now, due = self._clock.now_millis(), list[tuple[int, RunId]]()
+        asked = self._state.streams if among is None else frozenset(among)
         for run_id in self._unfinished():
+            if run_id not in asked:
+                continue
             owner = self._owner(run_id)
             since = 0 if owner is not None else self._state.due_millis.get(run_id, 0)
             is_soon = since is not None and since <= now + within_millis
@@ -178,8 +184,10 @@ class MemoryStore:
     ) -> Committed:
         if claim is not None and not self._holds(claim):
             raise claim_lost(claim)
+        new_heads: dict[RunId, int] = {}
         for append in appends:
-            check_head(append, await self.head_seq(append.run_id))
+            check_head(append, new_heads.get(append.run_id, await self.head_seq(append.run_id)))
+            new_heads[append.run_id] = append.expected_seq + len(append.events)
         now = self._clock.now_millis()
         for blob in artifacts:
             if blob.id not in self._state.blobs:
@@ -192,8 +200,7 @@ class MemoryStore:
             for number, event in enumerate(events, expected_seq + 1):
                 stream.append(EventEnvelope(run_id, number, now, event))
                 if isinstance(event, RunCompleted):
-                    self._state.ended.add(run_id)
-                    self._state.due_millis.pop(run_id, None)
+                    self._end(run_id)
             heads.append(expected_seq + len(events))
         if claim is not None:
             letters = self._state.letters.get(claim.run_id, {})
@@ -201,8 +208,10 @@ class MemoryStore:
                 letters.pop(letter_id, None)
             if release is not None:
                 await self.release(claim)
-                if release.due_millis != 0 and not letters and claim.run_id not in self._state.ended:
+                is_due = letters or not self._state.ended.isdisjoint(release.awaits)
+                if release.due_millis != 0 and not is_due and claim.run_id not in self._state.ended:
                     self._state.due_millis[claim.run_id] = release.due_millis
+                    self._state.awaits[claim.run_id] = frozenset(release.awaits)
         return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:
@@ -223,6 +232,15 @@ class MemoryStore:
 
     def _unfinished(self) -> Iterable[RunId]:
         return (run_id for run_id in self._state.streams if run_id not in self._state.ended)
+
+    def _end(self, run_id: RunId) -> None:
+        self._state.ended.add(run_id)
+        for each in [run_id, *(each for each, awaited in self._state.awaits.items() if run_id in awaited)]:
+            self._wake(each)
+
+    def _wake(self, run_id: RunId) -> None:
+        self._state.due_millis.pop(run_id, None)
+        self._state.awaits.pop(run_id, None)
 
     def _owner(self, run_id: RunId) -> _ClaimRow | None:
         row = self._state.claims.get(run_id)

@@ -113,7 +113,9 @@ class Claim(msgspec.Struct, frozen=True):
 class Release(NamedTuple):
     """That a run is given up, and when somebody is to take it up again.
 
-    ``due_millis`` is the moment, by the clock of ``ts_millis``; 0 is at once, None not before a letter comes.
+    ``due_millis`` is the moment, by the clock of ``ts_millis``; 0 is at once, None not before something else
+    makes it due. That is a letter, or the end of one of the runs that it ``awaits``; one that is not known
+    may begin and end later.
     """
 
     due_millis: int | None = 0
@@ -228,10 +230,12 @@ class Mailbox(Protocol):
 class Agenda(Protocol):
     """Which runs nobody drives though they have not ended, and when they are due."""
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
         """Unfinished runs that have no live owner and are due now, or so soon; those longest due first.
 
-        A run whose owner died is due at once. One indexed read.
+        A run whose owner died is due at once. With ``among`` only these runs are looked at. One indexed read.
         """
 
     async def next_due_millis(self) -> int | None:
@@ -253,7 +257,11 @@ class Committer(Protocol):
         """Keep all of it durably, or none of it.
 
         Once begun it goes on to its end: a caller that is cancelled meanwhile is told so afterwards.
-        ``claim`` is checked for its own run. With ``release`` the run is given up in the same
-        transaction; it is due at once whatever ``release`` says if letters are left unread. ``read`` are
-        the ids of letters of the claim's run that are taken away. Errors are those of ``append`` and ``put``.
+        One stale run refuses the whole commit. ``claim`` is checked for its own run. ``RunCompleted`` makes
+        the runs due at once that await its run.
+
+        With ``release`` the claim's run is given up; what it waited for before is forgotten. Whatever
+        ``release`` says, it is due at once if letters are left unread or if one of the runs that it awaits
+        has ended, and never once it has ended itself. ``read`` are the ids of letters of the claim's run
+        that are taken away. Errors are those of ``append`` and ``put``.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
@@ -200,9 +200,120 @@ class ParksRunsWithLetters(MemoryStore):
 class ForgetsDeadOwners(MemoryStore):
     """Leaves the runs to their owners for ever."""
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
-        due = await super().due_runs(len(self._state.streams), within_millis=within_millis)
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
+        due = await super().due_runs(len(self._state.streams), within_millis=within_millis, among=among)
         return [run_id for run_id in due if self._owner(run_id) is None][:limit]
+
+
+class NeverWakesAwaiters(MemoryStore):
+    """Leaves the runs alone that wait for a run that has ended."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        alone = release and release._replace(awaits=())
+        return await super().commit(artifacts, appends, claim, release=alone, read=read)
+
+
+class WakesOneAwaiter(MemoryStore):
+    """Makes only one run due of those that wait for the same."""
+
+    def _end(self, run_id: RunId) -> None:
+        later = [each for each, awaited in self._state.awaits.items() if run_id in awaited][1:]
+        for each in later:
+            del self._state.awaits[each]
+        super()._end(run_id)
+
+
+class OverlooksEarlierEnds(MemoryStore):
+    """Has a run wait for the end of one that has ended already."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        open_ones = [each for each in (release or Release()).awaits if each not in self._state.ended]
+        left = release and release._replace(awaits=tuple(open_ones))
+        return await super().commit(artifacts, appends, claim, release=left, read=read)
+
+
+class KeepsOldAwaits(MemoryStore):
+    """Adds what a run awaits to what it awaited before."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        awaits = self._state.awaits
+        before = {} if claim is None else {claim.run_id: awaits.get(claim.run_id, frozenset())}
+        done = await super().commit(artifacts, appends, claim, release=release, read=read)
+        awaits.update({run_id: awaits.get(run_id, frozenset()) | old for run_id, old in before.items()})
+        return done
+
+
+class IgnoresAmong(MemoryStore):
+    """Gives runs that were not asked for."""
+
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
+        return await super().due_runs(limit, within_millis=within_millis)
+
+
+class CommitsRunByRun(MemoryStore):
+    """Keeps each run's part of a commit by itself, however it goes on."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        done = await super().commit(artifacts, appends[:1], claim)
+        rest = [await super(CommitsRunByRun, self).commit((), (each,), claim) for each in appends[1:]]
+        await super().commit((), (), claim, release=release, read=read)
+        return done._replace(heads=[*done.heads, *(each.heads[0] for each in rest)])
+
+
+class GivesUpTooSoon(MemoryStore):
+    """Gives the run up though the commit that says so does not land."""
+
+    async def commit(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None = None,
+        *,
+        release: Release | None = None,
+        read: Sequence[str] = (),
+    ) -> Committed:
+        try:
+            return await super().commit(artifacts, appends, claim, release=release, read=read)
+        except ConcurrencyError:
+            with suppress(ConcurrencyError):
+                await super().commit((), (), claim, release=release)
+            raise
 
 
 BROKEN: tuple[type[MemoryStore], ...] = (
@@ -221,4 +332,11 @@ BROKEN: tuple[type[MemoryStore], ...] = (
     ForgetsDueTimes,
     ParksRunsWithLetters,
     ForgetsDeadOwners,
+    NeverWakesAwaiters,
+    WakesOneAwaiter,
+    OverlooksEarlierEnds,
+    KeepsOldAwaits,
+    IgnoresAmong,
+    CommitsRunByRun,
+    GivesUpTooSoon,
 )

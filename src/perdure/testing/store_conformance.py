@@ -14,11 +14,12 @@ from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, DomainEvent, Event, RunStarted
 from perdure.stores.ports import Append, Blob, Claim, Release
 from perdure.testing.agenda_conformance import AgendaConformance
+from perdure.testing.awaiting_conformance import AwaitingConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
-from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, refusal, told
+from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, begin, own, refusal, told
 
 
-class StoreConformance(MailboxConformance, AgendaConformance):
+class StoreConformance(MailboxConformance, AgendaConformance, AwaitingConformance):
     """The suite."""
 
     # Events
@@ -201,6 +202,33 @@ class StoreConformance(MailboxConformance, AgendaConformance):
             assert (await refusal(stores.commit([blob], appends))).code == "event_store_concurrency"
             assert await stores.events.head_seq(RUN) == 0
             assert not await stores.artifacts.exists(blob.id)
+
+    async def test_a_refused_commit_leaves_its_owner_the_run(self) -> None:
+        """One stale run, and the claim's own run has no events, is not given up, and awaits nothing.
+
+        Where a commit is not atomic, what was asked for first is there, and the run is not given up either.
+        """
+        async with self.place() as (_, (stores,)):
+            claim = await own(stores, RUN)
+            await begin(stores, OTHER)
+            blob = Blob(ArtifactKind.OUTPUT, b"x" * (3 << 20))
+            appends = [Append(RUN, 1, told("a")), Append(OTHER, 0, told("y"))]
+            commit = stores.commit([blob], appends, claim, release=Release(None, (OTHER,)))
+            assert (await refusal(commit)).code == "event_store_concurrency"
+            kept = not self.is_atomic
+            assert await stores.artifacts.exists(blob.id) is kept
+            assert await stores.events.head_seq(RUN) == 1 + kept
+            assert await stores.events.head_seq(OTHER) == 1
+            assert (await refusal(stores.claims.acquire(RUN, "two", TTL))).code == "run_already_active"
+            await stores.commit([], [Append(OTHER, 1, [ENDED])], claim, release=Release(None))
+            assert await stores.agenda.due_runs(9) == []
+
+    async def test_a_commit_may_append_to_a_run_twice(self) -> None:
+        """In the order asked for, each expecting what the one before has left."""
+        async with self.place() as (_, (stores,)):
+            done = await stores.commit([], [Append(RUN, 0, told("a", "b")), Append(RUN, 2, told("c"))])
+            assert done.heads == [2, 3]
+            assert [each.event for each in await stores.events.read_range(RUN, 1)] == told("a", "b", "c")
 
     async def test_a_refused_commit_does_not_hurt_its_neighbours(self) -> None:
         """Of commits made at the same time, a stale one fails alone."""

@@ -54,9 +54,9 @@ async def own(stores: Stores, run_id: RunId) -> Claim:
     return claim
 
 
-async def park(stores: Stores, run_id: RunId, due_millis: int | None) -> None:
-    """Have the run left by an owner until ``due_millis``."""
-    await stores.commit([], [], await own(stores, run_id), release=Release(due_millis))
+async def park(stores: Stores, run_id: RunId, due_millis: int | None, *awaits: RunId) -> None:
+    """Have the run left by an owner until ``due_millis``, or until one of those ends that it awaits."""
+    await stores.commit([], [], await own(stores, run_id), release=Release(due_millis, awaits))
 
 
 async def ids(stores: Stores, run_id: RunId) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -345,7 +346,9 @@ async def test_what_cannot_be_recovered_is_closed_again() -> None:
     """An opening that fails leaves nothing open."""
 
     class Unreadable(MemoryStore):
-        async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+        async def due_runs(
+            self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+        ) -> list[RunId]:
             raise StorageError.of("store_io_error", "the disk is gone")
 
     class Transport(CountingTransport):

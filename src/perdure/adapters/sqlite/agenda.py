@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
+from perdure.adapters.sqlite.awaiting import as_array
 from perdure.ids import RunId
 
 _BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
@@ -22,24 +23,42 @@ SELECT_DUE = f"""
         ORDER BY due_millis, key LIMIT :limit
     )"""
 
+SELECT_DUE_AMONG = f"""
+    SELECT CASE WHEN owner IS NULL THEN due_millis ELSE 0 END, key, run_id, owner, expires_millis FROM run
+    WHERE run_id IN (SELECT value FROM json_each(:among)) AND +ended = 0 AND {_BEGUN} AND CASE
+        WHEN owner IS NULL THEN due_millis <= :soon
+        ELSE owner <> :me OR expires_millis <= :now
+    END"""
+
 SELECT_NEXT = f"""
     SELECT run_id, due_millis FROM run
     WHERE ended = 0 AND owner IS NULL AND due_millis IS NOT NULL AND {_BEGUN}
     ORDER BY due_millis LIMIT :limit"""
 
 
+class Moment(NamedTuple):
+    """Now, the moment until which what becomes due is asked for, and the name of the owner who asks."""
+
+    now: int
+    soon: int
+    me: str
+
+
 def select_due(
     connection: apsw.Connection,
     limit: int,
-    now_millis: int,
-    soon_millis: int,
-    me: str,
+    moment: Moment,
+    among: Collection[RunId] | None,
     claimed: Collection[RunId],
     is_free: Callable[[str | None, int], bool],
 ) -> list[RunId]:
-    """As ``Agenda.due_runs``, for the owner ``me``, who has reserved what is ``claimed``."""
-    bindings = {"me": me, "now": now_millis, "soon": soon_millis, "limit": limit + len(claimed)}
-    rows: list[Any] = connection.execute(SELECT_DUE, bindings).fetchall()
+    """As ``Agenda.due_runs``, for an owner who has reserved what is ``claimed``."""
+    bindings: dict[str, int | str] = moment._asdict()
+    if among is None:
+        query, bindings["limit"] = SELECT_DUE, limit + len(claimed)
+    else:
+        query, bindings["among"] = SELECT_DUE_AMONG, as_array(among)
+    rows: list[Any] = connection.execute(query, bindings).fetchall()
     due = [
         (since, key, run_id)
         for since, key, run_id, owner, expires_millis in rows

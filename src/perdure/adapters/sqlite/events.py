@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 
+from perdure.adapters.sqlite.awaiting import wake_awaiting
 from perdure.adapters.sqlite.runs import RunRow, made
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
@@ -51,9 +52,11 @@ def insert_events(
             for seq, (engine, body) in enumerate(events, row.head + 1)
         ],
     )
-    if RunCompleted in map(type, append.events):
+    ended = RunCompleted in map(type, append.events)
+    if ended:
         connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (row.key,))
-    return row._replace(head=row.head + len(events))
+        wake_awaiting(connection, append.run_id, row.key)
+    return row._replace(head=row.head + len(events), ended=row.ended or ended)
 
 
 def select_range(

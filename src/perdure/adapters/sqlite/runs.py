@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from perdure.adapters.sqlite.awaiting import has_ended, insert_awaited
 from perdure.ids import RunId
-from perdure.stores.ports import Claim
+from perdure.stores.ports import Claim, Release
 
 
 class RunRow(NamedTuple):
@@ -75,11 +76,12 @@ def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_millis: 
     return lost
 
 
-def give_up(connection: apsw.Connection, claim: Claim, due_millis: int | None) -> None:
-    """Leave the run without an owner until ``due_millis``, if ``claim`` is the durable one.
+def give_up(connection: apsw.Connection, claim: Claim, row: RunRow, release: Release) -> None:
+    """Leave the run of ``row`` without an owner as ``release`` says, if ``claim`` is the durable one.
 
-    A run with letters is due at once, one that has ended never.
+    A run with letters, or that waits for one that has ended, is due at once; one that has ended never.
     """
+    due_millis = 0 if has_ended(connection, release.awaits) else release.due_millis
     connection.execute(
         """
         UPDATE run SET owner = NULL, due_millis = CASE
@@ -87,9 +89,11 @@ def give_up(connection: apsw.Connection, claim: Claim, due_millis: int | None) -
             WHEN EXISTS (SELECT 1 FROM letter WHERE letter.run = run.key) THEN 0
             ELSE ?
         END
-        WHERE run_id = ? AND owner = ? AND epoch = ?""",
-        (due_millis, str(claim.run_id), claim.owner, claim.epoch),
+        WHERE key = ? AND owner = ? AND epoch = ?""",
+        (due_millis, row.key, claim.owner, claim.epoch),
     )
+    if connection.changes() and not row.ended:
+        insert_awaited(connection, row.key, release.awaits if due_millis != 0 else ())
 
 
 def make_due(connection: apsw.Connection, claim: Claim) -> None:

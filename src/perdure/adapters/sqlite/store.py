@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from perdure.adapters.sqlite.agenda import select_due, select_next_due_millis
+from perdure.adapters.sqlite.agenda import Moment, select_due, select_next_due_millis
 from perdure.adapters.sqlite.artifacts import (
     artifact_exists,
     insert_artifacts,
@@ -171,7 +171,7 @@ class SqliteStore:
             return
         row = await self._reader.run_soon(lambda connection: run_row(connection, claim.run_id))
         if row.is_held_by(claim):
-            await self._writer.run(lambda connection: give_up(connection, claim, 0))
+            await self._writer.run(lambda connection: give_up(connection, claim, row, Release()))
         elif row.is_idle_before(claim) and row.due_millis != 0:
             await self._writer.run(lambda connection: make_due(connection, claim))
 
@@ -193,12 +193,13 @@ class SqliteStore:
 
     # Due runs
 
-    async def due_runs(self, limit: int, *, within_millis: int = 0) -> list[RunId]:
+    async def due_runs(
+        self, limit: int, *, within_millis: int = 0, among: Collection[RunId] | None = None
+    ) -> list[RunId]:
         now = self._clock.now_millis()
+        moment = Moment(now, now + within_millis, self._lock.name)
         return await self._reader.run(
-            lambda connection: select_due(
-                connection, limit, now, now + within_millis, self._lock.name, self._claimed, self._is_free
-            )
+            lambda connection: select_due(connection, limit, moment, among, self._claimed, self._is_free)
         )
 
     async def next_due_millis(self) -> int | None:
@@ -259,7 +260,7 @@ class SqliteStore:
                 if read:
                     delete_letters(connection, claim.run_id, read)
                 if release is not None:
-                    give_up(connection, claim, release.due_millis)
+                    give_up(connection, claim, rows[claim.run_id], release)
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)
