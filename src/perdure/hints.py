@@ -184,6 +184,7 @@ HINTS: dict[str, str] = {
     "store_full": "make room on the disk and resume the run; nothing is lost",
     "store_io_error": "look at the disk and the system's log, then resume the run",
     "store_closed": "open the stores again; closing ends their use",
+    "letter_corruption": "the stored letter was damaged; restore the store from a backup",
     "letter_malformed": "the stored letter was damaged; restore the store from a backup",
     "event_malformed": "the stored event was damaged; restore the store from a backup",
 }

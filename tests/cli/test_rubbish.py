@@ -9,13 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import perdure
-from perdure import App, RunId, Stores, op
+from perdure import App, IoProvider, RunId, RunPhase, Stores, op
 from perdure.cli import main
 from perdure.clock import SystemClock
 from perdure.failpoints import Failpoints
@@ -50,7 +51,16 @@ def passed() -> str:
     return "through"
 
 
-app = App([same, guarded])
+nap = op("nap", input=int)
+
+
+@nap.state
+async def rested(input: int, io: IoProvider) -> None:  # noqa: A002 — the term
+    """Sleeps for so many milliseconds."""
+    await io.sleep(timedelta(milliseconds=input))
+
+
+app = App([same, guarded, nap])
 
 
 def needy(what: str) -> App:
@@ -264,3 +274,22 @@ def test_a_worker_leaves_others_their_runs(terminal: Terminal) -> None:
     out = terminal.type("run", "list")[1]
     assert "taken up" not in out
     assert f"run {run.id}" not in out
+
+
+def test_a_worker_is_idle_when_nothing_is_due_soon(terminal: Terminal) -> None:
+    """What is due within a second is driven to its end, what is due in a minute is left waiting."""
+
+    async def park() -> list[RunId]:
+        naps = [900, 60_000]
+        async with perdure.open(terminal.store, app, recover=False, park_after=timedelta()) as client:
+            runs = [await client.start(nap, each, detach=True) for each in naps]
+            for run in runs:
+                await perdure.Engine(app.resolver, park_after=timedelta()).resume(client.stores, run.id)
+            return [run.id for run in runs]
+
+    soon, later = asyncio.run(park())
+    code, out, _ = terminal.type("worker", "--until-idle", *APP)
+    assert code == 0
+    assert f"run {soon} completed" in out
+    assert later not in out
+    assert terminal.read("run", "status", later)["phase"] == RunPhase.RUNNING.value

@@ -186,14 +186,14 @@ async def test_a_run_that_ended_has_no_due_time(tmp_path: Path) -> None:
         connection.close()
 
 
-async def test_a_damaged_letter_is_found(tmp_path: Path) -> None:
-    """It is said which, and nothing else is made of it."""
+async def test_a_damaged_letter_without_a_checksum_is_found(tmp_path: Path) -> None:
+    """If it is no JSON any more. It is said which, and nothing else is made of it."""
     path = tmp_path / "runs.db"
     async with Stores.sqlite(path) as stores:
         await begin(stores, RUN)
         await stores.mailbox.post(RUN, "a", {"b": 1})
         connection = apsw.Connection(str(path))
-        connection.execute("UPDATE letter SET body = CAST('{\"b\"' AS BLOB)")
+        connection.execute("UPDATE letter SET crc = NULL, body = CAST('{\"b\"' AS BLOB)")
         connection.close()
         with pytest.raises(CorruptionError) as caught:
             await stores.mailbox.unread(RUN)

@@ -212,6 +212,38 @@ async def test_a_flipped_byte_in_an_event_is_found(tmp_path: Path) -> None:
         assert len(await stores.events.read_range(RUN, 3)) == 1
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["body = CAST(replace(body, '500', '900') AS BLOB)", "id = 'other'", "sent_millis = sent_millis + 1"],
+)
+async def test_a_flipped_byte_in_a_letter_is_found(tmp_path: Path, damage: str) -> None:
+    """Also where the letter would still be well-formed: a signal would say another thing than was said."""
+    path = tmp_path / "runs.db"
+    await fill(path)
+    async with Stores.sqlite(path) as stores:
+        await stores.mailbox.post(RUN, "letter", {"cents": 500})
+        assert [each.body for each in await stores.mailbox.unread(RUN)] == [{"cents": 500}]
+    connection = apsw.Connection(str(path))
+    connection.execute(f"UPDATE letter SET {damage}")
+    connection.close()
+    async with Stores.sqlite(path) as stores:
+        with pytest.raises(CorruptionError) as caught:
+            await stores.mailbox.unread(RUN)
+        assert caught.value.code == "letter_corruption"
+        assert caught.value.hint
+
+
+async def test_a_letter_of_the_fourth_version_is_read_unchecked(tmp_path: Path) -> None:
+    """It has no checksum."""
+    path = tmp_path / "old.db"
+    old = open_database(path, migrations()[:4])
+    old.execute("INSERT INTO run (key, run_id) VALUES (1, ?)", (str(RUN),))
+    old.execute("INSERT INTO letter (run, id, sent_millis, body) VALUES (1, 'letter', 0, CAST('5' AS BLOB))")
+    old.close()
+    async with Stores.sqlite(path) as stores:
+        assert [each.body for each in await stores.mailbox.unread(RUN)] == [5]
+
+
 async def test_a_missing_event_is_found(tmp_path: Path) -> None:
     """A stream has no gaps."""
     path = tmp_path / "runs.db"

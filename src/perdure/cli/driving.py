@@ -179,7 +179,8 @@ def worker(
     Parameters
     ----------
     until_idle
-        End when nothing is left to drive.
+        End when this worker drives no run, and none is due within a second. Runs that wait for a later time
+        or for somebody's word are left waiting.
     poll_seconds
         How often to look for new runs.
     """

@@ -1,13 +1,15 @@
-"""The rows of letters."""
+"""The rows of letters, each with a checksum over its place and its body."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import apsw
 
 from perdure.adapters.sqlite.runs import run_row
+from perdure.errors import CorruptionError
 from perdure.ids import RunId
 from perdure.stores.letters import opened
 from perdure.stores.ports import Letter
@@ -15,7 +17,7 @@ from perdure.stores.refusals import run_already_terminal, run_not_found
 
 SELECT_ADDRESSED = "SELECT run_id FROM run WHERE key IN (SELECT run FROM letter)"
 SELECT_UNREAD = """
-    SELECT letter.id, letter.body, letter.sent_millis
+    SELECT letter.id, letter.body, letter.sent_millis, letter.crc
     FROM letter JOIN run ON run.key = letter.run
     WHERE run.run_id = ? ORDER BY letter.key"""
 
@@ -30,8 +32,8 @@ def insert_letter(
     if row.ended:
         raise run_already_terminal(run_id)
     connection.execute(
-        "INSERT INTO letter (run, id, sent_millis, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (row.key, letter_id, now_millis, body),
+        "INSERT INTO letter (run, id, sent_millis, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (row.key, letter_id, now_millis, body, _crc(run_id, letter_id, now_millis, body)),
     )
     if not connection.changes():
         return False
@@ -40,9 +42,16 @@ def insert_letter(
 
 
 def select_unread(connection: apsw.Connection, run_id: RunId) -> list[Letter]:
-    """As ``Mailbox.unread``."""
+    """As ``Mailbox.unread``; ``letter_corruption`` if one is not what was posted."""
     rows: list[Any] = connection.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
-    return [opened(*row) for row in rows]
+    for letter_id, body, sent_millis, crc in rows:
+        if crc is not None and crc != _crc(run_id, letter_id, sent_millis, body):
+            raise CorruptionError.of(
+                "letter_corruption",
+                "a stored letter is not what was posted",
+                details={"run_id": str(run_id), "letter_id": letter_id},
+            )
+    return [opened(*row[:3]) for row in rows]
 
 
 def select_addressed(connection: apsw.Connection, run_ids: Collection[RunId]) -> set[RunId]:
@@ -57,3 +66,8 @@ def delete_letters(connection: apsw.Connection, run_id: RunId, letter_ids: Seque
         "DELETE FROM letter WHERE run = (SELECT key FROM run WHERE run_id = ?) AND id = ?",
         [(str(run_id), str(each)) for each in letter_ids],
     )
+
+
+def _crc(run_id: RunId, letter_id: str, sent_millis: int, body: bytes) -> int:
+    place = f"{run_id}\0{letter_id}\0{sent_millis}".encode("utf-8", "surrogatepass")
+    return zlib.crc32(body, zlib.crc32(place))
