@@ -13,7 +13,7 @@ from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.recovery import PlanResolver, read_view, refuse_fan_out
 from perdure.errors import IoError, NotFoundError, PerdureError
 from perdure.ids import RunId
-from perdure.io.children import Child, ClosePolicy, PlannedChild, child_error
+from perdure.io.children import Child, ClosePolicy, PlannedChild
 from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted
 from perdure.stores.bundle import Stores
 
@@ -59,7 +59,7 @@ class Children:
         parent = None if self._view.started is None else self._view.started.parent
         depth = 1 if parent is None else parent.depth + 1
         if depth > self._depth_max:
-            raise child_error(
+            raise IoError.of(
                 "child_run_too_deep",
                 f"children of children may go {self._depth_max} deep",
                 details={"depth": depth},
@@ -69,7 +69,7 @@ class Children:
             refuse_fan_out(manifest.run_config)
             plan = self._resolver.resolve(manifest)
             if plan.op_id != manifest.op_id:
-                raise child_error("plan_op_id_mismatch", "the plan is for another operation")
+                raise IoError.of("plan_op_id_mismatch", "the plan is for another operation")
             PlannedRun.of(plan, manifest.run_config)
         except IoError:
             raise
@@ -79,7 +79,7 @@ class Children:
                 info.code, info.message, category=info.category, details=info.details, hint=error.hint
             ) from error
         except Exception as error:
-            raise child_error(
+            raise IoError.of(
                 "child_run_engine_failed", f"planning the child run raised {type(error).__name__}"
             ) from error
         return RunStarted(
@@ -103,7 +103,7 @@ class Children:
         if is_driven_elsewhere(error):
             return False
         code = error.code if isinstance(error, PerdureError) else type(error).__name__
-        raise child_error(
+        raise IoError.of(
             "child_run_task_failed",
             f"the child run cannot be driven: {code}",
             retryable=True,

@@ -198,11 +198,6 @@ def completed(event: DomainEvent, seq: int) -> RunId:
         raise _malformed(seq) from None
 
 
-def child_error(code: str, message: str, *, retryable: bool = False, details: Json = None) -> IoError:
-    """An error of a call about a child run."""
-    return IoError.of(code, message, retryable=retryable, details=details)
-
-
 def _invalid(problem: str) -> IoError:
     return IoError.of(
         "child_run_request_invalid",

@@ -14,7 +14,6 @@ from perdure.io.children import (
     PlannedChild,
     await_answer,
     await_request,
-    child_error,
     child_run_completed,
     child_run_spawned,
     planned_child,
@@ -129,7 +128,7 @@ class LiveChildren:
             or started.manifest_id != child.manifest_blob.id
             or started.initial_snapshot_id != child.initial.id
         ):
-            raise child_error(
+            raise IoError.of(
                 "child_run_conflict",
                 "a run of the child's id exists that was started otherwise",
                 details={"child_run_id": child.run_id},
@@ -145,14 +144,14 @@ class LiveChildren:
         except StorageError as error:
             raise _unreadable(run_id, error) from error
         if not first:
-            raise child_error(
+            raise IoError.of(
                 "child_run_missing_after_spawn",
                 "the child run that is awaited does not exist",
                 details={"child_run_id": run_id},
             )
         started, end = first[0].event, last[0].event
         if not isinstance(started, RunStarted) or started.manifest_id != manifest_id:
-            raise child_error(
+            raise IoError.of(
                 "child_run_manifest_id_mismatch",
                 "the child run that is awaited has another manifest",
                 details={"child_run_id": run_id},
@@ -181,7 +180,7 @@ class LiveChildren:
 
 
 def _unreadable(run_id: RunId, error: PerdureError) -> IoError:
-    return child_error(
+    return IoError.of(
         "child_run_engine_failed",
         f"the child run cannot be read: {error.code}",
         details={"child_run_id": run_id, "code": error.code},
