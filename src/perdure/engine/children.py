@@ -11,6 +11,7 @@ from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
 from perdure.engine.history import Request, RunView
 from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.recovery import PlanResolver, read_view, refuse_fan_out
+from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
 from perdure.ids import RunId
 from perdure.io.children import Child, ClosePolicy, PlannedChild
@@ -93,8 +94,11 @@ class Children:
     async def follow(self, run_id: RunId) -> bool:
         """As ``ChildRuns.follow``."""
         driven = self._dispatcher.submit(self._stores, run_id, self._run_id)
-        async with self._dispatcher.resting(self._run_id):
+        async with self._dispatcher.resting(self._stores, self._run_id):
             await asyncio.wait({driven})
+        return self._has_ended(run_id, driven)
+
+    def _has_ended(self, run_id: RunId, driven: asyncio.Future[RunResult]) -> bool:
         if driven.cancelled():
             return False
         error = driven.exception()
@@ -138,51 +142,56 @@ class Children:
         """Have runs driven, and wait until one of them has ended, or no one is driven here any more."""
         if not self.runs_handlers:
             return False
-        following = {asyncio.ensure_future(self._follow_quietly(run_id)) for run_id in run_ids}
-        try:
+        submit = self._dispatcher.submit
+        following = {submit(self._stores, run_id, self._run_id): run_id for run_id in run_ids}
+        async with self._dispatcher.resting(self._stores, self._run_id):
             while following:
-                done, following = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
-                if any(each.result() for each in done):
-                    return True
-            return False
-        finally:
-            for each in following:
-                each.cancel()
-
-    async def _follow_quietly(self, run_id: RunId) -> bool:
-        try:
-            return await self.follow(run_id)
-        except IoError as error:
-            logging.getLogger("perdure").warning("run %s: %s", run_id, error)
-            return False
+                done, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+                for each in done:
+                    run_id = following.pop(each)
+                    try:
+                        if self._has_ended(run_id, each):
+                            return True
+                    except IoError as error:
+                        logging.getLogger("perdure").warning("run %s: %s", run_id, error)
+        return False
 
     async def pass_down(self) -> None:
-        """Tell the children that still run what their parent was told last: to stop, pause or go on."""
+        """Tell the children that still run what their parent was told last: to stop, pause or go on.
+
+        Those that were spawned afterwards are none of that: they may be what the parent cleans up with.
+        """
         if not self.has_news:
             return
         view = self._view
         request = self._passed = view.cancel or view.pause or view.unpause
+        if request is None:
+            return
         left = [
             child
             for child in view.children.values()
-            if not child.has_ended and child.close_policy is not ClosePolicy.ABANDON
+            if not child.has_ended
+            and child.close_policy is not ClosePolicy.ABANDON
+            and child.spawned_seq < request.reach_seq
         ]
-        if request is None:
-            return
         how: StopWord = "unpause" if view.pause is None else "pause"
         if view.cancel is not None:
             how = "terminate" if view.cancel.terminates else "cancel"
         await self._send(left, how, request)
 
-    async def part(self) -> None:
-        """Tell the children to stop that are to be cancelled when their parent ends."""
-        left = [
+    @property
+    def to_part_from(self) -> list[Child]:
+        """The children that are to be cancelled when their parent ends."""
+        return [
             child
             for child in self._view.children.values()
             if not child.has_ended and child.close_policy is ClosePolicy.CANCEL
         ]
+
+    async def part(self) -> None:
+        """Tell these to stop."""
         request = Request("engine", "the parent run has ended", letter_id=f"{self._run_id}:ended")
-        await self._send(left, "cancel", request)
+        await self._send(self.to_part_from, "cancel", request)
 
     async def _send(self, children: Sequence[Child], how: StopWord, request: Request) -> None:
         for child in children:
