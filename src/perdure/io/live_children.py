@@ -109,7 +109,7 @@ class LiveChildren:
             with self._scope, self._pulse:
                 has_ended = await self._runs.follow(run_id)
             if not has_ended:
-                await self._waits.child(run_id, key)
+                await self._waits.child(run_id)
         answer = await self._answer(run_id, end)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
         with self._scope:
