@@ -26,6 +26,7 @@ from perdure import (
     StateNode,
     Stores,
 )
+from perdure.engine.recovery import PlanResolver
 from perdure.errors import InvalidPlanError, Json
 from perdure.ids import RunId
 from perdure.model.pipeline import Pipeline, manifest_for
@@ -68,7 +69,12 @@ class WithInput:
 
 
 async def start_of(
-    stores: Stores, ops: Ops, op_id: str, given: Json = None, config: RunConfig | None = None, **more: Any
+    stores: Stores,
+    ops: PlanResolver,
+    op_id: str,
+    given: Json = None,
+    config: RunConfig | None = None,
+    **more: Any,
 ) -> StartRun:
     """The start of a run of ``op_id``."""
     config = config or RunConfig()
