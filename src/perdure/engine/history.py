@@ -137,6 +137,15 @@ class RunView(msgspec.Struct):
             if (wait.state_id, wait.attempt) == (attempt.state_id, attempt.attempt)
         ]
 
+    def may_be_told_of(self, effect: Effect) -> bool:
+        """Whether somebody outside can know what became of ``effect``: no handler may be making it now."""
+        return not self.open_attempts or effect.key in self.awaited_effects
+
+    @property
+    def awaited_effects(self) -> set[str | None]:
+        """The keys of effects of which open attempts wait to be told what became."""
+        return {wait.effect for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)}
+
     def in_doubt_of(self, state_id: StateId) -> list[Effect]:
         """The state's own effects of which nobody knows what became."""
         return [effect for effect in self.in_doubt if effect.state_id == state_id]

@@ -273,16 +273,31 @@ def _published(events: list[EventEnvelope]) -> dict[str, Json]:
     }
 
 
-async def refuse_what_is_not_in_doubt(stores: Stores, run_id: RunId, key: str) -> None:
-    """Raise ``RunError`` (``effect_not_in_doubt``) unless the run has such an effect in doubt."""
-    keys = [effect.key for effect in (await read_view(stores, run_id)).in_doubt]
-    if key not in keys:
+async def doubt_of(stores: Stores, run_id: RunId, key: str, doubt: int | None = None) -> int:
+    """Which doubt about an effect a run is in; ``RunError`` if it is none, or another than ``doubt``.
+
+    ``effect_not_in_doubt``; ``effect_under_way`` if a handler may be making the effect at this moment.
+    """
+    view = await read_view(stores, run_id)
+    effects = {effect.key: effect for effect in view.in_doubt}
+    effect = effects.get(key)
+    if effect is None or doubt not in (None, effect.intents):
         raise RunError.of(
             "effect_not_in_doubt",
-            "the run has no effect of this key that is in doubt",
+            "the run has no effect of this key that is in doubt"
+            if effect is None
+            else f"doubt {doubt} is settled; the effect is in doubt {effect.intents}, which is a new one",
             category=ErrorCategory.PARSING_INPUT,
-            details={"run_id": run_id, "in_doubt": keys},
+            details={"run_id": run_id, "in_doubt": list(effects)},
         )
+    if not view.may_be_told_of(effect):
+        raise RunError.of(
+            "effect_under_way",
+            "the run may be making the effect at this moment, so nobody can know yet what becomes of it",
+            category=ErrorCategory.PARSING_INPUT,
+            details={"run_id": run_id, "effect": key},
+        )
+    return effect.intents
 
 
 def _outputs(events: list[EventEnvelope]) -> list[Any]:
