@@ -307,7 +307,7 @@ class RunView(msgspec.Struct):
         if event.name == RUN_CANCEL_REQUESTED:
             self.cancel = request
         else:
-            self.pause = request if event.name == RUN_PAUSED else None
+            self.pause = (self.pause or request) if event.name == RUN_PAUSED else None
 
 
 def doubts_in_words(effects: Iterable[Effect]) -> str:

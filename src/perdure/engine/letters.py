@@ -75,7 +75,8 @@ AnyLetter = SignalLetter | StopLetter | ResolveLetter
 def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = False) -> Entry:
     """The events of ``letters``, in their order. Pure.
 
-    A letter that the stream holds already, or that has nothing to say to the run as it stands, leaves none.
+    A letter that the stream holds already leaves none. Nor does one that can never again have anything to
+    say: a word on a doubt that is over, or one more cancellation.
     ``while_running`` says that a handler runs. It may be making an effect at this moment, of which nobody
     else can know what becomes: then only those are settled that the run waits to be told of. What is said of
     others' doubts stays unread until the handler has ended.
@@ -86,7 +87,6 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
     in_doubt = {effect.key: effect for effect in view.in_doubt if effect.fact_key not in view.facts}
     awaited = view.awaited_effects
     kept = set[str]()
-    paused = view.pause is not None
     cancelled, terminated = view.cancel is not None, view.cancel is not None and view.cancel.terminates
     for letter in letters:
         if letter.id in seen:
@@ -126,9 +126,9 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
                 if not cancelled or (terminates and not terminated):
                     cancelled, terminated = True, terminates
                     events.append(DomainEvent(RUN_CANCEL_REQUESTED, {**told, "terminate": terminates}))
-            elif paused != (body.how == "pause"):
-                paused = not paused
-                events.append(DomainEvent(RUN_PAUSED if paused else RUN_UNPAUSED, told))
+            else:
+                # Also where it changes nothing: the same letter could come again when it would.
+                events.append(DomainEvent(RUN_PAUSED if body.how == "pause" else RUN_UNPAUSED, told))
     return Entry(events, blobs, [letter.id for letter in letters if letter.id not in kept])
 
 
