@@ -11,6 +11,7 @@ from perdure.engine.engine import RunResult, read_manifest, read_view
 from perdure.engine.history import Request, RunView
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
+from perdure.io.effects import Effect
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
@@ -31,7 +32,8 @@ class RunSummary(msgspec.Struct, frozen=True):
 
     ``started_millis`` is milliseconds since 1970-01-01 UTC, and so is ``due_millis``, when a run that waits
     goes on if nothing comes before. ``in_doubt`` are the keys of effects of which nobody knows what became of
-    them.
+    them; ``effects_in_doubt`` say more: ``{"key", "state_id", "namespace", "intended_millis", "doubt",
+    "may_be_under_way"}``, the last of these while a handler runs that may be making the effect.
     """
 
     run_id: RunId
@@ -46,6 +48,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     waiting_for: str | None = None
     in_doubt: tuple[str, ...] = ()
     due_millis: int | None = None
+    effects_in_doubt: tuple[Json, ...] = ()
 
     def to_json(self) -> Json:
         """The fields by name; the phase by its wire name."""
@@ -62,6 +65,7 @@ class RunSummary(msgspec.Struct, frozen=True):
             "waiting_for": self.waiting_for,
             "in_doubt": list(self.in_doubt),
             "due_millis": self.due_millis,
+            "effects_in_doubt": list(self.effects_in_doubt),
         }
 
 
@@ -142,6 +146,7 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         view.waiting_for,
         tuple(effect.key for effect in view.in_doubt),
         _due_millis(view),
+        tuple(_doubt_json(view, effect) for effect in view.in_doubt),
     )
 
 
@@ -157,10 +162,6 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         "states": [_state_json(view, state_id) for state_id in view.states],
         "outputs": _outputs(events),
         "waits": [_wait_json(wait) for wait in _open_waits(view)],
-        "effects_in_doubt": [
-            {"key": effect.key, "state_id": effect.state_id, "intended_millis": effect.intended_millis}
-            for effect in view.in_doubt
-        ],
         "stop": _request_json(view.cancel),
         "pause": _request_json(view.pause),
         "values": _published(events),
@@ -239,6 +240,17 @@ def _wait_json(wait: Wait) -> Json:
         "until_millis": wait.until_millis,
         "signals": list(wait.signals),
         "effect": wait.effect,
+    }
+
+
+def _doubt_json(view: RunView, effect: Effect) -> Json:
+    return {
+        "key": effect.key,
+        "state_id": effect.state_id,
+        "namespace": effect.namespace,
+        "intended_millis": effect.intended_millis,
+        "doubt": effect.intents,
+        "may_be_under_way": not view.may_be_told_of(effect),
     }
 
 
