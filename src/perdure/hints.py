@@ -51,6 +51,10 @@ HINTS: dict[str, str] = {
         "ask the call to redact its answer"
     ),
     "effect_not_in_doubt": "`perdure run list --in-doubt` shows which effects wait to be resolved",
+    "effect_under_way": (
+        "wait for its end; if nobody drives the run, `perdure run resume RUN` does: it asks for a word where "
+        "it cannot find out itself"
+    ),
     "heartbeat_missed": "call io.heartbeat() more often than heartbeat_timeout, or allow for more time",
     "run_timeout": "start the run anew with a longer timeout in its RunConfig",
     "invocation_conflict": "use another key, or start with the same manifest and initial context as before",

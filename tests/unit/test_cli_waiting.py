@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import FixedBackoff, IoCall, IoProvider, RetryPolicy, RunConfig, TransportError
+from perdure import (
+    FixedBackoff,
+    IoCall,
+    IoProvider,
+    RetryPolicy,
+    RunConfig,
+    SideEffectKind,
+    TransportError,
+)
 from perdure.cli.common import Common
 from perdure.cli.progress import told
-from perdure.cli.waiting import cell, next_steps, phrase, waiting_for
+from perdure.cli.waiting import cell, doubts, next_steps, phrase, waiting_for, waits_for_words_alone
 from perdure.errors import Json
 from perdure.model.events import DomainEvent
 from perdure.sdk.reading import status_of
@@ -76,8 +85,30 @@ async def test_a_state_that_will_be_tried_again() -> None:
 def test_a_state_that_has_failed_in_doubt() -> None:
     """It has no wait of its own, and is told of as one that has."""
     status: Json = {"waiting_for": "effect_in_doubt k", "waits": [], "due_millis": None}
+    assert waits_for_words_alone(status)
     assert waiting_for(status) == "a word on what became of an effect"
     assert cell(status["waiting_for"], None) == "effect in doubt"
+
+
+async def test_a_run_that_waits_for_a_word_and_for_something_else() -> None:
+    """A worker goes on with it when the other thing comes; while it may be under way nobody is asked."""
+
+    async def both(io: IoProvider) -> None:
+        call = IoCall("line", {}, effect=SideEffectKind.APPLY_SIDE_EFFECT, idempotency_key="k")
+        await asyncio.gather(io.call(call), io.wait_signal("go"))
+
+    status, _ = await standing(both)
+    short = status["run_id"][:13]
+    assert not waits_for_words_alone(status)
+    assert waiting_for(status) == "the signal go; a word on what became of an effect"
+    assert doubts(status) == ["waits.main.waiting asked line, in doubt since 1970-01-01 00:00:00 UTC"]
+    assert next_steps(status, Common()) == [
+        f"send it with: perdure run signal {short} go JSON",
+        f"if it happened: perdure run resolve {short} --effect k --doubt 1 --why TEXT --happened JSON",
+        f"if it did not:  perdure run resolve {short} --effect k --doubt 1 --why TEXT --did-not-happen",
+    ]
+    status["effects_in_doubt"][0]["may_be_under_way"] = True
+    assert len(next_steps(status, Common())) == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from perdure.cli.common import (
 )
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
-from perdure.cli.waiting import next_steps, waiting_for
+from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
 from perdure.engine.engine import Engine, StartRun
 from perdure.engine.results import RunResult
 from perdure.errors import Json, PerdureError
@@ -307,9 +307,10 @@ def _drive(
             output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
         elif result.waiting_for is not None:
             output.line(f"run {short} waits for {waiting_for(status)}")
-            for step in next_steps(status, common):
-                output.line(step)
-            output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
+            for line in [*doubts(status), *next_steps(status, common)]:
+                output.line(line)
+            if not waits_for_words_alone(status):
+                output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
         else:
             for name, value in exports.items():
                 output.line(f"{name}: {shown(value)}")

@@ -22,10 +22,11 @@ from perdure.cli.common import (
     open_stores,
     reading,
     shown,
+    typed_command,
     wanted_app,
     whole,
 )
-from perdure.cli.listing import columns_and_rows, event_cells
+from perdure.cli.listing import columns_and_rows, event_cells, lines_in_doubt
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import next_steps, waiting_for
@@ -83,7 +84,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
             reason = f": {data[word]['reason']}" if data[word]["reason"] else ""
             output.line(f"{word:8} by {data[word]['by']}{reason}")
     for each in data["effects_in_doubt"]:
-        output.line(f"in doubt {each['key']}, since {when(each['intended_millis'])} UTC")
+        output.line(f"in doubt {each['key']}")
+        output.line(f"         asked {each['namespace']} at {when(each['intended_millis'])} UTC")
     for name, value in data["values"].items():
         output.line(f"value    {name}: {shown(value)}")
     if data["letters_unread"]:
@@ -144,8 +146,12 @@ def list_runs(
         output.data([each.to_json() for each in found])
     elif not found:
         output.line("no runs")
+    elif in_doubt:
+        for line in lines_in_doubt(found):
+            output.line(line)
+        output.line(f"how to say what happened: {typed_command('run status', common, Source(), 'RUN')}")
     else:
-        output.table(*columns_and_rows(found, in_doubt=in_doubt, width=output.console().width))
+        output.table(*columns_and_rows(found, width=output.console().width))
     return EXIT_COMPLETED
 
 

@@ -26,6 +26,7 @@ _USAGE_CODES = frozenset(
         "context_key_unknown",
         "context_not_canonical",
         "effect_not_in_doubt",
+        "effect_under_way",
         "fact_unknown",
         "failpoint_invalid",
         "input_invalid",

@@ -20,6 +20,7 @@ from perdure.cli.common import (
     open_stores,
     typed_command,
     wanted_app,
+    whole,
 )
 from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
 from perdure.errors import Json
@@ -204,11 +205,12 @@ def resolve(
     why: str,
     happened: str | None = None,
     did_not_happen: Annotated[bool, Parameter(negative=())] = False,
+    doubt: Annotated[int | None, Parameter(converter=whole)] = None,
     by: str | None = None,
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
-    """Say what became of an effect in doubt: the decision is recorded, and the run goes on.
+    """Say what became of an effect in doubt: who says it, and why, is recorded, and the run goes on.
 
     perdure run resolve 4f1c --effect KEY --happened '{"receipt": 7}' --by ann --why "it is on the statement"
 
@@ -226,6 +228,9 @@ def resolve(
         It was made, and this was its answer: JSON, @FILE, or -.
     did_not_happen
         It was not made; the run makes it now.
+    doubt
+        Which doubt was looked into, by its number: an effect that was made again may be in another one. The
+        present one unless given.
     by
         Who knows it; the system's user unless given.
     """
@@ -235,10 +240,10 @@ def resolve(
 
     async def tell(run: Run[object]) -> str:
         if did_not_happen:
-            await run.effect_did_not_happen(effect, by=_who(by), why=why)
-            return "recorded that it did not happen"
-        await run.effect_happened(effect, answer, by=_who(by), why=why)
-        return "recorded that it happened"
+            await run.effect_did_not_happen(effect, by=_who(by), why=why, doubt=doubt)
+            return "told that it did not happen"
+        await run.effect_happened(effect, answer, by=_who(by), why=why, doubt=doubt)
+        return "told that it happened"
 
     return _telling(common, source, run_id, tell)
 

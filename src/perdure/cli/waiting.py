@@ -60,6 +60,22 @@ def next_steps(status: Json, common: Common) -> list[str]:
         steps += [f"send it with: {command('run signal', name, 'JSON')}" for name in names]
     if status["phase"] == RunPhase.RUNNING.value:
         for effect in status["effects_in_doubt"]:
-            words = ("--effect", effect["key"], "--why", "TEXT", "--did-not-happen")
-            steps.append(f"say it with: {command('run resolve', *words)}, or --happened JSON")
+            if not effect["may_be_under_way"]:
+                words = ("--effect", effect["key"], "--doubt", str(effect["doubt"]), "--why", "TEXT")
+                steps.append(f"if it happened: {command('run resolve', *words, '--happened', 'JSON')}")
+                steps.append(f"if it did not:  {command('run resolve', *words, '--did-not-happen')}")
     return steps
+
+
+def doubts(status: Json) -> list[str]:
+    """What was asked for, where and when, of which nobody knows what became of it."""
+    return [
+        f"{each['state_id']} asked {each['namespace']}, in doubt since {when(each['intended_millis'])} UTC"
+        for each in status["effects_in_doubt"]
+    ]
+
+
+def waits_for_words_alone(status: Json) -> bool:
+    """Whether nothing but words on what became of effects makes the run go on."""
+    is_doubtful = (status["waiting_for"] or "").startswith(EFFECT_IN_DOUBT)
+    return is_doubtful and all(wait["kind"] == EFFECT_IN_DOUBT for wait in status["waits"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, Json, Stor
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.facts import FactBinding, recorded_attempts
+from perdure.io.journal import Entry
 from perdure.io.live import LiveIo
 from perdure.io.port import TransportFactory
 from perdure.io.replay import ReplayIo
@@ -42,7 +43,7 @@ from perdure.model.events import (
 from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Release, snapshot_blob
+from perdure.stores.ports import Letter, Release, snapshot_blob
 from perdure.stores.reading import read_json
 
 
@@ -209,7 +210,7 @@ class Stint:
         self._has_mail = False
         try:
             letters = await self._stores.mailbox.unread(self._run_id)
-            await self._writer.append(lambda: receive(self._view, letters, while_running=True))
+            await self._writer.append(lambda: self._heard(letters))
             await self._children.pass_down()
         except (StorageError, FailpointStop) as error:
             # Whatever the handler is doing, it may no longer act for the run.
@@ -222,6 +223,12 @@ class Stint:
             scope.stop(Stopped.TERMINATED)
         elif cancel is not None and scope.state_id not in self._plan.cleanup_ids:
             scope.stop(Stopped.CANCELLED)
+
+    def _heard(self, letters: Sequence[Letter]) -> Entry:
+        entry = receive(self._view, letters, while_running=True)
+        # What cannot be said yet is read again when the handler has ended.
+        self._has_mail = self._has_mail or len(entry.read) < len(letters)
+        return entry
 
     async def _look_after(self, pause: Pause) -> bool:
         """Have the runs driven that are awaited; whether there is anything new to decide upon."""

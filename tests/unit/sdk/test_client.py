@@ -130,6 +130,7 @@ async def test_runs_are_listed_by_phase_and_labels() -> None:
             "error": None,
             "waiting_for": None,
             "in_doubt": [],
+            "effects_in_doubt": [],
             "due_millis": None,
         }
 
