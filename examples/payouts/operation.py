@@ -45,8 +45,8 @@ class Report:
 
 payouts = perdure.op("payouts", input=Batch, output=Report)
 
-# A bank that is out of order is asked for a while; what it did is never done twice by that.
-_PATIENT = RetryPolicy(100, FixedBackoff(timedelta(milliseconds=100)))
+# A bank that is out of order is asked for ten seconds; what it did is never done twice by that.
+_PATIENT = RetryPolicy(500, FixedBackoff(timedelta(milliseconds=20)))
 
 
 @payouts.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay", retry=_PATIENT)

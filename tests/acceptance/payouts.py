@@ -1,7 +1,8 @@
 """Invoices that are paid while payer and bank die: what the tests and the campaign share.
 
-A *life* is one batch, from its first process to its end: processes are killed, the ledger is looked at
-after each, and whatever is in doubt is resolved by what the ledger says.
+A *life* is one batch, from its start to its end. A *stint* is one command that drives it: it ends with the
+run, with a doubt, or with a SIGKILL. The ledger is looked at after each, and whatever is in doubt is resolved
+by what it says.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from typing import Any, NamedTuple
 
 from examples.payouts import KEYED_HOSTS_VARIABLE
 from perdure import RunId, Stores
+from perdure.cli.driving import resume, start
+from perdure.cli.telling import resolve
 from perdure.engine.history import RunView
 from perdure.engine.recovery import read_view
-from tests.acceptance.payout_processes import APP, Done, Processes
+from tests.acceptance.payout_processes import Command, Done, Processes
 
-RUN = RunId("00000000-0000-0000-0000-0000000000dd")
+APP = "examples.payouts:app"
 POINTS = ("commit.before", "transport.before", "transport.after")
 IN_DOUBT = "effect_in_doubt "
-_PROCESSES_MAX = 100
+_STINTS_MAX = 100
 _LEDGER_TRIES_MAX = 10_000
 
 
@@ -35,17 +38,24 @@ class Setting(NamedTuple):
     """What one life is about: the bank's seed, whether it honours keys, and how much there is to pay.
 
     The payer waits ``patience_ms`` for an answer; one that is late takes up to one and a half as long.
+    Lives of several numbers may share a bank, and have the same troubles with it.
     """
 
     seed: int
     honoured: bool
     invoices: int = 3
-    patience_ms: int = 200
+    patience_ms: int = 100
+    number: int = 0
+
+    @property
+    def run_id(self) -> RunId:
+        """The run."""
+        return RunId(f"00000000-0000-0000-0000-{self.number:012x}")
 
     @property
     def ids(self) -> list[str]:
         """The invoices."""
-        return [f"{self.seed}-{number}" for number in range(self.invoices)]
+        return [f"{self.number}/{self.seed}-{invoice}" for invoice in range(self.invoices)]
 
     @property
     def bank_words(self) -> list[str]:
@@ -65,20 +75,20 @@ class Setting(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """SIGKILL at the ``hit``-th passing of ``point`` in a life's ``process``-th process, from 0 on."""
+    """SIGKILL at the ``hit``-th passing of ``point`` in a life's ``stint``-th stint, from 0 on."""
 
-    process: int
+    stint: int
     point: str
     hit: int
 
     def __str__(self) -> str:
-        return f"process {self.process} killed at {self.point}:{self.hit}"
+        return f"stint {self.stint} killed at {self.point}:{self.hit}"
 
 
 class Life(NamedTuple):
     """What became of a life."""
 
-    processes: int
+    stints: int
     kills: int
     resolved: int
 
@@ -143,24 +153,21 @@ def check_end(result: Mapping[str, Any], ledger: Ledger, setting: Setting) -> No
     assert result["cents"] == sum(map(cents_of, setting.ids))
 
 
-def live(processes: Processes, setting: Setting, kill: Kill | None, rng: random.Random) -> Life:
-    """Live one life; ``AssertionError`` where something is not as it should be.
+def live(processes: Processes, setting: Setting, address: str, kill: Kill | None, rng: random.Random) -> Life:
+    """Live one life with the bank at ``address``; ``AssertionError`` where something is not as it should be.
 
-    Half of the processes that follow a kill are killed too, somewhere.
+    Half of the stints that follow a kill are killed too, somewhere.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="payouts-") as folder,
-        processes.bank(setting.bank_words) as address,
-    ):
+    with tempfile.TemporaryDirectory(prefix="payouts-") as folder:
         payer = _Payer(processes, setting, address, Path(folder) / "runs.db")
         kills = resolved = 0
         view = None
-        for process in range(_PROCESSES_MAX):
-            struck = kill if kill is not None and kill.process == process else None
+        for stint in range(_STINTS_MAX):
+            struck = kill if kill is not None and kill.stint == stint else None
             if kills == 1 and rng.random() < 0.5:
-                struck = Kill(process, rng.choice(POINTS), rng.randrange(1, 12))
+                struck = Kill(stint, rng.choice(POINTS), rng.randrange(1, 12))
             done = payer.drive(struck, is_begun=view is not None)
-            ledger, view = ledger_at(address), payer.view()
+            ledger, view = ledger_at(address).of(setting.ids), payer.view()
             check_truth(view, ledger, setting)
             if done.code == -signal.SIGKILL:
                 kills += 1
@@ -169,14 +176,14 @@ def live(processes: Processes, setting: Setting, kill: Kill | None, rng: random.
             told = json.loads(done.out)["data"]
             if told["phase"] == "Completed":
                 check_end(told["result"]["report"], ledger, setting)
-                return Life(process + 1, kills, resolved)
+                return Life(stint + 1, kills, resolved)
             assert not setting.honoured, "nobody has to be asked where keys are honoured"
             assert view is not None
             assert told["waiting_for"].startswith(IN_DOUBT)
             assert [effect.key for effect in view.in_doubt] == [told["waiting_for"].removeprefix(IN_DOUBT)]
             payer.resolve(str(view.in_doubt[0].fact_key), view.in_doubt[0].key, ledger)
             resolved += 1
-    raise AssertionError(f"the run has not ended after {_PROCESSES_MAX} processes")
+    raise AssertionError(f"the run has not ended after {_STINTS_MAX} stints")
 
 
 class _Payer:
@@ -193,66 +200,57 @@ class _Payer:
 
         async def read() -> RunView | None:
             async with Stores.sqlite(self._store) as stores:
-                return await read_view(stores, RUN) if await stores.events.head_seq(RUN) else None
+                run_id = self._setting.run_id
+                return await read_view(stores, run_id) if await stores.events.head_seq(run_id) else None
 
         return asyncio.run(read()) if self._store.exists() else None
 
     def drive(self, kill: Kill | None, *, is_begun: bool) -> Done:
         """Start the run, or resume it."""
-        if not is_begun:
-            given = json.dumps(self._setting.batch(self._address))
-            words = ["run", "start", "payouts", "--run-id", RUN, "--input", given]
-        else:
-            words = ["run", "resume", RUN]
+        run_id, options = self._setting.run_id, dict[str, Any]()
         if kill is not None:
-            words += ["--failpoint", f"{kill.point}:{kill.hit}=kill"]
-        return self._perdure(*words, "--app", APP)
+            options["failpoint"] = (f"{kill.point}:{kill.hit}=kill",)
+        if is_begun:
+            return self._perdure(Command(resume, (run_id,), options, self._store, APP))
+        options |= {"run_id": run_id, "input": json.dumps(self._setting.batch(self._address))}
+        return self._perdure(Command(start, ("payouts",), options, self._store, APP))
 
     def resolve(self, fact_key: str, effect_key: str, ledger: Ledger) -> None:
         """Say what became of an effect, as the ledger has it."""
         receipts = ledger.receipts(fact_key.removeprefix("payment:"))
-        answer = json.dumps({"json": {"receipt": receipts[0]}} if receipts else None)
-        what = ["--happened", answer] if receipts else ["--did-not-happen"]
-        words = [
-            "run",
-            "resolve",
-            RUN,
-            "--effect",
-            effect_key,
-            *what,
-            "--by",
-            "auditor",
-            "--why",
-            "the ledger",
-        ]
-        done = self._perdure(*words)
+        options: dict[str, Any] = {"effect": effect_key, "by": "auditor", "why": "the ledger"}
+        if receipts:
+            options["happened"] = json.dumps({"json": {"receipt": receipts[0]}})
+        else:
+            options["did_not_happen"] = True
+        done = self._perdure(Command(resolve, (self._setting.run_id,), options, self._store))
         assert done.code == 0, done.out + done.error
 
-    def _perdure(self, *words: str) -> Done:
-        return self._processes.perdure(
-            [*words, "--store", str(self._store), "--json"], self._setting.environment
-        )
+    def _perdure(self, command: Command) -> Done:
+        return self._processes.perdure(command, self._setting.environment)
 
 
 def every_kill(
     processes: Processes, setting: Setting, points: tuple[str, ...] = POINTS
 ) -> Iterator[tuple[Kill | None, Life]]:
-    """A calm life, then one for every passing of each point in each process of it, killed there."""
+    """A calm life, then one for every passing of each point in each stint of it, killed there."""
     rng = random.Random(setting.seed)
+    numbers = count()
+    with processes.bank(setting.bank_words) as address:
 
-    def one(kill: Kill | None) -> Life:
-        try:
-            return live(processes, setting, kill, rng)
-        except AssertionError as error:
-            raise AssertionError(f"{setting}, {kill}: {error}") from error
+        def one(kill: Kill | None) -> Life:
+            try:
+                return live(processes, setting._replace(number=next(numbers)), address, kill, rng)
+            except AssertionError as error:
+                raise AssertionError(f"{setting}, {kill}: {error}") from error
 
-    calm = one(None)
-    yield None, calm
-    for process in range(calm.processes):
-        for point in points:
-            for hit in count(1):
-                kill = Kill(process, point, hit)
-                life = one(kill)
-                yield kill, life
-                if not life.kills:
-                    break
+        calm = one(None)
+        yield None, calm
+        for stint in range(calm.stints):
+            for point in points:
+                for hit in count(1):
+                    kill = Kill(stint, point, hit)
+                    life = one(kill)
+                    yield kill, life
+                    if not life.kills:
+                        break

@@ -28,8 +28,8 @@ from perdure import (
     StateMeta,
     Stores,
 )
-from perdure.engine.engine import read_view
 from perdure.engine.letters import SignalLetter, StopLetter
+from perdure.engine.recovery import read_view
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
 from tests.slow_stores import slow_stores

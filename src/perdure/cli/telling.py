@@ -99,12 +99,7 @@ def cancel(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.cancel(why, by=_who(by))
-        return "asked to stop"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(common, source, run_id, lambda run: run.cancel(why, by=_who(by)), "asked to stop")
 
 
 def terminate(
@@ -129,12 +124,9 @@ def terminate(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.terminate(why, by=_who(by))
-        return "asked to end at once"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(
+        common, source, run_id, lambda run: run.terminate(why, by=_who(by)), "asked to end at once"
+    )
 
 
 def pause(
@@ -159,12 +151,7 @@ def pause(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.pause(why, by=_who(by))
-        return "asked to pause"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(common, source, run_id, lambda run: run.pause(why, by=_who(by)), "asked to pause")
 
 
 def unpause(
@@ -189,12 +176,7 @@ def unpause(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.unpause(why, by=_who(by))
-        return "asked to go on"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(common, source, run_id, lambda run: run.unpause(why, by=_who(by)), "asked to go on")
 
 
 def resolve(
@@ -244,6 +226,18 @@ def resolve(
             return "told that it did not happen"
         await run.effect_happened(effect, answer, by=_who(by), why=why, doubt=doubt)
         return "told that it happened"
+
+    return _telling(common, source, run_id, tell)
+
+
+def _asking(
+    common: Common, source: Source, run_id: str, ask: Callable[[Run[object]], Awaitable[object]], done: str
+) -> int:
+    """Ask the run for something, and say that it was ``done``."""
+
+    async def tell(run: Run[object]) -> str:
+        await ask(run)
+        return done
 
     return _telling(common, source, run_id, tell)
 
