@@ -168,6 +168,8 @@ HINTS: dict[str, str] = {
     "run_started_op_id_mismatch": "the stream was changed outside the engine; restore it from a backup",
     "event_store_concurrency": "somebody else wrote to the run; read its head and decide anew",
     "child_run_request_invalid": "see the guide on child runs for the two requests; run_config must be whole",
+    "spawn_outside_state": "call it in a function that is a state, while that runs",
+    "child_name_invalid": "give it a short name such as an invoice's number with a letter before it",
     "child_run_conflict": "spawn under another fact key: this one names a run that was started otherwise",
     "child_run_manifest_id_mismatch": "await with the ids that the spawn answered",
     "child_run_missing_after_spawn": "await a run that was spawned, in the store where it was",
