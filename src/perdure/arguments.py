@@ -31,12 +31,15 @@ def expect_duration(value: object, what: str) -> None:
 
 def expect_many(values: Iterable[T], kinds: type | tuple[type, ...], what: str, wanted: str) -> tuple[T, ...]:
     """The ``values``; ``TypeError`` if one is not of ``kinds``. A string is not several strings."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        _refuse(values, what, f"a list of {wanted}")
-    given = tuple(values)
-    for value in given:
-        expect(value, kinds, f"each of {what}", f"one of {wanted}")
-    return given
+    # Cheap where all is well: states are asked for their meta time and again.
+    if type(values) is not tuple and type(values) is not list:
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            _refuse(values, what, f"a list of {wanted}")
+        values = tuple(values)
+    for value in values:
+        if not isinstance(value, kinds):
+            _refuse(value, f"each of {what}", f"one of {wanted}")
+    return tuple(values)
 
 
 def expect_methods(value: object, names: Iterable[str], what: str, wanted: str) -> None:

@@ -270,7 +270,8 @@ class Stint:
             self._writer.append,
             partial(self._published_in, attempt) if self._view.head_seq > attempt.entered_seq else None,
         )
-        io = self._io(scope, state.meta(), rec)
+        meta = self._plan.metas[attempt.state_id]
+        io = self._io(scope, meta, rec)
         ctx = StagedContext(base, scope.check)
         self._scope = scope
         deadline = None if self._view.cancel is not None else deadline_of(self._view, self._config)
@@ -279,7 +280,7 @@ class Stint:
             seconds = max(0, deadline - self._clock.now_millis()) / 1000
             expiry = asyncio.get_running_loop().call_later(seconds, scope.stop, Stopped.EXPIRED)
         try:
-            outcome = await execute(state, ctx, io, rec, scope, self._clock, self._failpoints)
+            outcome = await execute(state, meta, ctx, io, rec, scope, self._clock, self._failpoints)
         finally:
             self._scope = None
             if expiry is not None:
