@@ -154,7 +154,7 @@ class Forks:
         self._mine.add(ours.fileno())
 
         def run() -> int:
-            with contextlib.suppress(EOFError):
+            with contextlib.suppress(EOFError, ConnectionError):  # whoever gave commands has gone
                 while True:
                     theirs.send(_obey(*theirs.recv()))
             return 0
