@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 def expect(value: object, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
     """Raise ``TypeError`` unless ``value`` is of one of ``kinds``; True and False are no numbers."""
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
+    if not isinstance(value, kinds) or (kinds is int and isinstance(value, bool)):
         _refuse(value, what, wanted)
 
 
@@ -46,8 +46,12 @@ def expect_methods(value: object, names: Iterable[str], what: str, wanted: str) 
     """Raise ``TypeError`` unless ``value`` has these methods; a class is not one of its objects."""
     if isinstance(value, type):
         raise TypeError(f"{what} is to be {wanted}, and is the class {value.__qualname__} itself")
-    if not all(callable(getattr(value, name, None)) for name in names):
-        _refuse(value, what, f"{wanted} (with {', '.join(f'{name}()' for name in names)})")
+    for name in names:
+        if not callable(getattr(value, name, None)):
+            break
+    else:
+        return
+    _refuse(value, what, f"{wanted} (with {', '.join(f'{name}()' for name in names)})")
 
 
 def _refuse(value: object, what: str, wanted: str) -> NoReturn:

@@ -64,7 +64,7 @@ async def execute(
     store or of ownership, even where the handler swallowed them.
     """
     failpoints.hit("handler.before")
-    base = ctx.snapshot()
+    base = ctx.base
     failure: BaseException | ErrorInfo | None = None
     try:
         try:
