@@ -93,6 +93,8 @@ class Pause(msgspec.Struct, frozen=True):
     waiting_for: str
     awaits: tuple[RunId, ...] = ()
     """Runs whose end ends it too."""
+    awaits_all: bool = False
+    """Whether it takes the end of all of them."""
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -215,7 +217,7 @@ def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
             events.append(child_run_completed(child.run_id, end))
     if awaited:
         waiting_for = ", ".join(f"child {run_id}" for run_id in awaited)
-        return Step(tuple(events), Pause(None, waiting_for, tuple(awaited)))
+        return Step(tuple(events), Pause(None, waiting_for, tuple(awaited), awaits_all=True))
     return Step((*events, RunCompleted(status, _checkpoint(view))), Stop())
 
 

@@ -45,6 +45,7 @@ class LocalDispatcher:
         self._resting: dict[RunId, int] = {}
         self._tasks: dict[tuple[Stores, RunId], asyncio.Task[RunResult]] = {}
         self._parents: dict[asyncio.Task[RunResult], set[RunId]] = {}
+        self._submitted: dict[RunId, set[asyncio.Task[RunResult]]] = {}
 
     def submit(self, stores: Stores, run_id: RunId, parent: RunId) -> asyncio.Future[RunResult]:
         task = self._tasks.get((stores, run_id))
@@ -54,6 +55,7 @@ class LocalDispatcher:
             self._parents[task] = set()
             task.add_done_callback(lambda done: self._ended(stores, run_id, done))
         self._parents[task].add(parent)
+        self._submitted.setdefault(parent, set()).add(task)
         return task
 
     async def drive(self, stores: Stores, run_id: RunId) -> RunResult:
@@ -83,14 +85,18 @@ class LocalDispatcher:
                 await self._places.acquire()
 
     async def withdraw(self, parent: RunId) -> None:
-        alone = [task for task, parents in self._parents.items() if parents == {parent}]
+        alone = [task for task in self._submitted.get(parent, ()) if self._parents[task] == {parent}]
         for task in alone:
             task.cancel()
         if alone:
             await asyncio.wait(alone)
 
     def _ended(self, stores: Stores, run_id: RunId, task: asyncio.Task[RunResult]) -> None:
-        del self._tasks[stores, run_id], self._parents[task]
+        del self._tasks[stores, run_id]
+        for parent in self._parents.pop(task):
+            self._submitted[parent].discard(task)
+            if not self._submitted[parent]:
+                del self._submitted[parent]
         if not task.cancelled() and (error := task.exception()) is not None:
             level = logging.DEBUG if is_driven_elsewhere(error) else logging.WARNING
             logging.getLogger("perdure").log(level, "run %s cannot be driven here: %s", run_id, error)

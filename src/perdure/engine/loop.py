@@ -235,7 +235,9 @@ class Stint:
         ends = await self._children.ends_of(pause.awaits)
         if not ends:
             await self._writer.flush()
-            following = asyncio.ensure_future(self._children.follow_any(pause.awaits))
+            following = asyncio.ensure_future(
+                self._children.follow_many(pause.awaits, until_all=pause.awaits_all)
+            )
             await self._until_due_or_mail(pause.until_millis, following)
             if self._has_mail:
                 return True
