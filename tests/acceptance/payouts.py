@@ -31,6 +31,7 @@ APP = "examples.payouts:app"
 POINTS = ("commit.before", "transport.before", "transport.after")
 IN_DOUBT = "effect_in_doubt "
 _STINTS_MAX = 100
+_NEVER = 10**6
 _LEDGER_TRIES_MAX = 10_000
 
 
@@ -86,15 +87,16 @@ class Kill(NamedTuple):
 
 
 class Life(NamedTuple):
-    """What became of a life."""
+    """What became of a life, and how often each point was passed in each stint of one without a kill."""
 
     stints: int
     kills: int
     resolved: int
+    passed: tuple[Mapping[str, int], ...] = ()
 
     def __add__(self, other: object) -> Life:
         assert isinstance(other, Life)
-        return Life(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Life(self.stints + other.stints, self.kills + other.kills, self.resolved + other.resolved)
 
 
 class Ledger(NamedTuple):
@@ -161,7 +163,7 @@ def live(processes: Processes, setting: Setting, address: str, kill: Kill | None
     with tempfile.TemporaryDirectory(prefix="payouts-") as folder:
         payer = _Payer(processes, setting, address, Path(folder) / "runs.db")
         kills = resolved = 0
-        view = None
+        view, passed = None, list[Mapping[str, int]]()
         for stint in range(_STINTS_MAX):
             struck = kill if kill is not None and kill.stint == stint else None
             if kills == 1 and rng.random() < 0.5:
@@ -174,9 +176,10 @@ def live(processes: Processes, setting: Setting, address: str, kill: Kill | None
                 continue
             assert done.code == 0, done.out + done.error
             told = json.loads(done.out)["data"]
+            passed.append(told["failpoints_passed"])
             if told["phase"] == "Completed":
                 check_end(told["result"]["report"], ledger, setting)
-                return Life(stint + 1, kills, resolved)
+                return Life(stint + 1, kills, resolved, () if kills else tuple(passed))
             assert not setting.honoured, "nobody has to be asked where keys are honoured"
             assert view is not None
             assert told["waiting_for"].startswith(IN_DOUBT)
@@ -207,9 +210,8 @@ class _Payer:
 
     def drive(self, kill: Kill | None, *, is_begun: bool) -> Done:
         """Start the run, or resume it."""
-        run_id, options = self._setting.run_id, dict[str, Any]()
-        if kill is not None:
-            options["failpoint"] = (f"{kill.point}:{kill.hit}=kill",)
+        run_id, kill = self._setting.run_id, kill or Kill(0, POINTS[0], _NEVER)
+        options: dict[str, Any] = {"failpoint": (f"{kill.point}:{kill.hit}=kill",)}
         if is_begun:
             return self._perdure(Command(resume, (run_id,), options, self._store, APP))
         options |= {"run_id": run_id, "input": json.dumps(self._setting.batch(self._address))}
@@ -246,11 +248,8 @@ def every_kill(
 
         calm = one(None)
         yield None, calm
-        for stint in range(calm.stints):
+        for stint, passed in enumerate(calm.passed):
             for point in points:
-                for hit in count(1):
+                for hit in range(1, passed.get(point, 0) + 1):
                     kill = Kill(stint, point, hit)
-                    life = one(kill)
-                    yield kill, life
-                    if not life.kills:
-                        break
+                    yield kill, one(kill)

@@ -302,7 +302,8 @@ def _drive(
     short = run_id[:SHOWN_ID_CHARACTERS]
     with output.unstoppable():
         if output.as_json:
-            output.data(result.to_json() | {"result": exports})
+            passed = {"failpoints_passed": armed.hits} if failpoints else {}
+            output.data(result.to_json() | {"result": exports} | passed)
         elif not waits and result.phase is RunPhase.RUNNING:
             output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
         elif result.waiting_for is not None:
