@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import os
 
-from examples.payouts.operation import payouts
+from examples.payouts.operation import pay, payouts
 from perdure.sdk import App
 from perdure.wiring import http_transport
 
@@ -41,6 +41,6 @@ KEYED_HOSTS_VARIABLE = "PAYOUTS_KEYED_HOSTS"
 
 
 def app() -> App:
-    """The operation, and a transport that knows which banks may be asked again."""
+    """The operations, and a transport that knows which banks may be asked again."""
     keyed_hosts = os.environ.get(KEYED_HOSTS_VARIABLE, "").split()
-    return App([payouts], [http_transport(keyed_hosts=keyed_hosts)])
+    return App([payouts, pay], [http_transport(keyed_hosts=keyed_hosts)])
