@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from perdure import (
+    Context,
+    Engine,
     ExecutionPlan,
     IoCall,
     IoProvider,
     IoResult,
     JsonContext,
     OpId,
+    Recorder,
     RunConfig,
     RunManifest,
+    RunResult,
     StartRun,
     StateGraph,
     StateId,
@@ -107,3 +112,53 @@ async def context_of(stores: Stores, run_id: RunId) -> Any:
     head = await stores.events.head_seq(run_id)
     end: Any = (await stores.events.read_range(run_id, head))[0].event
     return (await read_json(stores.artifacts, end.final_snapshot_id))[0]
+
+
+async def turns(number: int) -> None:
+    """Let everybody else have so many turns."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+ENOUGH_SECONDS = 10
+
+
+async def start(engine: Engine, stores: Stores, run: StartRun) -> RunResult:
+    """As ``Engine.start``, which is not to hang."""
+    return await asyncio.wait_for(engine.start(stores, run), ENOUGH_SECONDS)
+
+
+async def resume(engine: Engine, stores: Stores, run_id: RunId) -> RunResult:
+    """As ``Engine.resume``, which is not to hang."""
+    return await asyncio.wait_for(engine.resume(stores, run_id), ENOUGH_SECONDS)
+
+
+async def interrupt(task: asyncio.Task[Any]) -> None:
+    """Cancel a caller, who is to be let go."""
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=ENOUGH_SECONDS)
+    assert done
+    assert task.cancelled()
+
+
+class Hanging:
+    """An operation that ends when it is let go, and tells how many of it have begun."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go_on = asyncio.Event()
+        self._expected: list[tuple[int, asyncio.Event]] = []
+
+    async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        self.begun += 1
+        for number, event in self._expected:
+            if self.begun >= number:
+                event.set()
+        await self.go_on.wait()
+
+    async def until_begun(self, number: int = 1) -> None:
+        """Wait until so many have begun."""
+        event = asyncio.Event()
+        self._expected.append((number, event))
+        if self.begun < number:
+            await event.wait()

@@ -117,7 +117,7 @@ class Children:
         if end is not None:
             return end
         driven = self._drive(run_id)
-        async with self._dispatcher.resting(self._run_id):
+        async with self._dispatcher.resting(self._stores, self._run_id):
             await asyncio.wait({driven})
         error = None if driven.cancelled() else driven.exception()
         if error is None or is_driven_elsewhere(error):
@@ -177,37 +177,46 @@ class Children:
 
         for run_id in run_ids:
             self._drive(run_id).add_done_callback(note)
-        async with self._dispatcher.resting(self._run_id):
+        async with self._dispatcher.resting(self._stores, self._run_id):
             await enough
         return has_end
 
     async def pass_down(self) -> None:
-        """Tell the children that still run what their parent was told last: to stop, pause or go on."""
+        """Tell the children that still run what their parent was told last: to stop, pause or go on.
+
+        Those that were spawned afterwards are none of that: they may be what the parent cleans up with.
+        """
         if not self.has_news:
             return
         view = self._view
         request = self._passed = view.cancel or view.pause or view.unpause
+        if request is None:
+            return
         left = [
             child
             for child in view.children.values()
-            if not child.has_ended and child.close_policy is not ClosePolicy.ABANDON
+            if not child.has_ended
+            and child.close_policy is not ClosePolicy.ABANDON
+            and child.spawned_seq < request.reach_seq
         ]
-        if request is None:
-            return
         how: StopWord = "unpause" if view.pause is None else "pause"
         if view.cancel is not None:
             how = "terminate" if view.cancel.terminates else "cancel"
         await self._send(left, how, request)
 
-    async def part(self) -> None:
-        """Tell the children to stop that are to be cancelled when their parent ends."""
-        left = [
+    @property
+    def to_part_from(self) -> list[Child]:
+        """The children that are to be cancelled when their parent ends."""
+        return [
             child
             for child in self._view.children.values()
             if not child.has_ended and child.close_policy is ClosePolicy.CANCEL
         ]
+
+    async def part(self) -> None:
+        """Tell these to stop."""
         request = Request("engine", "the parent run has ended", letter_id=f"{self._run_id}:ended")
-        await self._send(left, "cancel", request)
+        await self._send(self.to_part_from, "cancel", request)
 
     async def _send(self, children: Sequence[Child], how: StopWord, request: Request) -> None:
         for child in children:

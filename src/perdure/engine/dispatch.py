@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from perdure.engine.results import RunResult
@@ -15,6 +16,7 @@ from perdure.stores.bundle import Stores
 
 MAX_CONCURRENCY = 100
 
+Drive = Callable[[], Coroutine[Any, Any, RunResult]]
 Resume = Callable[[Stores, RunId], Coroutine[Any, Any, RunResult]]
 
 
@@ -24,15 +26,33 @@ class Dispatcher(Protocol):
     def submit(self, stores: Stores, run_id: RunId, parent: RunId) -> asyncio.Future[RunResult]:
         """Have a run driven, sometime soon, for ``parent``; one that is driven already is not driven twice.
 
-        The future tells how it was left: ended, or still running because it waits or because others drive it.
+        The future tells how it was left: ended, or still running because it waits or because others drive it;
+        it is cancelled if the run was interrupted, or is one for which ``parent`` itself is driven.
         Cancelling who waits for the future does not stop the run.
         """
 
-    def resting(self, run_id: RunId) -> AbstractAsyncContextManager[None]:
+    def resting(self, stores: Stores, run_id: RunId) -> AbstractAsyncContextManager[None]:
         """While it is entered, ``run_id`` waits for others, and takes none of the places to run."""
 
-    async def withdraw(self, parent: RunId) -> None:
-        """Interrupt, resumable, what is driven here for ``parent`` alone."""
+    async def withdraw(self, stores: Stores, parent: RunId) -> None:
+        """Interrupt, resumable, what is driven here for ``parent`` alone, or for what was driven for it."""
+
+
+class _Driven:
+    """A run that is driven here, and for whom."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[RunResult]
+        self.parents: set[RunId] = set()
+        self.has_begun = False
+        self.has_place = False
+        self.taking = asyncio.Lock()
+        """Held by who waits for a place to go on."""
+        self.rests = 0
+
+    def needs_place(self) -> bool:
+        """Whether it would go on, but has no place for it."""
+        return not (self.has_place or self.rests or self.task.done())
 
 
 class LocalDispatcher:
@@ -40,64 +60,125 @@ class LocalDispatcher:
 
     def __init__(self, resume: Resume, max_concurrency: int = MAX_CONCURRENCY) -> None:
         self._resume = resume
+        self._max_concurrency = max_concurrency
         self._places = asyncio.Semaphore(max_concurrency)
-        self._placed: set[RunId] = set()
-        self._resting: dict[RunId, int] = {}
-        self._tasks: dict[tuple[Stores, RunId], asyncio.Task[RunResult]] = {}
-        self._parents: dict[asyncio.Task[RunResult], set[RunId]] = {}
-        self._submitted: dict[RunId, set[asyncio.Task[RunResult]]] = {}
+        self._driven: dict[tuple[Stores, RunId], _Driven] = {}
+        self._driven_for: dict[tuple[Stores, RunId], set[RunId]] = {}
+        """Which of these are driven for a run."""
 
     def submit(self, stores: Stores, run_id: RunId, parent: RunId) -> asyncio.Future[RunResult]:
-        task = self._tasks.get((stores, run_id))
-        if task is None:
-            task = asyncio.create_task(self.drive(stores, run_id), name=f"perdure-run-{run_id}")
-            self._tasks[stores, run_id] = task
-            self._parents[task] = set()
-            task.add_done_callback(lambda done: self._ended(stores, run_id, done))
-        self._parents[task].add(parent)
-        self._submitted.setdefault(parent, set()).add(task)
+        if self._is_above(stores, run_id, parent):
+            # In memory they would wait for each other for ever. Parked, they can be told to stop.
+            nothing: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+            nothing.cancel()
+            return nothing
+        task = self.take_up(stores, run_id)
+        if (stores, run_id) in self._driven:
+            self._link(stores, run_id, parent)
         return task
 
-    async def drive(self, stores: Stores, run_id: RunId) -> RunResult:
-        """Drive a run on when there is a place for it."""
-        async with self._places:
-            self._placed.add(run_id)
-            try:
-                return await self._resume(stores, run_id)
-            finally:
-                self._placed.discard(run_id)
+    def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
+        """Drive a run here when there is a place for it, unless it is driven here already."""
+        driven = self._driven.get((stores, run_id))
+        if driven is None:
+            if not self._driven:
+                # It belongs to the event loop in which somebody had to wait for it.
+                self._places = asyncio.Semaphore(self._max_concurrency)
+            driven = _Driven()
+            driven.task = self._begin(run_id, partial(self._drive, driven, stores, run_id))
+            self._driven[stores, run_id] = driven
+            driven.task.add_done_callback(lambda _: self._ended(stores, run_id))
+        return driven.task
+
+    def _begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
+        return asyncio.create_task(drive(), name=f"perdure-run-{run_id}")
+
+    def _link(self, stores: Stores, run_id: RunId, parent: RunId) -> None:
+        self._driven[stores, run_id].parents.add(parent)
+        self._driven_for.setdefault((stores, parent), set()).add(run_id)
+
+    def _unlink(self, stores: Stores, run_id: RunId, parent: RunId) -> None:
+        self._driven[stores, run_id].parents.discard(parent)
+        others = self._driven_for[stores, parent]
+        others.discard(run_id)
+        if not others:
+            del self._driven_for[stores, parent]
+
+    def _is_above(self, stores: Stores, run_id: RunId, of: RunId) -> bool:
+        """Whether ``of`` is ``run_id``, or is driven for it, or for a run that is."""
+        driven = self._driven.get((stores, of))
+        parents = driven.parents if driven is not None else ()
+        return of == run_id or any(self._is_above(stores, run_id, parent) for parent in parents)
+
+    async def _drive(self, driven: _Driven, stores: Stores, run_id: RunId) -> RunResult:
+        await self._places.acquire()
+        driven.has_begun = driven.has_place = True
+        try:
+            return await self._resume(stores, run_id)
+        finally:
+            if driven.has_place:
+                self._places.release()
 
     @asynccontextmanager
-    async def resting(self, run_id: RunId) -> AsyncIterator[None]:
-        if run_id not in self._placed:
+    async def resting(self, stores: Stores, run_id: RunId) -> AsyncIterator[None]:
+        driven = self._driven.get((stores, run_id))
+        if driven is None or not driven.has_begun:
             yield
             return
+        places = self._places
         # However many children a run waits for, it has one place to give.
-        self._resting[run_id] = self._resting.get(run_id, 0) + 1
-        if self._resting[run_id] == 1:
-            self._places.release()
+        driven.rests += 1
+        if driven.has_place:
+            driven.has_place = False
+            places.release()
         try:
             yield
-        finally:
-            self._resting[run_id] -= 1
-            if not self._resting[run_id]:
-                del self._resting[run_id]
-                await self._places.acquire()
+        except BaseException:
+            driven.rests -= 1
+            # Who is to stop does not wait for a place: it may be held by the very run that this one stops.
+            if not places.locked():
+                await self._take_place(driven, places)
+            raise
+        driven.rests -= 1
+        await self._take_place(driven, places)
 
-    async def withdraw(self, parent: RunId) -> None:
-        alone = [task for task in self._submitted.get(parent, ()) if self._parents[task] == {parent}]
-        for task in alone:
-            task.cancel()
-        if alone:
+    async def _take_place(self, driven: _Driven, places: asyncio.Semaphore) -> None:
+        async with driven.taking:
+            if not driven.needs_place():
+                return
+            await places.acquire()
+            # Meanwhile another branch of its handler may have begun to wait for a child.
+            driven.has_place = driven.needs_place()
+            if not driven.has_place:
+                places.release()
+
+    async def withdraw(self, stores: Stores, parent: RunId) -> None:
+        # Again and again: what is driven for somebody who ends just now is driven for ``parent`` then.
+        while alone := self._alone(stores, parent):
+            for task in alone:
+                task.cancel()
             await asyncio.wait(alone)
 
-    def _ended(self, stores: Stores, run_id: RunId, task: asyncio.Task[RunResult]) -> None:
-        del self._tasks[stores, run_id]
-        for parent in self._parents.pop(task):
-            self._submitted[parent].discard(task)
-            if not self._submitted[parent]:
-                del self._submitted[parent]
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _alone(self, stores: Stores, parent: RunId) -> list[asyncio.Task[RunResult]]:
+        alone: list[asyncio.Task[RunResult]] = []
+        for run_id in list(self._driven_for.get((stores, parent), ())):
+            driven = self._driven[stores, run_id]
+            if driven.parents == {parent}:
+                alone.append(driven.task)
+            else:
+                self._unlink(stores, run_id, parent)
+        return alone
+
+    def _ended(self, stores: Stores, run_id: RunId) -> None:
+        ended = self._driven[stores, run_id]
+        for child in list(self._driven_for.get((stores, run_id), ())):
+            self._unlink(stores, child, run_id)
+            for parent in ended.parents:
+                self._link(stores, child, parent)
+        for parent in list(ended.parents):
+            self._unlink(stores, run_id, parent)
+        del self._driven[stores, run_id]
+        if not ended.task.cancelled() and (error := ended.task.exception()) is not None:
             level = logging.DEBUG if is_driven_elsewhere(error) else logging.WARNING
             logging.getLogger("perdure").log(level, "run %s cannot be driven here: %s", run_id, error)
 

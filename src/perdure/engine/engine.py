@@ -184,7 +184,7 @@ class Engine:
             stint = await self._stint(stores, run_id, held, view, plan, run.run_config, on_begun)
             stint.begin(started, initial)
             if drive:
-                return await self._drive(stint, run_id, view)
+                return await self._drive(stores, stint, run_id, view)
             await stint.leave()
             return _result_of(run_id, view)
         finally:
@@ -237,7 +237,7 @@ class Engine:
             stint = await self._stint(
                 stores, run_id, held, view, plan, manifest.run_config, failpoints=failpoints
             )
-            return await self._drive(stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
+            return await self._drive(stores, stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
         finally:
             await self._let_go(held)
 
@@ -325,7 +325,7 @@ class Engine:
         async def tell(child: RunId) -> None:
             try:
                 await self.resume(stores, child, runs_handlers=False)
-            except (InvalidPlanError, ConcurrencyError) as error:
+            except (InvalidPlanError, ConcurrencyError, NotFoundError, CorruptionError) as error:
                 logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", child, error)
 
         return Children(
@@ -334,6 +334,7 @@ class Engine:
 
     async def _drive(
         self,
+        stores: Stores,
         stint: Stint,
         run_id: RunId,
         view: RunView,
@@ -344,11 +345,11 @@ class Engine:
         try:
             await stint.drive(runs_handlers=runs_handlers, has_mail=has_mail)
         except FailpointStop:
-            await self._dispatcher.withdraw(run_id)
+            await self._dispatcher.withdraw(stores, run_id)
             # What is staged is in the view, but was not written.
             return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
         except BaseException:
-            await uninterrupted(self._dispatcher.withdraw(run_id))
+            await uninterrupted(self._dispatcher.withdraw(stores, run_id))
             raise
         return _result_of(run_id, view, stint.waiting)
 

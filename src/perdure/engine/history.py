@@ -78,6 +78,8 @@ class Request(msgspec.Struct, frozen=True):
     terminates: bool = False
     """Whether to stop without the handler's and the plan's own cleaning up."""
     letter_id: str = ""
+    reach_seq: int = 0
+    """Of the run's children, it concerns those that were spawned before this event."""
 
 
 class RunView(msgspec.Struct):
@@ -317,11 +319,14 @@ class RunView(msgspec.Struct):
             raise CorruptionError.of(
                 "run_request_malformed", "a request to the run cannot be read", details={"seq": seq}
             )
+        # Who ends a pause speaks to those that it reached.
+        ended_pause = self.pause if event.name == RUN_UNPAUSED else None
         request = Request(
             str(payload.get("by")),
             str(payload.get("reason")),
             payload.get("terminate") is True,
             str(payload.get("id")),
+            seq if ended_pause is None else ended_pause.reach_seq,
         )
         self._read(payload.get("id"))
         if event.name == RUN_CANCEL_REQUESTED:

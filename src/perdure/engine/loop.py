@@ -179,15 +179,19 @@ class Stint:
             if isinstance(step.then, Run) and not runs_handlers:
                 await self.leave()
                 return
+            if isinstance(step.then, Stop) and self._children.to_part_from:
+                # They are not told of an end that a crash could take back.
+                await self._writer.flush()
+                await self._children.part()
             self._writer.stage(step.events, step.blobs)
             if isinstance(step.then, Stop):
-                await self._children.part()
                 await self._writer.flush(release=Release())
                 return
             if isinstance(step.then, Pause):
                 until = step.then.until_millis
                 if step.then.awaits and await self._look_after(step.then):
                     continue
+                now = self._clock.now_millis()
                 if not runs_handlers or until is None or until - now > self._park_after_millis:
                     self.waiting = step.then
                     await self._writer.flush(release=Release(until, step.then.awaits))
@@ -211,6 +215,8 @@ class Stint:
         try:
             letters = await self._stores.mailbox.unread(self._run_id)
             await self._writer.append(lambda: self._heard(letters))
+            # First the handler, so that it spawns no more children that nobody would tell.
+            self._stop_if_told(scope)
             await self._children.pass_down()
         except (StorageError, FailpointStop) as error:
             # Whatever the handler is doing, it may no longer act for the run.
@@ -218,6 +224,8 @@ class Stint:
             scope.stop(Stopped.TERMINATED)
         finally:
             self._reading = None
+
+    def _stop_if_told(self, scope: AttemptScope) -> None:
         cancel = self._view.cancel
         if cancel is not None and cancel.terminates:
             scope.stop(Stopped.TERMINATED)

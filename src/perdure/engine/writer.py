@@ -254,19 +254,24 @@ class RunWriter:
         except asyncio.CancelledError:
             # A handler may be stopped while its fact is written; the stint goes on with what is there.
             with contextlib.suppress(StorageError):
-                await uninterrupted(self._look_what_landed(head, events, landed))
+                await uninterrupted(self._look_what_landed(head, events, landed, begun))
             raise
         self._held.durable = True
         self._failpoints.hit("commit.after")
         landed()
+        self._observe_all(head, events, begun)
+
+    async def _look_what_landed(
+        self, head: int, events: Sequence[Event], landed: Callable[[], None], begun: Sequence[Append]
+    ) -> None:
+        if await self._has_landed(head, events):
+            landed()
+            self._observe_all(head, events, begun)
+
+    def _observe_all(self, head: int, events: Sequence[Event], begun: Sequence[Append]) -> None:
         self._observe(self._run_id, head, events)
         for each in begun:
             self._observe(each.run_id, 0, each.events)
-
-    async def _look_what_landed(self, head: int, events: Sequence[Event], landed: Callable[[], None]) -> None:
-        if await self._has_landed(head, events):
-            landed()
-            self._observe(self._run_id, head, events)
 
     def _observe(self, run_id: RunId, head: int, events: Sequence[Event]) -> None:
         if self._observer is not None and events:

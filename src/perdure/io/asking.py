@@ -9,13 +9,14 @@ from perdure.errors import ErrorCategory, IoError, Json
 from perdure.ids import FactKey
 from perdure.io.effects import EFFECT_PREFIX
 from perdure.io.facts import FactBinding, request_id_of
-from perdure.io.waits import SIGNAL_PREFIX, WAIT_PREFIX
+from perdure.io.waits import CHILD, EFFECT_IN_DOUBT, SIGNAL_PREFIX, WAIT_PREFIX
 from perdure.model.handler import IoCall
 from perdure.secrets.prefilter import surely_clean
 from perdure.secrets.resolved import RESOLVED
 
 NAME_CHARACTERS_MAX = 200
 _RESERVED_PREFIXES = (WAIT_PREFIX, SIGNAL_PREFIX, EFFECT_PREFIX)
+_RESERVED_NAMES = (f"{CHILD}:", f"{EFFECT_IN_DOUBT}:")
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 MOMENT_MILLIS_MAX = (datetime.max.replace(tzinfo=_EPOCH.tzinfo) - _EPOCH) // _MILLISECOND
@@ -127,11 +128,16 @@ def checked_moment(moment: datetime | int) -> int:
 
 
 def checked_name(name: str | None) -> str | None:
-    """A wait's name; ``IoError`` (``wait_invalid``) if it could be taken for a number, or is unprintable."""
+    """A wait's name; ``IoError`` (``wait_invalid``).
+
+    It must be printable, and not be taken for a number or a name that the engine gives.
+    """
     if name is None:
         return None
     if not _is_name(name) or not name[0].isalpha():
         raise _wait_invalid("a wait's name is a short printable text that begins with a letter")
+    if name.startswith(_RESERVED_NAMES):
+        raise _wait_invalid("the engine keeps names that begin like this one for itself")
     return checked_fact_key(name)
 
 

@@ -57,6 +57,8 @@ class Child(msgspec.Struct, frozen=True):
     manifest_id: ArtifactId
     close_policy: ClosePolicy = ClosePolicy.AWAIT
     has_ended: bool = False
+    spawned_seq: int = 0
+    """The number of the event that links it to its parent."""
 
 
 class PlannedChild(msgspec.Struct, frozen=True):
@@ -187,7 +189,7 @@ def spawned(event: DomainEvent, seq: int) -> Child:
         link = shaped(event.payload, _Spawned)
     except (InvalidShapeError, InvalidIdError):
         raise _malformed(seq) from None
-    return Child(link.child_run_id, link.child_manifest_id, link.close_policy)
+    return Child(link.child_run_id, link.child_manifest_id, link.close_policy, spawned_seq=seq)
 
 
 def completed(event: DomainEvent, seq: int) -> RunId:

@@ -112,7 +112,7 @@ class LiveChildren:
             with self._scope, self._pulse:
                 end = await self._runs.follow(run_id)
             if end is None:
-                await self._waits.child(run_id, key)
+                await self._waits.child(run_id)
                 end = await self._end_of(run_id, manifest_id)
         answer = await self._answer(run_id, end)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))

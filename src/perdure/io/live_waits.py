@@ -52,9 +52,9 @@ class LiveWaits:
         name = f"{EFFECT_IN_DOUBT}:{effect_key}#{intents}"
         await self._end_of(self._wait(name, EFFECT_IN_DOUBT, None, (), effect_key))
 
-    async def child(self, run_id: RunId, name: str) -> None:
+    async def child(self, run_id: RunId) -> None:
         """Wait until a run has ended that is not executed here."""
-        await self._end_of(self._wait(f"{CHILD}:{name}", CHILD, None, child_run_id=run_id))
+        await self._end_of(self._wait(f"{CHILD}:{run_id}", CHILD, None, child_run_id=run_id))
 
     def _wait(
         self,

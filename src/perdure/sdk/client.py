@@ -20,7 +20,7 @@ from types import NoneType
 from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
-from perdure.engine.dispatch import LocalDispatcher, is_driven_elsewhere
+from perdure.engine.dispatch import Drive, LocalDispatcher, is_driven_elsewhere
 from perdure.engine.engine import PARK_AFTER, Engine, StartRun
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
@@ -228,7 +228,7 @@ class Client:
             if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
-            self._drive(run_id, self._recover_one(run_id))
+            self._dispatcher.take_up(self.stores, run_id)
         return found
 
     async def drive_result(self, run_id: RunId) -> RunResult:
@@ -380,19 +380,23 @@ class Client:
         self._notify(run_id)
 
     def _wake(self, run_id: RunId) -> None:
-        self.take_up(run_id)
+        self._dispatcher.take_up(self.stores, run_id)
 
-    async def _recover_one(self, run_id: RunId) -> RunResult:
+    def begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
+        """Have ``drive`` called, which drives a run on, as this client's work."""
+        return self._drive(run_id, self._recovering(run_id, drive))
+
+    def driven(self, run_id: RunId) -> asyncio.Task[RunResult] | None:
+        """Who drives the run here."""
+        return self._driven.get(run_id)
+
+    async def _recovering(self, run_id: RunId, drive: Drive) -> RunResult:
         try:
-            return await self._dispatcher.drive(self.stores, run_id)
+            return await drive()
         except PerdureError as error:
             if not is_driven_elsewhere(error):
                 logging.getLogger("perdure").warning("run %s cannot be recovered: %s", run_id, error)
             raise
-
-    def take_up(self, run_id: RunId) -> asyncio.Task[RunResult]:
-        """Drive a run on here, as :meth:`recover` does, unless it is driven here already."""
-        return self._driven.get(run_id) or self._drive(run_id, self._recover_one(run_id))
 
     async def resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
         """Drive a run on, whether or not there is a place for it."""
@@ -430,8 +434,11 @@ class _Dispatcher(LocalDispatcher):
         super().__init__(client.resume_here, max_concurrency)
         self._client = client
 
-    def submit(self, stores: Stores, run_id: RunId, parent: RunId) -> asyncio.Future[RunResult]:
-        return self._client.take_up(run_id)
+    def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
+        return self._client.driven(run_id) or super().take_up(stores, run_id)
 
-    async def withdraw(self, parent: RunId) -> None:
+    def _begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
+        return self._client.begin(run_id, drive)
+
+    async def withdraw(self, stores: Stores, parent: RunId) -> None:
         """Nothing is interrupted: the client drives its runs until it is closed."""
