@@ -20,7 +20,7 @@ from types import NoneType
 from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
-from perdure.engine.dispatch import Drive, LocalDispatcher, is_driven_elsewhere
+from perdure.engine.dispatch import Drive, LocalDispatcher, Resume, is_driven_elsewhere
 from perdure.engine.engine import PARK_AFTER, Engine, StartRun
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
@@ -29,7 +29,6 @@ from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
     Json,
-    PerdureError,
 )
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
@@ -87,7 +86,8 @@ class Client:
         self._closes_stores = closes_stores
         self._clock = clock or SystemClock()
         self._observer = observer
-        self._dispatcher = _Dispatcher(self, max_concurrency)
+        self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
+        self._dispatcher = _Dispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -97,7 +97,6 @@ class Client:
             park_after=park_after,
             dispatcher=self._dispatcher,
         )
-        self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
         self._changed: dict[RunId, asyncio.Event] = {}
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
@@ -382,24 +381,7 @@ class Client:
     def _wake(self, run_id: RunId) -> None:
         self._dispatcher.take_up(self.stores, run_id)
 
-    def begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
-        """Have ``drive`` called, which drives a run on, as this client's work."""
-        return self._drive(run_id, self._recovering(run_id, drive))
-
-    def driven(self, run_id: RunId) -> asyncio.Task[RunResult] | None:
-        """Who drives the run here."""
-        return self._driven.get(run_id)
-
-    async def _recovering(self, run_id: RunId, drive: Drive) -> RunResult:
-        try:
-            return await drive()
-        except PerdureError as error:
-            if not is_driven_elsewhere(error):
-                logging.getLogger("perdure").warning("run %s cannot be recovered: %s", run_id, error)
-            raise
-
-    async def resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
-        """Drive a run on, whether or not there is a place for it."""
+    async def _resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
         return await self._engine.resume(stores, run_id)
 
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
@@ -428,17 +410,27 @@ class Client:
 
 
 class _Dispatcher(LocalDispatcher):
-    """Executes runs as a client drives them: seen by its observers, and until it is closed."""
+    """Executes runs as a client drives them: seen by its observers, and until it is closed.
 
-    def __init__(self, client: Client, max_concurrency: int) -> None:
-        super().__init__(client.resume_here, max_concurrency)
-        self._client = client
+    ``driven`` is what the client drives already, and ``drive`` has it drive a run on.
+    """
+
+    def __init__(
+        self,
+        resume: Resume,
+        max_concurrency: int,
+        driven: Mapping[RunId, asyncio.Task[RunResult]],
+        drive: Callable[[RunId, Coroutine[Any, Any, RunResult]], asyncio.Task[RunResult]],
+    ) -> None:
+        super().__init__(resume, max_concurrency)
+        self._by_client = driven
+        self._drive_by_client = drive
 
     def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
-        return self._client.driven(run_id) or super().take_up(stores, run_id)
+        return self._by_client.get(run_id) or super().take_up(stores, run_id)
 
     def _begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
-        return self._client.begin(run_id, drive)
+        return self._drive_by_client(run_id, drive())
 
     async def withdraw(self, stores: Stores, parent: RunId) -> None:
         """Nothing is interrupted: the client drives its runs until it is closed."""
