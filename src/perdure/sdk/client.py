@@ -231,6 +231,11 @@ class Client:
             self._drive(run_id, self._recover_one(run_id))
         return found
 
+    @property
+    def driven(self) -> builtins.list[RunId]:
+        """The runs that are driven here now, or wait for a place."""
+        return [*self._driven]
+
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
         task = self._driven.get(run_id)
