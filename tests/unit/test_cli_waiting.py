@@ -16,6 +16,7 @@ from perdure import (
     IoProvider,
     RetryPolicy,
     RunConfig,
+    RunId,
     SideEffectKind,
     TransportError,
 )
@@ -128,4 +129,25 @@ def test_what_is_told_of_events(name: str, payload: Json, line: str | None) -> N
 
 def test_a_wait_of_a_kind_that_is_new() -> None:
     """A newer engine may have written it; its name says something."""
-    assert phrase({"kind": "child", "until_millis": None}) == "child"
+    assert phrase({"kind": "rain", "until_millis": None}) == "rain"
+
+
+def test_a_run_that_waits_for_children() -> None:
+    """One is named, of many a few; a table counts them, and says what else is waited for."""
+    ids = [RunId.for_invocation(str(number)) for number in range(5)]
+    shorts = [each[:13] for each in ids]
+
+    def status(count: int, *others: Json) -> Json:
+        waits = [{"kind": "child", "child_run_id": each, "until_millis": None} for each in ids[:count]]
+        return {"waiting_for": "child …", "waits": [*waits, *others], "due_millis": None}
+
+    signal = {"kind": "signal", "signals": ["go"], "until_millis": None}
+    assert phrase(status(1)["waits"][0]) == f"child {shorts[0]}"
+    assert waiting_for(status(1)) == f"child {shorts[0]}"
+    assert waiting_for(status(3, signal)) == f"the signal go; 3 children: {', '.join(shorts[:3])}"
+    assert waiting_for(status(5)) == f"5 children: {', '.join(shorts[:3])} and 2 more"
+    assert waiting_for(status(1), names_children=False) == "a child"
+    assert waiting_for(status(5), names_children=False) == "5 children"
+    assert cell(f"child {ids[0]}", None) == f"child {shorts[0]}"
+    assert cell(f"signal go, child {ids[0]}", None) == f"signal go, child {shorts[0]}"
+    assert cell(f"child {ids[0]}, child {ids[1]}, signal go", None) == "2 children, signal go"

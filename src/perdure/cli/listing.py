@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.cli.common import SHOWN_ID_CHARACTERS
+from perdure.cli.common import short
 from perdure.cli.output import minute
 from perdure.cli.waiting import cell
 from perdure.errors import Json
@@ -19,7 +19,7 @@ def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str],
     """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
     waits = [cell(each.waiting_for, each.due_millis) for each in found]
     columns: dict[str, list[object]] = {
-        "run": [each.run_id[:SHOWN_ID_CHARACTERS] for each in found],
+        "run": [short(each.run_id) for each in found],
         "op": [f"{each.op_id or ''} {each.op_version or ''}".strip() for each in found],
         "phase": [each.error if each.phase is None else each.phase.value for each in found],
     }
@@ -38,7 +38,7 @@ def lines_in_doubt(found: list[RunSummary]) -> list[str]:
     effects = [(each, effect) for each in found for effect in each.effects_in_doubt]
     rows = [
         (
-            each.run_id[:SHOWN_ID_CHARACTERS],
+            short(each.run_id),
             "" if each.phase is None else each.phase.value,
             minute(effect["intended_millis"]),
             effect["namespace"],

@@ -18,14 +18,17 @@ from perdure.cli.common import (
     json_argument,
     must_exist,
     open_stores,
+    short,
     typed_command,
     wanted_app,
     whole,
 )
 from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
+from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.sdk import App
 from perdure.sdk.client import Client
+from perdure.sdk.kin import hearers_of
 from perdure.sdk.reading import status_of
 from perdure.sdk.runs import Run
 
@@ -233,39 +236,51 @@ def resolve(
 def _asking(
     common: Common, source: Source, run_id: str, ask: Callable[[Run[object]], Awaitable[object]], done: str
 ) -> int:
-    """Ask the run for something, and say that it was ``done``."""
+    """Ask the run, and those of its children that hear of it, for something; say that it was ``done``."""
 
     async def tell(run: Run[object]) -> str:
         await ask(run)
         return done
 
-    return _telling(common, source, run_id, tell)
+    return _telling(common, source, run_id, tell, reaches_children=True)
 
 
 def _telling(
-    common: Common, source: Source, run_id: str, tell: Callable[[Run[object]], Awaitable[str]]
+    common: Common,
+    source: Source,
+    run_id: str,
+    tell: Callable[[Run[object]], Awaitable[str]],
+    *,
+    reaches_children: bool = False,
 ) -> int:
     """Tell the run, and say how it stands then. An app is needed only to end a parked run here and now."""
     must_exist(common)
     output = Output(as_json=common.json)
     app = App() if source.app is None else wanted_app(source)
 
-    async def body() -> tuple[str, Json]:
+    async def body() -> tuple[str, Json, int]:
         async with open_stores(common) as stores:
             client = Client(stores, app)
             try:
                 run = await client.get(run_id)
+                # Asked for before: most have ended a moment after they were told to.
+                children = (await read_view(stores, run.id)).children.values() if reaches_children else ()
+                hearers = await hearers_of(stores, children)
                 done = await tell(run)
-                return done, await status_of(stores, run.id)
+                return done, await status_of(stores, run.id), hearers
             finally:
                 await client.aclose()
 
-    done, status = asyncio.run(body())
+    done, status, hearers = asyncio.run(body())
     if common.json:
         output.data(status)
         return EXIT_COMPLETED
     output.line(f"run {status['run_id']}: {done}")
     output.line(_standing(status, typed_command("worker", common, source)))
+    if hearers:
+        told = "1 child of it is told too" if hearers == 1 else f"{hearers} children of it are told too"
+        command = typed_command("run tree", common, Source(), short(status["run_id"]))
+        output.line(f"{told}; see its family with: {command}")
     return EXIT_COMPLETED
 
 

@@ -230,6 +230,11 @@ class Client:
             self._dispatcher.take_up(self.stores, run_id)
         return found
 
+    @property
+    def driven(self) -> builtins.list[RunId]:
+        """The runs that are driven here now, or wait for a place."""
+        return [*self._driven]
+
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
         task = self._driven.get(run_id)

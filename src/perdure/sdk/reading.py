@@ -15,9 +15,16 @@ from perdure.ids import RunId, StateId
 from perdure.io.effects import Effect
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
-from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
+from perdure.model.events import (
+    ARTIFACT_WRITTEN,
+    VALUE_PUBLISHED,
+    DomainEvent,
+    EventEnvelope,
+    RunPhase,
+)
 from perdure.model.pipeline import labels_of
 from perdure.sdk.checks import expect
+from perdure.sdk.kin import parent_in, parent_of, phases_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
@@ -107,15 +114,19 @@ async def list_summaries(
     labels: Mapping[str, str],
     limit: int,
     in_doubt: bool = False,
+    roots: bool = False,
 ) -> list[RunSummary]:
     """The newest runs that are in ``phase`` and bear all ``labels``, at most ``limit``.
 
-    With ``in_doubt`` only those that have effects in doubt.
+    With ``in_doubt`` only those that have effects in doubt, with ``roots`` only those without a parent.
     """
     found: list[RunSummary] = []
     async for run_id in all_runs(stores, unfinished=phase is RunPhase.RUNNING):
         if len(found) >= limit:
             break
+        # There may be thousands of children to a parent: of them one event is read.
+        if roots and await parent_of(stores, run_id) is not None:
+            continue
         summary = await summary_of(stores, run_id)
         if (
             phase in (None, summary.phase)
@@ -146,7 +157,7 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         None,
         view.waiting_for,
         tuple(effect.key for effect in view.in_doubt),
-        _due_millis(view),
+        due_millis_of(view),
         tuple(_doubt_json(view, effect) for effect in view.in_doubt),
     )
 
@@ -162,7 +173,9 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         "last_event_millis": events[-1].ts_millis,
         "states": [_state_json(view, state_id) for state_id in view.states],
         "outputs": _outputs(events),
-        "waits": [_wait_json(wait) for wait in _open_waits(view)],
+        "waits": waits_of(view),
+        "parent_run_id": None if view.started is None else parent_in(view.started),
+        "children": await phases_of(stores, view.children, events),
         "stop": _request_json(view.cancel),
         "pause": _request_json(view.pause),
         "values": _published(events),
@@ -230,6 +243,14 @@ def _state_json(view: RunView, state_id: StateId) -> Json:
     }
 
 
+def waits_of(view: RunView) -> list[Json]:
+    """The waits of a run that have not ended.
+
+    Each is ``{"state_id", "kind", "until_millis", "signals", "effect", "child_run_id"}``.
+    """
+    return [_wait_json(wait) for wait in _open_waits(view)]
+
+
 def _open_waits(view: RunView) -> list[Wait]:
     return [wait for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)]
 
@@ -241,6 +262,7 @@ def _wait_json(wait: Wait) -> Json:
         "until_millis": wait.until_millis,
         "signals": list(wait.signals),
         "effect": wait.effect,
+        "child_run_id": wait.child_run_id,
     }
 
 
@@ -255,7 +277,8 @@ def _doubt_json(view: RunView, effect: Effect) -> Json:
     }
 
 
-def _due_millis(view: RunView) -> int | None:
+def due_millis_of(view: RunView) -> int | None:
+    """When a run that waits goes on if nothing comes before."""
     if view.waiting_for == RETRY:
         dues = [
             progress.retry_due_millis
