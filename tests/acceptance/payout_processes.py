@@ -81,8 +81,12 @@ class Interpreters:
     """Processes as users make them: ``python -m …``."""
 
     def perdure(self, command: Command, environment: Mapping[str, str]) -> Done:
+        return self.typed(command.words, environment)
+
+    def typed(self, words: list[str], environment: Mapping[str, str]) -> Done:
+        """Run a command of these words to its end, or to its death."""
         done = subprocess.run(
-            [sys.executable, "-m", "perdure", *command.words],
+            [sys.executable, "-m", "perdure", *words],
             env={**_environment(), **environment},
             cwd=ROOT,
             capture_output=True,

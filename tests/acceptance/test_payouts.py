@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +21,9 @@ from perdure.sdk import manifest_for
 from perdure.sdk.reading import exports_of, list_summaries
 from tests.acceptance.payout_processes import ROOT, Interpreters
 from tests.acceptance.payouts import (
+    APP,
     POINTS,
+    Family,
     Life,
     Setting,
     check_doubts,
@@ -46,6 +51,40 @@ def test_killed_at_every_durable_write(setting: Setting, points: tuple[str, ...]
     total = sum((life for _, life in every_kill(Interpreters(), setting, points)), Life(0, 0, 0))
     assert total.kills >= len(points)
     assert bool(total.resolved) is not setting.honoured
+
+
+def test_a_person_says_what_happened_and_a_worker_goes_on(tmp_path: Path) -> None:
+    """The bank pays one invoice, hangs up when it has paid another, and before it pays the third."""
+    setting, processes = Setting(743, honoured=False, patience_ms=5000), Interpreters()
+    store = tmp_path / "runs.db"
+
+    def perdure(*words: str) -> Any:
+        environment = setting.environment | {"PERDURE_STORE": str(store), "PERDURE_APP": APP}
+        done = processes.typed([*words, "--json"], environment)
+        assert done.code == 0, done.out + done.error
+        return json.loads(done.out)["data"]
+
+    with processes.bank(setting.bank_words) as address:
+        given = json.dumps(setting.batch(address))
+        perdure("run", "start", "payouts", "--run-id", setting.run_id, "--input", given)
+        in_doubt = {setting.invoice_of(each["run_id"]): each for each in perdure("run", "list", "--in-doubt")}
+        ledger = ledger_at(address)
+        assert sorted(in_doubt) == setting.ids[1:]
+        assert [len(ledger.receipts(invoice)) for invoice in setting.ids] == [1, 1, 0]
+        for invoice, child in in_doubt.items():
+            receipts = ledger.receipts(invoice)
+            happened = ["--happened", json.dumps({"json": {"receipt": receipts[0]}})] if receipts else []
+            said = ["--effect", child["in_doubt"][0], "--why", "the ledger"]
+            perdure("run", "resolve", child["run_id"], *said, *(happened or ["--did-not-happen"]))
+        perdure("worker", "--until-idle")
+        assert {each["phase"] for each in perdure("run", "list")} == {"Completed"}
+        result = perdure("run", "resume", setting.run_id)["result"]
+        check_end(result["report"], asyncio.run(_family_at(store)), ledger_at(address), setting)
+
+
+async def _family_at(store: Path) -> Family:
+    async with Stores.sqlite(store) as stores:
+        return await family_in(stores)
 
 
 def test_a_campaign_of_one_seed() -> None:
