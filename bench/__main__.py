@@ -18,11 +18,11 @@ from typing import NamedTuple
 import apsw
 
 from bench import at_once, authoring, canonicalising, compared, growing, http_calls, waiting
-from bench.machines import Fixed, chain, open_store, run_chain
+from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
+from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
-from perdure.model.events import Event, StateCompleted, StateEntered
-from perdure.model.wire import encode_event
+from perdure.model.events import Event
 
 ROUNDS = 7
 
@@ -110,7 +110,7 @@ def time_per_state(folder: Path) -> list[Figure]:
     """A sequential state against a bare commit of the same bytes, taken in turns."""
     length, ratios = 300, []
     for number in range(ROUNDS):
-        bare = _bare_commits(folder / f"bare{number}.db", length)
+        bare = bare_commits(folder / f"bare{number}.db", length)
         ratios.append(asyncio.run(_timed_chain(folder / f"runs{number}.db", length)) / bare)
     return [Figure("time per state against a bare commit of the same bytes", _median(ratios), 5, "x")]
 
@@ -121,33 +121,6 @@ async def _timed_chain(path: Path, length: int, observer: Observer | None = None
         begun = time.perf_counter()
         await run_chain(stores, length, observer=observer)
         return time.perf_counter() - begun
-
-
-def _bare_commits(path: Path, count: int) -> float:
-    state, snapshot = chain(1).graph.states[0].id, "0" * 64
-    events: list[Event] = [
-        StateCompleted.from_json(
-            {"Kernel": {"StateCompleted": {"state_id": state, "context_snapshot_id": snapshot}}}
-        ),
-        StateEntered.from_json(
-            {"Kernel": {"StateEntered": {"state_id": state, "attempt": 0, "base_snapshot_id": snapshot}}}
-        ),
-    ]
-    rows = [encode_event(event) for event in events]
-    connection = apsw.Connection(str(path))
-    connection.pragma("journal_mode", "wal")
-    connection.pragma("synchronous", "full")
-    connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, body BLOB)")
-    connection.execute("CREATE TABLE artifact (id BLOB PRIMARY KEY, data BLOB)")
-    begun = time.perf_counter()
-    for number in range(count):
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("INSERT INTO event (body) VALUES (?)", [(row,) for row in rows])
-        connection.execute("INSERT INTO artifact VALUES (?, ?)", (number.to_bytes(32, "little"), b"x" * 230))
-        connection.execute("COMMIT")
-    took = time.perf_counter() - begun
-    connection.close()
-    return took
 
 
 def authored(folder: Path) -> list[Figure]:
@@ -161,7 +134,7 @@ def authored(folder: Path) -> list[Figure]:
 
 def calling(folder: Path) -> list[Figure]:
     """Recorded calls against httpx's own, and the rest against bare commits."""
-    value = http_calls.median_beyond(folder, ROUNDS, _bare_commits)
+    value = http_calls.median_beyond(folder, ROUNDS, bare_commits)
     return [Figure("a recorded HTTP call beyond httpx's own time, in bare commits", value, 3, "")]
 
 
@@ -279,6 +252,16 @@ def parked(folder: Path) -> list[Figure]:
     ]
 
 
+def families(folder: Path) -> list[Figure]:
+    """A child run against a run that nobody spawned."""
+    commits = asyncio.run(commits_of_a_child(folder / "one.db"))
+    return [
+        Figure("commits of a child that is spawned and awaited, both streams", commits, 5, ""),
+        Figure("1,000 children of one parent against 1,000 runs", against_plain_runs(folder, 3), 2, "x"),
+        Figure("memory for each unfinished child", kilobytes_of_an_unfinished_child(folder), 20, "KB"),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -389,6 +372,7 @@ MEASURES = (
     starting,
     lasting,
     parked,
+    families,
     commits_and_syncs,
 )
 

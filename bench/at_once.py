@@ -61,7 +61,7 @@ def slowed(seconds: float) -> Iterator[None]:
     class SlowFile(apsw.VFSFile):
         def xSync(self, flags: int) -> None:  # noqa: N802 — SQLite's name
             super().xSync(flags)
-            time.sleep(seconds)
+            time.sleep(seconds)  # a slow disk holds up the thread that asks it, and lets the others run
 
     class SlowVfs(apsw.VFS):
         def xOpen(  # noqa: N802 — SQLite's name

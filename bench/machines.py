@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+import apsw
 
 from perdure import (
     Context,
@@ -26,6 +29,8 @@ from perdure import (
 )
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.engine.writer import Observer
+from perdure.model.events import Event, StateCompleted, StateEntered
+from perdure.model.wire import encode_event
 from perdure.stores.sharing import SharedArtifacts
 
 
@@ -76,3 +81,31 @@ async def run_chain(
     engine = Engine(Fixed(plan), failpoints=failpoints, observer=observer)
     context = JsonContext({"n": 0, "pad": "x" * 200})
     return await engine.start(stores, StartRun(manifest, manifest_id, plan, config, context))
+
+
+def bare_commits(path: Path, count: int) -> float:
+    """The seconds that SQLite takes for ``count`` transactions of a state's rows, and nothing else."""
+    state, snapshot = chain(1).graph.states[0].id, "0" * 64
+    events: list[Event] = [
+        StateCompleted.from_json(
+            {"Kernel": {"StateCompleted": {"state_id": state, "context_snapshot_id": snapshot}}}
+        ),
+        StateEntered.from_json(
+            {"Kernel": {"StateEntered": {"state_id": state, "attempt": 0, "base_snapshot_id": snapshot}}}
+        ),
+    ]
+    rows = [encode_event(event) for event in events]
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, body BLOB)")
+    connection.execute("CREATE TABLE artifact (id BLOB PRIMARY KEY, data BLOB)")
+    begun = time.perf_counter()
+    for number in range(count):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO event (body) VALUES (?)", [(row,) for row in rows])
+        connection.execute("INSERT INTO artifact VALUES (?, ?)", (number.to_bytes(32, "little"), b"x" * 230))
+        connection.execute("COMMIT")
+    took = time.perf_counter() - begun
+    connection.close()
+    return took

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure import (
+    ArtifactKind,
     Context,
+    DomainEvent,
     Engine,
+    ErrorCategory,
+    ErrorInfo,
     ExecutionPlan,
     IoCall,
     IoProvider,
@@ -16,20 +20,31 @@ from perdure import (
     JsonContext,
     OpId,
     Recorder,
+    RunCompleted,
     RunConfig,
     RunManifest,
     RunResult,
+    RunStarted,
+    RunStatus,
     StartRun,
+    StateCompleted,
+    StateEntered,
+    StateErrorInfo,
+    StateFailed,
     StateGraph,
     StateId,
     StateMeta,
     StateNode,
     Stores,
 )
+from perdure.canonical import canonical_json_bytes
 from perdure.engine.recovery import PlanResolver
 from perdure.errors import InvalidPlanError, Json
 from perdure.ids import RunId
+from perdure.io.waits import Wait, wait_key, wait_started
+from perdure.model.events import Event, ParentRun
 from perdure.model.pipeline import Pipeline, manifest_for
+from perdure.stores.ports import Append, Blob
 from perdure.stores.reading import read_json
 from tests.support import Handler, Scripted
 
@@ -168,3 +183,48 @@ class Hanging:
         self._expected.append((number, event))
         if self.begun < number:
             await event.wait()
+
+
+async def write_run(
+    stores: Stores,
+    run_id: RunId,
+    *,
+    op_id: str = "job",
+    parent: ParentRun | None = None,
+    children: Sequence[RunId] = (),
+    close: str | None = None,
+    after: Sequence[Event] = (),
+    end: RunStatus | None = None,
+) -> None:
+    """Write the stream of a run with these links to its children, then the events ``after``."""
+    initial = Blob(ArtifactKind.CONTEXT_SNAPSHOT, b"{}")
+    manifest = manifest_for(Pipeline.of_op(op_id, "1"), None, RunConfig())
+    blob = Blob(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json()))
+    link = {"parent_run_id": run_id, "child_manifest_id": blob.id}
+    if close is not None:
+        link["close_policy"] = close
+    events: list[Event] = [
+        RunStarted(OpId(op_id), blob.id, initial.id, parent),
+        StateEntered(StateId(f"{op_id}.main.work"), 0, initial.id),
+        *(DomainEvent("child_run_spawned", link | {"child_run_id": child}) for child in children),
+        *after,
+    ]
+    if end is RunStatus.COMPLETED:
+        events.append(StateCompleted(StateId(f"{op_id}.main.work"), initial.id))
+    if end is not None:
+        events.append(RunCompleted(end, initial.id))
+    await stores.commit([initial, blob], [Append(run_id, 0, events)])
+
+
+def failed(code: str, op_id: str = "job") -> StateFailed:
+    """That a run's state has failed with this code."""
+    state = StateId(f"{op_id}.main.work")
+    return StateFailed(
+        state, StateErrorInfo(state, ErrorInfo(code, ErrorCategory.UNKNOWN, False, "it failed"))
+    )
+
+
+def waits_for_signal(name: str, op_id: str = "job") -> DomainEvent:
+    """That a run's state waits for a signal."""
+    state = StateId(f"{op_id}.main.work")
+    return wait_started(Wait(state, 0, wait_key(state, 0), "signal", signals=(name,)))

@@ -10,13 +10,15 @@ Another one pays::
     perdure run start payouts --key july --input '{"bank": "http://127.0.0.1:8400", "invoices":
         [{"id": "a", "cents": 1200}, {"id": "b", "cents": 3400}, {"id": "c", "cents": 5600}]}'
 
-This bank does not know idempotency keys, so nothing is ever asked of it twice unless it is known that it
-did nothing. Sooner or later an answer is missing, and the run stops and says so. Look at the bank's ledger,
-say what happened, and the run goes on::
+Each invoice is paid by a child run of its own, side by side with the others. This bank does not know
+idempotency keys, so nothing is ever asked of it twice unless it is known that it did nothing. Sooner or later
+an answer is missing: the child that waited for it stops and says so, and the batch waits for that child. Look
+at the bank's ledger, say what happened, and both go on::
 
+    perdure run list --in-doubt
     curl http://127.0.0.1:8400/payments
-    perdure run resolve RUN --effect KEY --did-not-happen --why 'not in the ledger'
-    perdure run resolve RUN --effect KEY --happened '{"json": {"receipt": 2}}' --why 'receipt 2 in the ledger'
+    perdure run resolve CHILD --effect KEY --did-not-happen --why 'not in the ledger'
+    perdure run resolve CHILD --effect KEY --happened '{"json": {"receipt": 2}}' --why 'receipt 2 is theirs'
     perdure run resume RUN
 
 A bank that honours keys (``--keys honoured``) is simply asked again under the same key, and nobody has to
@@ -24,15 +26,16 @@ look at anything. Which hosts do is said in ``PAYOUTS_KEYED_HOSTS``; nobody is t
 
     export PAYOUTS_KEYED_HOSTS=127.0.0.1
 
-Kill the paying process whenever you like, and go on with ``perdure run resume RUN``. ``python3 dev.py faults
---example payouts`` does that at every durable write in turn, for many seeds.
+RUN is the batch. Kill the paying process whenever you like, and go on with that same command, or have a
+``perdure worker`` go on with whatever can. ``python3 dev.py faults --example payouts`` kills at every durable
+write in turn, for many seeds.
 """
 
 from __future__ import annotations
 
 import os
 
-from examples.payouts.operation import payouts
+from examples.payouts.operation import pay, payouts
 from perdure.sdk import App
 from perdure.wiring import http_transport
 
@@ -41,6 +44,6 @@ KEYED_HOSTS_VARIABLE = "PAYOUTS_KEYED_HOSTS"
 
 
 def app() -> App:
-    """The operation, and a transport that knows which banks may be asked again."""
+    """The operations, and a transport that knows which banks may be asked again."""
     keyed_hosts = os.environ.get(KEYED_HOSTS_VARIABLE, "").split()
-    return App([payouts], [http_transport(keyed_hosts=keyed_hosts)])
+    return App([payouts, pay], [http_transport(keyed_hosts=keyed_hosts)])

@@ -1,4 +1,4 @@
-"""The operation: two states. The first pays, the second adds up."""
+"""Two operations: one pays one invoice; the other has a child run of it pay each, and adds up."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Order:
+    """One invoice of a batch, and what the batch says of the bank."""
+
+    bank: str
+    invoice: Invoice
+    timeout_ms: int
+
+
+@dataclass(frozen=True)
 class Payment:
     """An invoice that was paid, and the bank's receipt for it."""
 
@@ -43,31 +52,44 @@ class Report:
     cents: int
 
 
+pay = perdure.op("pay", input=Order, output=Payment)
+
+# A bank that is out of order is asked for ten seconds; what it did is never done twice by that.
+_PATIENT = RetryPolicy(500, FixedBackoff(timedelta(milliseconds=20)))
+
+
+@pay.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay", retry=_PATIENT)
+async def transfer(order: Order, io: IoProvider) -> Payment:
+    """Pay the invoice once. What was paid before a crash or a retry is answered by its fact."""
+    invoice = order.invoice
+    request = {
+        "kind": "http_request_v1",
+        "method": "POST",
+        "url": f"{order.bank}/payments",
+        "json": {"invoice": invoice.id, "cents": invoice.cents},
+        "timeout_ms": order.timeout_ms,
+        "accept_status": [201],
+    }
+    answer = await io.call(IoCall("http", request, fact_key="payment"))
+    return Payment(invoice.id, invoice.cents, answer.response["json"]["receipt"])
+
+
 payouts = perdure.op("payouts", input=Batch, output=Report)
-
-# A bank that is out of order is asked for a while; what it did is never done twice by that.
-_PATIENT = RetryPolicy(100, FixedBackoff(timedelta(milliseconds=100)))
-
-
-@payouts.state(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="pay", retry=_PATIENT)
-async def pay(batch: Batch, io: IoProvider) -> list[Payment]:
-    """Pay each invoice once. Whatever was paid before a crash or a retry is answered by its fact."""
-    payments = []
-    for invoice in batch.invoices:
-        request = {
-            "kind": "http_request_v1",
-            "method": "POST",
-            "url": f"{batch.bank}/payments",
-            "json": {"invoice": invoice.id, "cents": invoice.cents},
-            "timeout_ms": batch.timeout_ms,
-            "accept_status": [201],
-        }
-        answer = await io.call(IoCall("http", request, fact_key=f"payment:{invoice.id}"))
-        payments.append(Payment(invoice.id, invoice.cents, answer.response["json"]["receipt"]))
-    return payments
 
 
 @payouts.state
-async def report(pay: list[Payment]) -> Report:
+async def pay_each(batch: Batch) -> list[Payment]:
+    """Have every invoice paid, side by side: one that is in doubt holds up none of the others."""
+    orders = [Order(batch.bank, invoice, batch.timeout_ms) for invoice in batch.invoices]
+    return await perdure.gather_children(pay, orders, names=[child_name(each) for each in batch.invoices])
+
+
+@payouts.state
+async def report(pay_each: list[Payment]) -> Report:
     """Add up."""
-    return Report(pay, sum(payment.cents for payment in pay))
+    return Report(pay_each, sum(payment.cents for payment in pay_each))
+
+
+def child_name(invoice: Invoice) -> str:
+    """What the child that pays an invoice is known by, wherever in the batch the invoice stands."""
+    return f"invoice {invoice.id}"

@@ -40,6 +40,7 @@ _MODULES = {
     "sdk.app": "App",
     "sdk.blocking": "BlockingClient BlockingRun",
     "sdk.blocking_io": "BlockingIo BlockingRecorder",
+    "sdk.children": "ChildEnd ChildRun ChildRunError gather_children spawn",
     "sdk.client": "Client",
     "sdk.opening": "open",
     "sdk.ops": "Op op",

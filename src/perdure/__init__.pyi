@@ -86,6 +86,11 @@ from perdure.sdk.blocking import BlockingClient as BlockingClient
 from perdure.sdk.blocking import BlockingRun as BlockingRun
 from perdure.sdk.blocking_io import BlockingIo as BlockingIo
 from perdure.sdk.blocking_io import BlockingRecorder as BlockingRecorder
+from perdure.sdk.children import ChildEnd as ChildEnd
+from perdure.sdk.children import ChildRun as ChildRun
+from perdure.sdk.children import ChildRunError as ChildRunError
+from perdure.sdk.children import gather_children as gather_children
+from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 def expect(value: object, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
     """Raise ``TypeError`` unless ``value`` is of one of ``kinds``; True and False are no numbers."""
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
+    if not isinstance(value, kinds) or (kinds is int and isinstance(value, bool)):
         _refuse(value, what, wanted)
 
 
@@ -31,20 +31,27 @@ def expect_duration(value: object, what: str) -> None:
 
 def expect_many(values: Iterable[T], kinds: type | tuple[type, ...], what: str, wanted: str) -> tuple[T, ...]:
     """The ``values``; ``TypeError`` if one is not of ``kinds``. A string is not several strings."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        _refuse(values, what, f"a list of {wanted}")
-    given = tuple(values)
-    for value in given:
-        expect(value, kinds, f"each of {what}", f"one of {wanted}")
-    return given
+    # Cheap where all is well: states are asked for their meta time and again.
+    if type(values) is not tuple and type(values) is not list:
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            _refuse(values, what, f"a list of {wanted}")
+        values = tuple(values)
+    for value in values:
+        if not isinstance(value, kinds):
+            _refuse(value, f"each of {what}", f"one of {wanted}")
+    return tuple(values)
 
 
 def expect_methods(value: object, names: Iterable[str], what: str, wanted: str) -> None:
     """Raise ``TypeError`` unless ``value`` has these methods; a class is not one of its objects."""
     if isinstance(value, type):
         raise TypeError(f"{what} is to be {wanted}, and is the class {value.__qualname__} itself")
-    if not all(callable(getattr(value, name, None)) for name in names):
-        _refuse(value, what, f"{wanted} (with {', '.join(f'{name}()' for name in names)})")
+    for name in names:
+        if not callable(getattr(value, name, None)):
+            break
+    else:
+        return
+    _refuse(value, what, f"{wanted} (with {', '.join(f'{name}()' for name in names)})")
 
 
 def _refuse(value: object, what: str, wanted: str) -> NoReturn:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -49,7 +48,7 @@ class Failpoints:
         self._stops_once = stop_after_handler_once
         if stop_after_handler_once:
             self._armed.append(Failpoint("handler.after", 1, kill=False))
-        self._hits: Counter[str] = Counter()
+        self._hits: dict[str, int] = {}
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> Failpoints:
@@ -70,7 +69,7 @@ class Failpoints:
 
     def hit(self, point: str) -> None:
         """Pass ``point``; raises :class:`FailpointStop` or kills the process if a failpoint says so."""
-        self._hits[point] += 1
+        self._hits[point] = self._hits.get(point, 0) + 1
         for failpoint in self._armed:
             if failpoint.point == point and failpoint.hit == self._hits[point]:
                 self._armed.remove(failpoint)

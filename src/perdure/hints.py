@@ -51,6 +51,10 @@ HINTS: dict[str, str] = {
         "ask the call to redact its answer"
     ),
     "effect_not_in_doubt": "`perdure run list --in-doubt` shows which effects wait to be resolved",
+    "effect_under_way": (
+        "wait for its end; if nobody drives the run, `perdure run resume RUN` does: it asks for a word where "
+        "it cannot find out itself"
+    ),
     "heartbeat_missed": "call io.heartbeat() more often than heartbeat_timeout, or allow for more time",
     "run_timeout": "start the run anew with a longer timeout in its RunConfig",
     "invocation_conflict": "use another key, or start with the same manifest and initial context as before",
@@ -164,6 +168,8 @@ HINTS: dict[str, str] = {
     "run_started_op_id_mismatch": "the stream was changed outside the engine; restore it from a backup",
     "event_store_concurrency": "somebody else wrote to the run; read its head and decide anew",
     "child_run_request_invalid": "see the guide on child runs for the two requests; run_config must be whole",
+    "spawn_outside_state": "call it in a function that is a state, while that runs",
+    "child_name_invalid": "give it a short name such as an invoice's number with a letter before it",
     "child_run_conflict": "spawn under another fact key: this one names a run that was started otherwise",
     "child_run_manifest_id_mismatch": "await with the ids that the spawn answered",
     "child_run_missing_after_spawn": "await a run that was spawned, in the store where it was",

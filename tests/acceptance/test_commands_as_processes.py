@@ -130,6 +130,27 @@ def test_a_terminal_shows_a_live_table(folder: Path) -> None:
     assert "\x1b" not in command(folder, "run", "start", "waits", "--key", "third").stdout
 
 
+def test_a_family_is_followed(folder: Path) -> None:
+    """On a pipe a line for each change, on a terminal the tree, over and over, in colours."""
+    run_id = RunId.for_invocation("k")
+    with subprocess.Popen(
+        [*PERDURE, "run", "tree", run_id, "--follow"],
+        cwd=folder,
+        env=environ(folder),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        assert "running" in following.stdout.readline()
+        assert command(folder, "worker", "--until-idle").returncode == 0
+        out, _ = following.communicate()
+    assert following.returncode == 0
+    assert "completed" in out
+    shown = on_a_terminal(folder, "run", "tree", run_id, "--follow")
+    assert "\x1b[32m" in shown
+    assert "completed" in shown
+
+
 def test_a_shell_completes(folder: Path) -> None:
     """After one command."""
     done = command(folder, "--install-completion", SHELL="/bin/bash")

@@ -146,7 +146,7 @@ class StillClock(FakeClock):
         await asyncio.get_running_loop().create_future()
 
 
-def opened(path: str) -> Client:
+def opened(path: str, app: App = app) -> Client:
     """A client for a store, on a certain day."""
     clock = StillClock(1_767_225_600_000)
     store = SqliteStore(Path(path), clock=clock)

@@ -19,6 +19,7 @@ from cyclopts import App as CommandApp
 from perdure.cli import main
 from perdure.cli.commands import cli
 from perdure.cli.common import APP_VARIABLE, STORE_VARIABLE
+from tests.cli.orders import CROWD, PARENT, SAFFRON, fill_with_family
 from tests.cli.shop import (
     COMPLETED,
     DETACHED,
@@ -37,6 +38,8 @@ SCREENS = Path(__file__).parent / "screens"
 UPDATE = "PERDURE_UPDATE_SCREENS"
 ORDER = '{"item": "tea", "count": 3}'
 HERE = "tests.cli.shop"
+FAMILY = ("--store", "family.db")
+FAMILY_APP = (*FAMILY, "--app", "tests.cli.orders:app")
 
 COMMANDS = (
     "run start",
@@ -48,6 +51,7 @@ COMMANDS = (
     "run facts",
     "run replay",
     "run watch",
+    "run tree",
     "run signal",
     "run cancel",
     "run terminate",
@@ -95,6 +99,18 @@ CASES: dict[str, list[str]] = {
     "run replay": ["run", "replay", COMPLETED],
     "run replay changed": ["run", "replay", COMPLETED, "--app", f"{HERE}:changed"],
     "run watch": ["run", "watch", COMPLETED],
+    "run tree": ["run", "tree", PARENT, *FAMILY],
+    "run tree of a child": ["run", "tree", SAFFRON, *FAMILY],
+    "run tree crowded": ["run", "tree", CROWD, *FAMILY],
+    "run tree alone": ["run", "tree", COMPLETED, "--follow"],
+    "run tree json": ["run", "tree", PARENT, "--json", *FAMILY],
+    "run tree unknown": ["run", "tree", "ffffffff", *FAMILY],
+    "run status parent": ["run", "status", PARENT, *FAMILY],
+    "run status child": ["run", "status", SAFFRON, *FAMILY],
+    "run list roots": ["run", "list", "--roots", *FAMILY],
+    "run resume waiting for a child": ["run", "resume", PARENT, *FAMILY_APP],
+    "run cancel parent": ["run", "cancel", PARENT, "--why", "ordered twice", "--by", "ann", *FAMILY_APP],
+    "run pause parent": ["run", "pause", PARENT, "--why", "the shop is closed", "--by", "ann", *FAMILY],
     "run start parked": ["run", "start", "purchase", "--key", "k", "--input", ORDER],
     "run start parked json": ["run", "start", "purchase", "--key", "k", "--input", ORDER, "--json"],
     "run start asleep": ["run", "start", "harvest", "--key", "k", "--input", ORDER],
@@ -172,6 +188,7 @@ CASES: dict[str, list[str]] = {
 
 _CHANGING = (
     (r"\b\d+(\.\d+)? m?s\b", "N ms"),  # how long something took
+    (r"\b\d+ d \d+ h\b", "N d"),
     (r"\d+\.\d [kM]B\b", "N kB"),
 )
 
@@ -209,6 +226,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("filled") / "runs.db"
     asyncio.run(fill(str(path)))
     asyncio.run(fill_with_one_due(str(path.with_name("due.db"))))
+    asyncio.run(fill_with_family(str(path.with_name("family.db"))))
     return path
 
 
@@ -223,8 +241,8 @@ def test_a_screen(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It is as it was, has no colours in a pipe, and no line of a table is wider than the terminal."""
-    shutil.copy(filled, tmp_path / "runs.db")
-    shutil.copy(filled.with_name("due.db"), tmp_path / "due.db")
+    for name_of_store in ("runs.db", "due.db", "family.db"):
+        shutil.copy(filled.with_name(name_of_store), tmp_path)
     root = str(Path(__file__).parents[2])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

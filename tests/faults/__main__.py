@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="of audits, in all")
     parser.add_argument("--seeds", type=int, default=200, help="of payouts: so many, from --seed on")
     parser.add_argument("--invoices", type=int, default=3, help="of payouts: how many a run pays")
-    parser.add_argument("--workers", type=int, default=2, help="of payouts: seeds at a time")
+    parser.add_argument("--workers", type=int, default=3, help="of payouts: banks at a time")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     if options.example == "payouts":

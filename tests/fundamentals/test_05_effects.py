@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from perdure import (
@@ -35,10 +36,11 @@ from perdure import (
     TransportEnv,
     TransportError,
 )
-from perdure.engine.letters import ResolveLetter
+from perdure.engine.letters import ResolveLetter, SignalLetter
 from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.stores.memory import memory_stores
+from perdure.stores.reading import read_json
 from perdure.testing import FakeClock
 from tests.slow_stores import slow_stores
 from tests.support import FixedResolver, Scripted, plan_of, start_run, stream
@@ -287,6 +289,88 @@ async def test_what_somebody_says_of_an_effect_that_is_being_made_is_not_heard()
     assert done.phase is RunPhase.COMPLETED
     assert (await stream(one.stores, done))[2:5] == EFFECT
     assert len(await stream(one.stores, done)) == 7
+
+
+async def test_a_word_on_a_doubt_is_not_taken_for_one_on_a_later_doubt() -> None:
+    """The same effect was made again since somebody looked; nothing is known of that."""
+    one = One(Bank(behave=drops(1, 2)))
+    parked = await one.start()
+    key = f"{parked.run_id}:m.main.a:0"
+    not_paid = ResolveLetter(key, False, None, "ann", "nothing on the statement", doubt=1)
+    for letter_id in ("ann's", "bob's"):
+        await one.engine().send(one.stores, parked.run_id, not_paid, letter_id)
+        parked = await one.resume()
+    assert parked.waiting_for == f"effect_in_doubt {key}"
+    assert one.bank.calls.total() == 2
+    told = msgspec.structs.replace(not_paid, doubt=2)
+    await one.engine().send(one.stores, parked.run_id, told, "carl's")
+    assert (await one.resume()).phase is RunPhase.COMPLETED
+
+
+async def test_a_word_that_comes_while_a_handler_runs_is_heard_when_it_has_ended() -> None:
+    """The state is tried again, and the server asked, when somebody says what became of the first try."""
+    asked, answering = asyncio.Event(), asyncio.Event()
+
+    class Slow(Bank):
+        async def call(self, call: IoCall) -> Json:
+            self.calls[call.idempotency_key] += 1
+            if self.calls.total() > 1:
+                asked.set()
+                await answering.wait()
+            raise TransportError.of("line_dropped", "no answer came")
+
+    one = One(Slow(EffectTraits(is_idempotent=True)), attempts=2)
+    engine, run_id = one.engine(), RunId.random()
+    driving = asyncio.create_task(
+        engine.start(one.stores, await start_run(one.stores, one.plan, one.config, run_id=run_id))
+    )
+    await asked.wait()
+    told = ResolveLetter(f"{run_id}:m.main.a:0", True, {"receipt": 99}, "ann", "seen", doubt=1)
+    await engine.send(one.stores, run_id, told, "a")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [letter.id for letter in await one.stores.mailbox.unread(run_id)] == ["a"]
+    answering.set()
+    assert (await driving).phase is RunPhase.COMPLETED
+    assert one.bank.calls.total() == 2
+    assert await one.stores.mailbox.unread(run_id) == []
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_word_that_comes_before_the_answer_counts_if_it_gives_one(happened: bool) -> None:
+    """A run that waits for a word is woken by something else, and may ask by now: one answer is recorded."""
+    asked, answering = asyncio.Event(), asyncio.Event()
+
+    class Slow(Bank):
+        async def call(self, call: IoCall) -> Json:
+            self.calls[call.idempotency_key] += 1
+            if self.calls.total() == 1:
+                raise TransportError.of("line_dropped", "no answer came")
+            asked.set()
+            await answering.wait()
+            return {"receipt": 1}
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await asyncio.gather(pay(ctx, io, rec), io.wait_signal("go"))
+
+    one = One(Slow(), handler)
+    parked = await one.start()
+    one.bank.traits = EffectTraits(is_idempotent=True)
+    engine, key = one.engine(), f"{parked.run_id}:m.main.a:0"
+    await engine.send(one.stores, parked.run_id, SignalLetter("go", None, "ann"), "go")
+    driving = asyncio.create_task(engine.resume(one.stores, parked.run_id))
+    await asked.wait()
+    told = ResolveLetter(key, happened, {"receipt": 99}, "ann", "seen", doubt=1)
+    await engine.send(one.stores, parked.run_id, told, "a")
+    while await one.stores.mailbox.unread(parked.run_id):  # noqa: ASYNC110 — whoever reads it announces nothing
+        await asyncio.sleep(0)
+    answering.set()
+    done = await driving
+    assert done.phase is RunPhase.COMPLETED
+    assert done.final_snapshot_id is not None
+    context, _ = await read_json(one.stores.artifacts, done.final_snapshot_id)
+    assert context == {"receipt": {"receipt": 99 if happened else 1}}
+    await read_view(one.stores, done.run_id)
 
 
 async def test_a_word_that_is_said_twice_counts_once() -> None:

@@ -29,6 +29,7 @@ from perdure import (
     Stores,
 )
 from perdure.engine.letters import SignalLetter, StopLetter
+from perdure.engine.recovery import read_view
 from perdure.stores.memory import memory_stores
 from perdure.testing import FakeClock
 from tests.slow_stores import slow_stores
@@ -260,11 +261,30 @@ async def test_a_paused_run_stands_still_before_its_next_state() -> None:
         "entered a 0",
         "run_paused",
         "completed a",
+        "run_paused",
         "run_unpaused",
         "entered b 0",
         "completed b",
         "run Completed",
     ]
+
+
+async def test_a_pause_that_changed_nothing_is_not_taken_again_when_it_would() -> None:
+    """The same letter, sent once more by somebody who cannot know that it arrived. The first counts."""
+    run = Driven(("a", Scripted(nothing)))
+    run.engine = Engine(FixedResolver(run.plan), None, Failpoints.parse(["handler.before:1=stop"]))
+    await run.start()
+    run.engine = Engine(FixedResolver(run.plan))
+    for by in ("ann", "bob"):
+        await run.engine.send(run.stores, run.run_id, StopLetter("pause", by, ""), by)
+    assert (await run.resume(runs_handlers=False)).waiting_for == "being unpaused"
+    pause = (await read_view(run.stores, run.run_id)).pause
+    assert pause is not None
+    assert pause.by == "ann"
+    await run.tell("unpause")
+    await run.resume(runs_handlers=False)
+    await run.engine.send(run.stores, run.run_id, StopLetter("pause", "bob", ""), "bob")
+    assert (await run.resume()).phase is RunPhase.COMPLETED
 
 
 async def test_a_paused_run_is_not_woken_by_what_it_waits_for() -> None:

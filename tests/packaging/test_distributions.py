@@ -117,7 +117,7 @@ def test_what_is_in_them(built: Path) -> None:
     assert "[perdure.transports]" in text
     with tarfile.open(sdist) as archive:
         kept = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"README.md", "CHANGELOG.md", "LICENSE", "dev.py", "pyproject.toml"} <= kept
+    assert {"README.md", "CHANGELOG.md", "LICENSE", "dev.py", "tools/commands.py", "pyproject.toml"} <= kept
 
 
 def test_the_demo_runs(installed: Path, tmp_path: Path) -> None:

@@ -163,8 +163,10 @@ class WaitingRuns(RuleBasedStateMachine):
 
     @rule(happened=st.booleans(), sender=which)
     def resolve(self, happened: bool, sender: int) -> None:
-        for effect in self.view().in_doubt[:1]:
-            told = ResolveLetter(effect.key, happened, {"receipt": "said"}, "ann", "looked")
+        view = self.view()
+        for effect in view.in_doubt[:1]:
+            doubt = effect.intents if view.may_be_told_of(effect) else None
+            told = ResolveLetter(effect.key, happened, {"receipt": "said"}, "ann", "looked", doubt)
             self.say(told, f"letter {len(self.sent)}", sender)
 
     @rule(how=st.lists(behaviours, max_size=3))

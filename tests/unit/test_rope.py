@@ -17,7 +17,8 @@ from perdure.canonical import canonical_json_bytes, encode
 from perdure.errors import CorruptionError, NotFoundError
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind
-from perdure.model.rope import ENTRIES_MAX, WHOLE_BYTES_MAX, Rope, decode_recipe
+from perdure.model.rope import ENTRIES_MAX, WHOLE_BYTES_MAX, Rope
+from perdure.model.rope_parts import decode_recipe
 from perdure.stores.memory import MemoryState, MemoryStore
 from perdure.stores.ports import RopeBlob, Row
 from perdure.stores.sharing import SharedArtifacts

@@ -195,6 +195,11 @@ def label_arguments(labels: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
+def short(run_id: str) -> str:
+    """As much of a run's id as a table shows."""
+    return run_id[:SHOWN_ID_CHARACTERS]
+
+
 def shown(value: Any, characters: int = 60) -> str:
     """A JSON value in at most so many characters."""
     text = json.dumps(value, ensure_ascii=False)

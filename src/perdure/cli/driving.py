@@ -13,7 +13,6 @@ from cyclopts import Parameter, Token
 from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
     COMMON,
-    SHOWN_ID_CHARACTERS,
     SOURCE,
     Common,
     Hidden,
@@ -24,13 +23,14 @@ from perdure.cli.common import (
     label_arguments,
     open_stores,
     reading,
+    short,
     shown,
     typed_command,
     wanted_app,
 )
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
-from perdure.cli.waiting import next_steps, waiting_for
+from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
 from perdure.engine.engine import Engine, StartRun
 from perdure.engine.results import RunResult
 from perdure.errors import Json, PerdureError
@@ -38,9 +38,9 @@ from perdure.failpoints import Failpoints
 from perdure.ids import RunId
 from perdure.model.config import RetryPolicy, RunConfig
 from perdure.model.context import JsonContext
-from perdure.model.events import RunPhase
+from perdure.model.events import Event, RunCompleted, RunPhase, RunStatus
 from perdure.sdk import App, manifest_for
-from perdure.sdk.client import Client
+from perdure.sdk.client import MAX_CONCURRENCY, Client
 from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.stores.bundle import Stores
 
@@ -167,6 +167,7 @@ def worker(
     *,
     until_idle: Annotated[bool, Parameter(negative=())] = False,
     poll_seconds: Annotated[float, Parameter(converter=_seconds)] = 1.0,
+    concurrency: Whole = MAX_CONCURRENCY,
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
@@ -183,42 +184,54 @@ def worker(
         or for somebody's word are left waiting.
     poll_seconds
         How often to look for new runs.
+    concurrency
+        How many runs are executed at a time, 1000 unless given; one that waits for its children does not
+        count.
     """
     output = Output(as_json=common.json)
     app = wanted_app(source)
-    taken: set[RunId] = set()
+    taken: dict[RunId, None] = {}
     counts = {"completed": 0, "failed": 0}
 
-    def observe(run_id: RunId, _: object) -> None:
+    def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if run_id not in taken:
-            taken.add(run_id)
+            taken[run_id] = None
             output.report(f"run {run_id} taken up")
+        for _, event in events:
+            if isinstance(event, RunCompleted):
+                taken.pop(run_id, None)
+                counts["completed" if event.status is RunStatus.COMPLETED else "failed"] += 1
+                output.report(f"run {run_id} {event.status.value.lower()}")
 
     async def finish(client: Client, run_id: RunId) -> None:
         try:
             result = await client.drive_result(run_id)
         except PerdureError:
             return
-        if run_id not in taken:
-            return
-        taken.discard(run_id)
-        if result.waiting_for is not None:
-            words = waiting_for(await status_of(client.stores, run_id))
-            output.report(f"run {run_id} waits for {words}" if words else f"run {run_id} is due again")
-            return
-        counts["completed" if result.phase is RunPhase.COMPLETED else "failed"] += 1
-        output.report(f"run {run_id} {result.phase.value.lower()}")
+        if run_id in taken and result.waiting_for is not None and not await tell_waits(client, run_id):
+            output.report(f"run {run_id} is due again")
+
+    async def tell_waits(client: Client, run_id: RunId) -> bool:
+        taken.pop(run_id, None)
+        words = waiting_for(await status_of(client.stores, run_id))
+        if words:
+            output.report(f"run {run_id} waits for {words}")
+        return bool(words)
 
     async def body() -> None:
         _stop_on_sigterm()
         async with open_stores(common) as stores:
-            client = Client(stores, app, observer=observe)
+            client = Client(stores, app, max_concurrency=concurrency, observer=observe)
             following: dict[RunId, asyncio.Task[None]] = {}
             output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
                     following = {run_id: task for run_id, task in following.items() if not task.done()}
-                    for run_id in await client.recover():
+                    here = {*following, *client.driven}
+                    for run_id in [each for each in taken if each not in here]:
+                        await tell_waits(client, run_id)
+                    # Besides what was found due: children, and what was parked here and woken since.
+                    for run_id in [*await client.recover(), *client.driven]:
                         # A run that another process drives is found each time, and followed once.
                         if run_id not in following:
                             following[run_id] = asyncio.create_task(finish(client, run_id))
@@ -264,7 +277,7 @@ def _drive(
     waits: bool = True,
 ) -> int:
     """Drive a run while showing its progress; an interruption leaves it resumable and says how."""
-    progress = Progress(output)
+    progress = Progress(output, run_id)
     armed = Failpoints.parse(failpoints)
     engine = Engine(
         app.resolver,
@@ -299,22 +312,24 @@ def _drive(
     if ended is None:
         return EXIT_INTERRUPTED
     result, exports, status = ended
-    short = run_id[:SHOWN_ID_CHARACTERS]
+    run = short(run_id)
     with output.unstoppable():
         if output.as_json:
-            output.data(result.to_json() | {"result": exports})
+            passed = {"failpoints_passed": armed.hits} if failpoints else {}
+            output.data(result.to_json() | {"result": exports} | passed)
         elif not waits and result.phase is RunPhase.RUNNING:
             output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, source)}")
         elif result.waiting_for is not None:
-            output.line(f"run {short} waits for {waiting_for(status)}")
-            for step in next_steps(status, common):
-                output.line(step)
-            output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
+            output.line(f"run {run} waits for {waiting_for(status)}")
+            for line in [*doubts(status), *next_steps(status, common)]:
+                output.line(line)
+            if not waits_for_words_alone(status):
+                output.line(f"a worker goes on with it then: {typed_command('worker', common, source)}")
         else:
             for name, value in exports.items():
                 output.line(f"{name}: {shown(value)}")
-            command = typed_command("run status", common, Source(), short)
-            output.line(f"run {short} {result.phase.value.lower()}; see it with: {command}")
+            command = typed_command("run status", common, Source(), run)
+            output.line(f"run {run} {result.phase.value.lower()}; see it with: {command}")
     output.end()
     return EXIT_FAILED if result.phase in (RunPhase.FAILED, RunPhase.CANCELLED) else EXIT_COMPLETED
 

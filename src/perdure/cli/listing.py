@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.cli.common import SHOWN_ID_CHARACTERS
+from perdure.cli.common import short
 from perdure.cli.output import minute
 from perdure.cli.waiting import cell
 from perdure.errors import Json
@@ -15,27 +15,45 @@ _WIDE = 100
 """From how many columns on a list of runs that wait has room for how many states have completed."""
 
 
-def columns_and_rows(
-    found: list[RunSummary], *, in_doubt: bool, width: int
-) -> tuple[list[str], list[list[object]]]:
+def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str], list[list[object]]]:
     """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
     waits = [cell(each.waiting_for, each.due_millis) for each in found]
     columns: dict[str, list[object]] = {
-        "run": [each.run_id[:SHOWN_ID_CHARACTERS] for each in found],
+        "run": [short(each.run_id) for each in found],
         "op": [f"{each.op_id or ''} {each.op_version or ''}".strip() for each in found],
         "phase": [each.error if each.phase is None else each.phase.value for each in found],
     }
-    if in_doubt:
-        columns["in doubt"] = ["\n".join(each.in_doubt) for each in found]
-    else:
-        if width >= _WIDE or not any(waits):
-            columns["states"] = [each.states_completed for each in found]
-        columns["started (UTC)"] = [minute(each.started_millis) for each in found]
-        labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
-        for name, cells in (("labels", labels), ("waits for", waits)):
-            if any(cells):
-                columns[name] = [*cells]
+    if width >= _WIDE or not any(waits):
+        columns["states"] = [each.states_completed for each in found]
+    columns["started (UTC)"] = [minute(each.started_millis) for each in found]
+    labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
+    for name, cells in (("labels", labels), ("waits for", waits)):
+        if any(cells):
+            columns[name] = [*cells]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def lines_in_doubt(found: list[RunSummary]) -> list[str]:
+    """Every effect in doubt, in columns; its key below, whole, since somebody will have to copy it."""
+    effects = [(each, effect) for each in found for effect in each.effects_in_doubt]
+    rows = [
+        (
+            short(each.run_id),
+            "" if each.phase is None else each.phase.value,
+            minute(effect["intended_millis"]),
+            effect["namespace"],
+            effect["state_id"],
+        )
+        for each, effect in effects
+    ]
+    columns = ("run", "phase", "since (UTC)", "asked", "state")
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    first, *lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *rows)
+    ]
+    keys = [f"  effect {effect['key']}" for _, effect in effects]
+    return [first, *(line for pair in zip(lines, keys, strict=True) for line in pair), ""]
 
 
 def event_cells(event: Any) -> list[str]:

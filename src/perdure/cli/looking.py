@@ -1,16 +1,13 @@
-"""Commands that look at runs: status, list, events, context, facts, replay, watch."""
+"""Commands that look at runs: status, list, events, context, facts, replay."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App as CommandApp
 from cyclopts import Parameter
 
-from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
     COMMON,
     SOURCE,
@@ -18,24 +15,20 @@ from perdure.cli.common import (
     Source,
     Whole,
     label_arguments,
-    must_exist,
-    open_stores,
     reading,
     shown,
+    typed_command,
     wanted_app,
     whole,
 )
-from perdure.cli.listing import columns_and_rows, event_cells
+from perdure.cli.listing import columns_and_rows, event_cells, lines_in_doubt
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
-from perdure.cli.progress import Progress
-from perdure.cli.waiting import next_steps, waiting_for
+from perdure.cli.waiting import children_in_words, next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import FACT_RECORDED, DomainEvent, RunPhase, is_engine_event
 from perdure.proof.replay import ReplayReport, replay_run
-from perdure.sdk import App
-from perdure.sdk.client import Client
 from perdure.sdk.reading import RunSummary, existing_events, find_run, list_summaries, status_of
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_bytes, read_json
@@ -45,7 +38,7 @@ def add_to(run: CommandApp) -> None:
     """Add the commands to ``run``."""
     run.command(status)
     run.command(list_runs, name="list")
-    for command in (events, context, facts, replay, watch):
+    for command in (events, context, facts, replay):
         run.command(command)
 
 
@@ -74,6 +67,10 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
         output.line(f"labels   {labels}")
+    if data["parent_run_id"]:
+        output.line(f"parent   {data['parent_run_id']}")
+    if data["children"]:
+        output.line(f"children {children_in_words(data['children'])}")
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
     output.line(f"events   {data['events']}, of them {data['facts']} facts")
     if data["waiting_for"]:
@@ -83,7 +80,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
             reason = f": {data[word]['reason']}" if data[word]["reason"] else ""
             output.line(f"{word:8} by {data[word]['by']}{reason}")
     for each in data["effects_in_doubt"]:
-        output.line(f"in doubt {each['key']}, since {when(each['intended_millis'])} UTC")
+        output.line(f"in doubt {each['key']}")
+        output.line(f"         asked {each['namespace']} at {when(each['intended_millis'])} UTC")
     for name, value in data["values"].items():
         output.line(f"value    {name}: {shown(value)}")
     if data["letters_unread"]:
@@ -112,6 +110,7 @@ def list_runs(
     phase: str | None = None,
     label: tuple[str, ...] = (),
     in_doubt: Annotated[bool, Parameter(negative=())] = False,
+    roots: Annotated[bool, Parameter(negative=())] = False,
     limit: Whole = 50,
     common: Common = COMMON,
 ) -> int:
@@ -127,6 +126,8 @@ def list_runs(
         Only runs with this label, name=value; may be given several times.
     in_doubt
         Only runs with effects of which nobody knows what became of them.
+    roots
+        Only runs that are nobody's children.
     limit
         At most so many.
     """
@@ -136,7 +137,9 @@ def list_runs(
     labels = label_arguments(label)
 
     async def read(stores: Stores) -> list[RunSummary]:
-        return await list_summaries(stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt)
+        return await list_summaries(
+            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots
+        )
 
     found = reading(common, read)
     output = Output(as_json=common.json)
@@ -144,8 +147,12 @@ def list_runs(
         output.data([each.to_json() for each in found])
     elif not found:
         output.line("no runs")
+    elif in_doubt:
+        for line in lines_in_doubt(found):
+            output.line(line)
+        output.line(f"how to say what happened: {typed_command('run status', common, Source(), 'RUN')}")
     else:
-        output.table(*columns_and_rows(found, in_doubt=in_doubt, width=output.console().width))
+        output.table(*columns_and_rows(found, width=output.console().width))
     return EXIT_COMPLETED
 
 
@@ -316,40 +323,6 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
         output.line(f"    recorded  {shown(each.recorded, 200)}")
         output.line(f"    replayed  {shown(each.replayed, 200)}")
     return EXIT_FAILED
-
-
-def watch(run_id: str, /, *, common: Common = COMMON) -> int:
-    """Follow a run that another process drives, until it ends.
-
-    perdure run watch 4f1c
-
-    Parameters
-    ----------
-    run_id
-        The run's id, or its beginning.
-    """
-    output = Output(as_json=common.json)
-    must_exist(common)
-
-    async def body() -> RunPhase:
-        async with open_stores(common) as stores:
-            found = await find_run(stores, run_id)
-            phase = RunPhase.RUNNING
-            with Progress(output) as progress:
-                async for envelope in Client(stores, App()).events_of(found):
-                    if common.json:
-                        print(json.dumps(envelope.to_json(), sort_keys=True), flush=True)
-                    else:
-                        progress.take(found, envelope.event, (envelope.ts_millis or 0) / 1000)
-                    if type(envelope.event).__name__ == "RunCompleted":
-                        phase = RunPhase(envelope.event.to_json()["Kernel"]["RunCompleted"]["status"])
-            return phase
-
-    try:
-        phase = asyncio.run(body())
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return EXIT_COMPLETED if phase is RunPhase.COMPLETED else EXIT_FAILED
 
 
 async def _snapshot_at(stores: Stores, run_id: RunId, at: str | None) -> ArtifactId:

@@ -26,6 +26,7 @@ _USAGE_CODES = frozenset(
         "context_key_unknown",
         "context_not_canonical",
         "effect_not_in_doubt",
+        "effect_under_way",
         "fact_unknown",
         "failpoint_invalid",
         "input_invalid",
@@ -81,7 +82,11 @@ class Output:
 
     def data(self, data: Json) -> None:
         """The result for a program: one line of JSON."""
-        print(json.dumps({"status": "success", "data": data}, sort_keys=True))
+        self.data_text(json.dumps(data, sort_keys=True))
+
+    def data_text(self, text: str) -> None:
+        """As :meth:`data`, of what is JSON text already."""
+        print(f'{{"data": {text}, "status": "success"}}')
 
     def line(self, text: str = "") -> None:
         """A line for a person."""
@@ -177,6 +182,17 @@ def when(millis: int | None) -> str:
 def minute(millis: int | None) -> str:
     """A moment for a person, in UTC, where there is little room."""
     return when(millis)[:16]
+
+
+def span(seconds: float) -> str:
+    """How long something took, for a person."""
+    seconds = max(seconds, 0.0)
+    if seconds < 60:
+        return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60)} s"
+    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
 def visible(text: str) -> str:

@@ -6,10 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from perdure.cli.common import shown
-from perdure.cli.output import Output, when
+from perdure.cli.common import short, shown
+from perdure.cli.output import Output, span, when
 from perdure.cli.waiting import phrase
 from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.errors import Json
@@ -26,6 +27,7 @@ from perdure.model.events import (
     Event,
     RunCompleted,
     RunStarted,
+    RunStatus,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -36,11 +38,20 @@ _ROWS_MAX = 30
 _NOT_ITS_FAULT = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED})
 
 
-class Progress:
-    """An engine's observer that shows what happens."""
+@dataclass
+class _ChildRow:
+    begun: float
+    why: str = ""
+    has_ended: bool = False
 
-    def __init__(self, output: Output) -> None:
+
+class Progress:
+    """An engine's observer that shows what happens in a run, and of its children how they begin and end."""
+
+    def __init__(self, output: Output, run_id: RunId) -> None:
         self._output = output
+        self._run_id = run_id
+        self._children: dict[RunId, _ChildRow] = {}
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
         self._begun: float | None = None
@@ -78,7 +89,8 @@ class Progress:
         with self._lock:
             if self._begun is None:
                 self._begun = seconds
-            line = self._take(run_id, event, seconds)
+            take = self._take if run_id == self._run_id else self._take_of_child
+            line = take(run_id, event, seconds)
             if line and self._live is None:
                 self._output.report(line)
 
@@ -114,14 +126,31 @@ class Progress:
                 return None
         return None
 
+    def _take_of_child(self, run_id: RunId, event: Event, now: float) -> str | None:
+        child = self._children.setdefault(run_id, _ChildRow(now))
+        name = f"child {short(run_id)}"
+        match event:
+            case RunStarted():
+                return f"{name} of {event.op_id} started"
+            case StateFailed():
+                child.why = f": {event.error.info.code}: {event.error.info.message}"
+            case RunCompleted():
+                child.has_ended = True
+                why = child.why if event.status is RunStatus.FAILED else ""
+                return f"{name} {event.status.value.lower()} in {span(now - child.begun)}{why}"
+            case DomainEvent(name=kind, payload=payload):
+                line = told(kind, payload)
+                return None if line is None else f"{name}: {line}"
+        return None
+
     def _ended(self, state_id: str, how: str, why: str, now: float) -> str:
         row = self._rows.setdefault(state_id, [how, 1, 0, now, None])
         row[0], row[4] = how, now
         facts = f", {row[2]} fact{'s' if row[2] > 1 else ''}" if row[2] else ""
-        return f"{state_id} {how} in {_seconds(row[4] - row[3])}{facts}{why}"
+        return f"{state_id} {how} in {span(row[4] - row[3])}{facts}{why}"
 
     def _elapsed(self, now: float) -> str:
-        return _seconds(now - (now if self._begun is None else self._begun))
+        return span(now - (now if self._begun is None else self._begun))
 
     def _table(self) -> Any:
         from rich import box
@@ -132,16 +161,18 @@ class Progress:
             for column in ("state", "status", "attempt", "facts", "elapsed"):
                 table.add_column(column, justify="left" if column in ("state", "status") else "right")
             now = self._ended_seconds or time.time()
-            for state_id, (status, attempt, facts, begun, ended) in list(self._rows.items())[-_ROWS_MAX:]:
+            for state_id, (status, attempt, facts, begun, until) in list(self._rows.items())[-_ROWS_MAX:]:
                 style = {"completed": "green", "failed": "red"}.get(status, "yellow")
                 table.add_row(
                     state_id,
                     f"[{style}]{status}[/]",
                     str(attempt),
                     str(facts),
-                    _seconds((ended or now) - begun),
+                    span((until or now) - begun),
                 )
-            table.caption = f"{self._facts} facts, {self._elapsed(now)}"
+            ended = sum(child.has_ended for child in self._children.values())
+            children = f"{ended} of {len(self._children)} children ended, " if self._children else ""
+            table.caption = f"{children}{self._facts} facts, {self._elapsed(now)}"
             table.caption_justify = "left"
             return table
 
@@ -161,8 +192,3 @@ def told(name: str, payload: Json) -> str | None:
         reason = f": {payload['reason']}" if payload["reason"] else ""
         return f"run {_ASKED[name]} by {payload['by']}{reason}"
     return None
-
-
-def _seconds(seconds: float) -> str:
-    seconds = max(seconds, 0.0)
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -18,13 +18,17 @@ from perdure.cli.common import (
     json_argument,
     must_exist,
     open_stores,
+    short,
     typed_command,
     wanted_app,
+    whole,
 )
 from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
+from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.sdk import App
 from perdure.sdk.client import Client
+from perdure.sdk.kin import hearers_of
 from perdure.sdk.reading import status_of
 from perdure.sdk.runs import Run
 
@@ -98,12 +102,7 @@ def cancel(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.cancel(why, by=_who(by))
-        return "asked to stop"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(common, source, run_id, lambda run: run.cancel(why, by=_who(by)), "asked to stop")
 
 
 def terminate(
@@ -128,12 +127,9 @@ def terminate(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.terminate(why, by=_who(by))
-        return "asked to end at once"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(
+        common, source, run_id, lambda run: run.terminate(why, by=_who(by)), "asked to end at once"
+    )
 
 
 def pause(
@@ -158,12 +154,7 @@ def pause(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.pause(why, by=_who(by))
-        return "asked to pause"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(common, source, run_id, lambda run: run.pause(why, by=_who(by)), "asked to pause")
 
 
 def unpause(
@@ -188,12 +179,7 @@ def unpause(
     by
         Who wants it; the system's user unless given.
     """
-
-    async def tell(run: Run[object]) -> str:
-        await run.unpause(why, by=_who(by))
-        return "asked to go on"
-
-    return _telling(common, source, run_id, tell)
+    return _asking(common, source, run_id, lambda run: run.unpause(why, by=_who(by)), "asked to go on")
 
 
 def resolve(
@@ -204,11 +190,12 @@ def resolve(
     why: str,
     happened: str | None = None,
     did_not_happen: Annotated[bool, Parameter(negative=())] = False,
+    doubt: Annotated[int | None, Parameter(converter=whole)] = None,
     by: str | None = None,
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
-    """Say what became of an effect in doubt: the decision is recorded, and the run goes on.
+    """Say what became of an effect in doubt: who says it, and why, is recorded, and the run goes on.
 
     perdure run resolve 4f1c --effect KEY --happened '{"receipt": 7}' --by ann --why "it is on the statement"
 
@@ -226,6 +213,9 @@ def resolve(
         It was made, and this was its answer: JSON, @FILE, or -.
     did_not_happen
         It was not made; the run makes it now.
+    doubt
+        Which doubt was looked into, by its number: an effect that was made again may be in another one. The
+        present one unless given.
     by
         Who knows it; the system's user unless given.
     """
@@ -235,38 +225,62 @@ def resolve(
 
     async def tell(run: Run[object]) -> str:
         if did_not_happen:
-            await run.effect_did_not_happen(effect, by=_who(by), why=why)
-            return "recorded that it did not happen"
-        await run.effect_happened(effect, answer, by=_who(by), why=why)
-        return "recorded that it happened"
+            await run.effect_did_not_happen(effect, by=_who(by), why=why, doubt=doubt)
+            return "told that it did not happen"
+        await run.effect_happened(effect, answer, by=_who(by), why=why, doubt=doubt)
+        return "told that it happened"
 
     return _telling(common, source, run_id, tell)
 
 
+def _asking(
+    common: Common, source: Source, run_id: str, ask: Callable[[Run[object]], Awaitable[object]], done: str
+) -> int:
+    """Ask the run, and those of its children that hear of it, for something; say that it was ``done``."""
+
+    async def tell(run: Run[object]) -> str:
+        await ask(run)
+        return done
+
+    return _telling(common, source, run_id, tell, reaches_children=True)
+
+
 def _telling(
-    common: Common, source: Source, run_id: str, tell: Callable[[Run[object]], Awaitable[str]]
+    common: Common,
+    source: Source,
+    run_id: str,
+    tell: Callable[[Run[object]], Awaitable[str]],
+    *,
+    reaches_children: bool = False,
 ) -> int:
     """Tell the run, and say how it stands then. An app is needed only to end a parked run here and now."""
     must_exist(common)
     output = Output(as_json=common.json)
     app = App() if source.app is None else wanted_app(source)
 
-    async def body() -> tuple[str, Json]:
+    async def body() -> tuple[str, Json, int]:
         async with open_stores(common) as stores:
             client = Client(stores, app)
             try:
                 run = await client.get(run_id)
+                # Asked for before: most have ended a moment after they were told to.
+                children = (await read_view(stores, run.id)).children.values() if reaches_children else ()
+                hearers = await hearers_of(stores, children)
                 done = await tell(run)
-                return done, await status_of(stores, run.id)
+                return done, await status_of(stores, run.id), hearers
             finally:
                 await client.aclose()
 
-    done, status = asyncio.run(body())
+    done, status, hearers = asyncio.run(body())
     if common.json:
         output.data(status)
         return EXIT_COMPLETED
     output.line(f"run {status['run_id']}: {done}")
     output.line(_standing(status, typed_command("worker", common, source)))
+    if hearers:
+        told = "1 child of it is told too" if hearers == 1 else f"{hearers} children of it are told too"
+        command = typed_command("run tree", common, Source(), short(status["run_id"]))
+        output.line(f"{told}; see its family with: {command}")
     return EXIT_COMPLETED
 
 

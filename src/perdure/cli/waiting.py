@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from perdure.cli.common import SHOWN_ID_CHARACTERS, Common, Source, typed_command
+from collections.abc import Mapping
+
+from perdure.cli.common import Common, Source, short, typed_command
 from perdure.cli.output import minute, when
 from perdure.errors import Json
-from perdure.io.waits import EFFECT_IN_DOUBT, SIGNAL, SLEEP
+from perdure.io.waits import CHILD, EFFECT_IN_DOUBT, SIGNAL, SLEEP
 from perdure.model.events import RunPhase
 from perdure.sdk.reading import BEING_UNPAUSED, RETRY
 
 A_WORD = "a word on what became of an effect"
+_NAMED = 3
+"""How many of the children that a run waits for are named."""
 
 
 def phrase(wait: Json) -> str:
@@ -22,17 +26,28 @@ def phrase(wait: Json) -> str:
         return f"the signal {names}" + ("" if until is None else f", until {until} at most")
     if wait["kind"] == EFFECT_IN_DOUBT:
         return A_WORD
+    if wait["kind"] == CHILD and wait.get("child_run_id"):
+        return f"child {short(wait['child_run_id'])}"
     return str(wait["kind"])
 
 
-def waiting_for(status: Json) -> str:
+def waiting_for(status: Json, *, names_children: bool = True) -> str:
     """All that a run waits for, by its ``status_of``; empty for one that waits for nothing."""
     if status["waiting_for"] in (BEING_UNPAUSED, None):
         return status["waiting_for"] or ""
     if status["waiting_for"] == RETRY:
         return f"{when(status['due_millis'])} UTC, to try again"
     # A state that has failed in doubt has no wait of its own.
-    return "; ".join(map(phrase, status["waits"])) or A_WORD
+    words = [phrase(wait) for wait in status["waits"] if wait["kind"] != CHILD]
+    awaited = [wait["child_run_id"] for wait in status["waits"] if wait["kind"] == CHILD]
+    if not names_children and awaited:
+        words.append("a child" if len(awaited) == 1 else f"{len(awaited)} children")
+    elif len(awaited) > 1:
+        more = f" and {len(awaited) - _NAMED} more" if len(awaited) > _NAMED else ""
+        words.append(f"{len(awaited)} children: {', '.join(map(short, awaited[:_NAMED]))}{more}")
+    elif awaited:
+        words.append(f"child {short(awaited[0])}")
+    return "; ".join(words) or A_WORD
 
 
 def cell(waiting_for: str | None, due_millis: int | None) -> str:
@@ -42,12 +57,19 @@ def cell(waiting_for: str | None, due_millis: int | None) -> str:
         return "effect in doubt"
     if words in (SLEEP, RETRY):
         return minute(due_millis)
+    parts = (waiting_for or "").split(", ")
+    awaited = [part.partition(" ")[2] for part in parts if part.startswith(f"{CHILD} ")]
+    if len(awaited) == 1:
+        return (waiting_for or "").replace(awaited[0], short(awaited[0]))
+    if awaited:
+        others = [part for part in parts if not part.startswith(f"{CHILD} ")]
+        return ", ".join([f"{len(awaited)} children", *others])
     return waiting_for or ""
 
 
 def next_steps(status: Json, common: Common) -> list[str]:
-    """What a person can do so that a run that waits goes on."""
-    run = status["run_id"][:SHOWN_ID_CHARACTERS]
+    """What a person can do so that a run that waits goes on, and where to look for it."""
+    run = short(status["run_id"])
 
     def command(name: str, *words: str) -> str:
         return typed_command(name, common, Source(), run, *words)
@@ -60,6 +82,30 @@ def next_steps(status: Json, common: Common) -> list[str]:
         steps += [f"send it with: {command('run signal', name, 'JSON')}" for name in names]
     if status["phase"] == RunPhase.RUNNING.value:
         for effect in status["effects_in_doubt"]:
-            words = ("--effect", effect["key"], "--why", "TEXT", "--did-not-happen")
-            steps.append(f"say it with: {command('run resolve', *words)}, or --happened JSON")
+            if not effect["may_be_under_way"]:
+                words = ("--effect", effect["key"], "--doubt", str(effect["doubt"]), "--why", "TEXT")
+                steps.append(f"if it happened: {command('run resolve', *words, '--happened', 'JSON')}")
+                steps.append(f"if it did not:  {command('run resolve', *words, '--did-not-happen')}")
+    if status["parent_run_id"] or status["children"]:
+        steps.append(f"see its family with: {command('run tree')}")
     return steps
+
+
+def children_in_words(phases: Mapping[str, int]) -> str:
+    """How many children there are, and in which phases, by a status's ``children``."""
+    words = [f"{count} {phase.lower()}" for phase, count in sorted(phases.items())]
+    return f"{sum(phases.values())}: {', '.join(words)}"
+
+
+def doubts(status: Json) -> list[str]:
+    """What was asked for, where and when, of which nobody knows what became of it."""
+    return [
+        f"{each['state_id']} asked {each['namespace']}, in doubt since {when(each['intended_millis'])} UTC"
+        for each in status["effects_in_doubt"]
+    ]
+
+
+def waits_for_words_alone(status: Json) -> bool:
+    """Whether nothing but words on what became of effects makes the run go on."""
+    is_doubtful = (status["waiting_for"] or "").startswith(EFFECT_IN_DOUBT)
+    return is_doubtful and all(wait["kind"] == EFFECT_IN_DOUBT for wait in status["waits"])

@@ -18,6 +18,7 @@ from perdure.io.replay import ReplayIo
 from perdure.io.scope import AttemptScope, Stopped, WorkLimit
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.handler import State, StateOutcome
+from perdure.model.meta import StateMeta
 from perdure.secrets import text_may_hold_secret
 
 REDACTED_MESSAGE = "error details redacted"
@@ -49,6 +50,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 async def execute(
     state: State,
+    meta: StateMeta,
     ctx: StagedContext,
     io: LiveIo | ReplayIo,
     rec: AttemptRecorder,
@@ -62,11 +64,11 @@ async def execute(
     store or of ownership, even where the handler swallowed them.
     """
     failpoints.hit("handler.before")
-    base = ctx.snapshot()
+    base = ctx.base
     failure: BaseException | ErrorInfo | None = None
     try:
         try:
-            failure = await _call(state, ctx, io, rec, scope, clock)
+            failure = await _call(state, meta, ctx, io, rec, scope, clock)
         except asyncio.CancelledError:
             if scope.stopped is None:
                 raise
@@ -79,7 +81,7 @@ async def execute(
     if scope.fatal is not None:
         raise scope.fatal
     if scope.stopped is Stopped.STALE:
-        failure = _missed_heartbeat(state)
+        failure = _missed_heartbeat(meta)
     elif scope.stopped is not None:
         return Halted(scope.stopped)
     failpoints.hit("handler.after")
@@ -106,13 +108,14 @@ async def _take_back_cancellation(scope: AttemptScope) -> None:
 
 async def _call(
     state: State,
+    meta: StateMeta,
     ctx: StagedContext,
     io: LiveIo | ReplayIo,
     rec: AttemptRecorder,
     scope: AttemptScope,
     clock: Clock,
 ) -> BaseException | ErrorInfo | None:
-    timeout = state.meta().timeout
+    timeout = meta.timeout
     limit = scope.work_limit = None if timeout is None else WorkLimit(timeout, clock)
     try:
         if limit is None:
@@ -143,8 +146,8 @@ async def _call(
     return None
 
 
-def _missed_heartbeat(state: State) -> ErrorInfo:
-    limit = state.meta().heartbeat_timeout
+def _missed_heartbeat(meta: StateMeta) -> ErrorInfo:
+    limit = meta.heartbeat_timeout
     return ErrorInfo(
         "heartbeat_missed", ErrorCategory.UNKNOWN, True, f"the handler gave no sign of life for {limit}"
     )

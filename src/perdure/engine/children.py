@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 
 from perdure.engine.decide import PlannedRun
 from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
@@ -13,9 +13,9 @@ from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.recovery import PlanResolver, read_view, refuse_fan_out
 from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
-from perdure.ids import RunId
+from perdure.ids import ArtifactId, RunId
 from perdure.io.children import Child, ClosePolicy, PlannedChild
-from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted
+from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted, RunStatus
 from perdure.stores.bundle import Stores
 
 
@@ -46,6 +46,7 @@ class Children:
         self._send_letter = send
         self._tell = tell
         self._passed: Request | None = None
+        self._driven: dict[RunId, RunCompleted | None] = {}  # how they ended; None while they are driven
         self.runs_handlers = True
         """Whether children may be executed here."""
 
@@ -89,23 +90,38 @@ class Children:
 
     def submit(self, run_id: RunId) -> None:
         """As ``ChildRuns.submit``."""
-        self._dispatcher.submit(self._stores, run_id, self._run_id)
+        self._drive(run_id)
 
-    async def follow(self, run_id: RunId) -> bool:
-        """As ``ChildRuns.follow``."""
+    def _drive(self, run_id: RunId) -> asyncio.Future[RunResult]:
         driven = self._dispatcher.submit(self._stores, run_id, self._run_id)
+        if run_id not in self._driven:
+            self._driven[run_id] = None
+            driven.add_done_callback(partial(self._left, run_id))
+        return driven
+
+    def _left(self, run_id: RunId, driven: asyncio.Future[RunResult]) -> None:
+        end = _end_in(driven)
+        if end is None:
+            del self._driven[run_id]
+        else:
+            self._driven[run_id] = end
+
+    def is_driven(self, run_id: RunId, manifest_id: ArtifactId) -> bool:
+        """As ``ChildRuns.is_driven``."""
+        child = self._view.children.get(run_id)
+        return child is not None and child.manifest_id == manifest_id and run_id in self._driven
+
+    async def follow(self, run_id: RunId) -> RunCompleted | None:
+        """As ``ChildRuns.follow``."""
+        end = self._driven.get(run_id)
+        if end is not None:
+            return end
+        driven = self._drive(run_id)
         async with self._dispatcher.resting(self._stores, self._run_id):
             await asyncio.wait({driven})
-        return self._has_ended(run_id, driven)
-
-    def _has_ended(self, run_id: RunId, driven: asyncio.Future[RunResult]) -> bool:
-        if driven.cancelled():
-            return False
-        error = driven.exception()
-        if error is None:
-            return driven.result().phase is not RunPhase.RUNNING
-        if is_driven_elsewhere(error):
-            return False
+        error = None if driven.cancelled() else driven.exception()
+        if error is None or is_driven_elsewhere(error):
+            return _end_in(driven)
         code = error.code if isinstance(error, PerdureError) else type(error).__name__
         raise IoError.of(
             "child_run_task_failed",
@@ -129,6 +145,10 @@ class Children:
         """How those of ``run_ids`` ended that have; None for one that does not exist."""
         ends: dict[RunId, RunCompleted | None] = {}
         for run_id in run_ids:
+            if run_id in self._driven:
+                if (end := self._driven[run_id]) is not None:
+                    ends[run_id] = end
+                continue
             head = await self._stores.events.head_seq(run_id)
             if not head:
                 ends[run_id] = None
@@ -138,23 +158,28 @@ class Children:
                 ends[run_id] = last
         return ends
 
-    async def follow_any(self, run_ids: Sequence[RunId]) -> bool:
-        """Have runs driven, and wait until one of them has ended, or no one is driven here any more."""
+    async def follow_many(self, run_ids: Collection[RunId], *, until_all: bool) -> bool:
+        """Have runs driven, and wait until one has ended, or all have, or none is driven here any more.
+
+        Whether there may be ends that were not known before.
+        """
         if not self.runs_handlers:
             return False
-        submit = self._dispatcher.submit
-        following = {submit(self._stores, run_id, self._run_id): run_id for run_id in run_ids}
+        left, has_end = len(run_ids), False
+        enough = asyncio.get_running_loop().create_future()
+
+        def note(driven: asyncio.Future[RunResult]) -> None:
+            nonlocal left, has_end
+            left -= 1
+            has_end = has_end or _end_in(driven) is not None
+            if not enough.done() and (not left or (has_end and not until_all)):
+                enough.set_result(None)
+
+        for run_id in run_ids:
+            self._drive(run_id).add_done_callback(note)
         async with self._dispatcher.resting(self._stores, self._run_id):
-            while following:
-                done, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    run_id = following.pop(each)
-                    try:
-                        if self._has_ended(run_id, each):
-                            return True
-                    except IoError as error:
-                        logging.getLogger("perdure").warning("run %s: %s", run_id, error)
-        return False
+            await enough
+        return has_end
 
     async def pass_down(self) -> None:
         """Tell the children that still run what their parent was told last: to stop, pause or go on.
@@ -208,3 +233,13 @@ class Children:
                 self.submit(child.run_id)
             else:
                 await self._tell(child.run_id)
+
+
+def _end_in(driven: asyncio.Future[RunResult]) -> RunCompleted | None:
+    """How the run ended that was ``driven``, if it has."""
+    if driven.cancelled() or driven.exception() is not None:
+        return None
+    result = driven.result()
+    if result.phase is RunPhase.RUNNING:
+        return None
+    return RunCompleted(RunStatus(result.phase.value), result.final_snapshot_id)

@@ -51,6 +51,7 @@ class PlannedRun(msgspec.Struct, frozen=True):
     skipped: frozenset[StateId]
     """States that carry a tag which the configuration skips."""
     retry_policies: Mapping[StateId, RetryPolicy]
+    metas: Mapping[StateId, StateMeta]
     cleanup: list[StateNode] = []
     """States that run, in this order, when the run is cancelled, and else not."""
 
@@ -65,7 +66,8 @@ class PlannedRun(msgspec.Struct, frozen=True):
         order = topological_order(plan)
         metas = [(node, node.state.meta()) for node in order]
         for node, meta in metas:
-            expect(meta, StateMeta, f"what meta() of {node.id} gives", "a StateMeta")
+            if not isinstance(meta, StateMeta):
+                expect(meta, StateMeta, f"what meta() of {node.id} gives", "a StateMeta")
         skip_tags = set(config.skip_tags)
         skipped = frozenset(
             node.id for node, meta in metas if skip_tags and not skip_tags.isdisjoint(meta.tags)
@@ -75,7 +77,7 @@ class PlannedRun(msgspec.Struct, frozen=True):
         nodes = {node.id: node for node in order}
         if cleanup:
             order = [node for node, meta in metas if not meta.on_cancel]
-        return cls(order, nodes, skipped, policies, cleanup)
+        return cls(order, nodes, skipped, policies, {node.id: meta for node, meta in metas}, cleanup)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -91,6 +93,8 @@ class Pause(msgspec.Struct, frozen=True):
     waiting_for: str
     awaits: tuple[RunId, ...] = ()
     """Runs whose end ends it too."""
+    awaits_all: bool = False
+    """Whether it takes the end of all of them."""
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -213,7 +217,7 @@ def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
             events.append(child_run_completed(child.run_id, end))
     if awaited:
         waiting_for = ", ".join(f"child {run_id}" for run_id in awaited)
-        return Step(tuple(events), Pause(None, waiting_for, tuple(awaited)))
+        return Step(tuple(events), Pause(None, waiting_for, tuple(awaited), awaits_all=True))
     return Step((*events, RunCompleted(status, _checkpoint(view))), Stop())
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from perdure.engine.results import RunResult
@@ -15,6 +16,7 @@ from perdure.stores.bundle import Stores
 
 MAX_CONCURRENCY = 100
 
+Drive = Callable[[], Coroutine[Any, Any, RunResult]]
 Resume = Callable[[Stores, RunId], Coroutine[Any, Any, RunResult]]
 
 
@@ -70,17 +72,26 @@ class LocalDispatcher:
             nothing: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
             nothing.cancel()
             return nothing
-        if not self._driven:
-            # It belongs to the event loop in which somebody had to wait for it.
-            self._places = asyncio.Semaphore(self._max_concurrency)
+        task = self.take_up(stores, run_id)
+        if (stores, run_id) in self._driven:
+            self._link(stores, run_id, parent)
+        return task
+
+    def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
+        """Drive a run here when there is a place for it, unless it is driven here already."""
         driven = self._driven.get((stores, run_id))
         if driven is None:
-            driven = self._driven[stores, run_id] = _Driven()
-            drive = self._drive(driven, stores, run_id)
-            driven.task = asyncio.create_task(drive, name=f"perdure-run-{run_id}")
+            if not self._driven:
+                # It belongs to the event loop in which somebody had to wait for it.
+                self._places = asyncio.Semaphore(self._max_concurrency)
+            driven = _Driven()
+            driven.task = self._begin(run_id, partial(self._drive, driven, stores, run_id))
+            self._driven[stores, run_id] = driven
             driven.task.add_done_callback(lambda _: self._ended(stores, run_id))
-        self._link(stores, run_id, parent)
         return driven.task
+
+    def _begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
+        return asyncio.create_task(drive(), name=f"perdure-run-{run_id}")
 
     def _link(self, stores: Stores, run_id: RunId, parent: RunId) -> None:
         self._driven[stores, run_id].parents.add(parent)

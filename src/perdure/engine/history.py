@@ -149,6 +149,15 @@ class RunView(msgspec.Struct):
             if (wait.state_id, wait.attempt) == (attempt.state_id, attempt.attempt)
         ]
 
+    def may_be_told_of(self, effect: Effect) -> bool:
+        """Whether somebody outside can know what became of ``effect``: no handler may be making it now."""
+        return not self.open_attempts or effect.key in self.awaited_effects
+
+    @property
+    def awaited_effects(self) -> set[str | None]:
+        """The keys of effects of which open attempts wait to be told what became."""
+        return {wait.effect for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)}
+
     def in_doubt_of(self, state_id: StateId) -> list[Effect]:
         """The state's own effects of which nobody knows what became."""
         return [effect for effect in self.in_doubt if effect.state_id == state_id]
@@ -324,7 +333,8 @@ class RunView(msgspec.Struct):
             self.cancel = request
         else:
             is_pause = event.name == RUN_PAUSED
-            self.pause, self.unpause = (request, None) if is_pause else (None, request)
+            self.pause = (self.pause or request) if is_pause else None
+            self.unpause = None if is_pause else request
 
 
 def doubts_in_words(effects: Iterable[Effect]) -> str:

@@ -29,6 +29,8 @@ from perdure.model.handler import Signal
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob, Letter, Mailbox
 
+_log = logging.getLogger("perdure")
+
 POLL_SECONDS = 0.25
 """How often a process looks for letters to the runs that it drives."""
 
@@ -53,13 +55,18 @@ class StopLetter(msgspec.Struct, frozen=True, tag="stop", tag_field="kind"):
 
 
 class ResolveLetter(msgspec.Struct, frozen=True, tag="resolve", tag_field="kind"):
-    """Says what became of an effect in doubt: it happened, with this answer, or it did not."""
+    """Says what became of an effect in doubt: it happened, with this answer, or it did not.
+
+    ``doubt`` is which doubt is meant, as ``Effect.intents`` counts them, by a sender who has seen that nobody
+    was making the effect. None is whichever there is when the letter is read.
+    """
 
     effect: str
     happened: bool
     answer: Any
     by: str
     why: str
+    doubt: int | None = None
 
 
 AnyLetter = SignalLetter | StopLetter | ResolveLetter
@@ -68,18 +75,18 @@ AnyLetter = SignalLetter | StopLetter | ResolveLetter
 def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = False) -> Entry:
     """The events of ``letters``, in their order. Pure.
 
-    A letter that the stream holds already, or that has nothing to say to the run as it stands, leaves none.
+    A letter that the stream holds already leaves none. Nor does one that can never again have anything to
+    say: a word on a doubt that is over, or one more cancellation.
     ``while_running`` says that a handler runs. It may be making an effect at this moment, of which nobody
-    else can know what becomes: then only those are settled that the run waits to be told of.
+    else can know what becomes: then only those are settled that the run waits to be told of. What is said of
+    others' doubts stays unread until the handler has ended.
     """
     events, blobs = list[Event](), list[Blob]()
     numbers = {name: len(arrived) for name, arrived in view.inbox.arrived.items()}
     seen = set(view.inbox.letters)
     in_doubt = {effect.key: effect for effect in view.in_doubt if effect.fact_key not in view.facts}
-    if while_running:
-        awaited = {wait.effect for wait in view.waits.values()}
-        in_doubt = {key: effect for key, effect in in_doubt.items() if key in awaited}
-    paused = view.pause is not None
+    awaited = view.awaited_effects
+    kept = set[str]()
     cancelled, terminated = view.cancel is not None, view.cancel is not None and view.cancel.terminates
     for letter in letters:
         if letter.id in seen:
@@ -94,8 +101,17 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
             numbers[body.name] = number + 1
             events.append(fact_event(signal_key(body.name, number), payload.id, meta={"letter": letter.id}))
             blobs.append(payload)
-        elif isinstance(body, ResolveLetter) and body.effect in in_doubt:
-            effect = in_doubt.pop(body.effect)
+        elif isinstance(body, ResolveLetter):
+            effect = in_doubt.get(body.effect)
+            is_meant = effect is not None and body.doubt in (None, effect.intents)
+            may_be_under_way = while_running and body.effect not in awaited
+            if is_meant and may_be_under_way and body.doubt is not None:
+                kept.add(letter.id)
+                continue
+            if effect is None or not is_meant or may_be_under_way:
+                _log.warning("letter %a tells of no effect that is in doubt; it is passed over", letter.id)
+                continue
+            del in_doubt[effect.key]
             answer = _payload(body.answer)
             if not body.happened:
                 events.append(effect_settled(effect.key, NOT_APPLIED, told_by=_teller(letter, body)))
@@ -110,10 +126,10 @@ def receive(view: RunView, letters: Sequence[Letter], *, while_running: bool = F
                 if not cancelled or (terminates and not terminated):
                     cancelled, terminated = True, terminates
                     events.append(DomainEvent(RUN_CANCEL_REQUESTED, {**told, "terminate": terminates}))
-            elif paused != (body.how == "pause"):
-                paused = not paused
-                events.append(DomainEvent(RUN_PAUSED if paused else RUN_UNPAUSED, told))
-    return Entry(events, blobs, [letter.id for letter in letters])
+            else:
+                # Also where it changes nothing: the same letter could come again when it would.
+                events.append(DomainEvent(RUN_PAUSED if body.how == "pause" else RUN_UNPAUSED, told))
+    return Entry(events, blobs, [letter.id for letter in letters if letter.id not in kept])
 
 
 def _teller(letter: Letter, body: ResolveLetter) -> dict[str, str]:
@@ -127,7 +143,7 @@ def _body_of(letter: Letter) -> AnyLetter | None:
         body: AnyLetter = msgspec.convert(letter.body, AnyLetter)
         return body
     except (msgspec.ValidationError, CanonicalJsonError):
-        logging.getLogger("perdure").warning("letter %a is none that a run can read", letter.id)
+        _log.warning("letter %a is none that a run can read", letter.id)
         return None
 
 
@@ -202,7 +218,7 @@ class LetterWatch:
             for run_id in await self._mailbox.addressed(self._told.keys()):
                 self.nudge(run_id)
         except StorageError as error:
-            logging.getLogger("perdure").warning("letters could not be looked for: %s", error)
+            _log.warning("letters could not be looked for: %s", error)
         finally:
             self._looking = None
             if self._told and self._timer is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, Json, Stor
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.facts import FactBinding, recorded_attempts
+from perdure.io.journal import Entry
 from perdure.io.live import LiveIo
 from perdure.io.port import TransportFactory
 from perdure.io.replay import ReplayIo
@@ -42,7 +43,7 @@ from perdure.model.events import (
 from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Release, snapshot_blob
+from perdure.stores.ports import Letter, Release, snapshot_blob
 from perdure.stores.reading import read_json
 
 
@@ -213,7 +214,7 @@ class Stint:
         self._has_mail = False
         try:
             letters = await self._stores.mailbox.unread(self._run_id)
-            await self._writer.append(lambda: receive(self._view, letters, while_running=True))
+            await self._writer.append(lambda: self._heard(letters))
             # First the handler, so that it spawns no more children that nobody would tell.
             self._stop_if_told(scope)
             await self._children.pass_down()
@@ -231,12 +232,20 @@ class Stint:
         elif cancel is not None and scope.state_id not in self._plan.cleanup_ids:
             scope.stop(Stopped.CANCELLED)
 
+    def _heard(self, letters: Sequence[Letter]) -> Entry:
+        entry = receive(self._view, letters, while_running=True)
+        # What cannot be said yet is read again when the handler has ended.
+        self._has_mail = self._has_mail or len(entry.read) < len(letters)
+        return entry
+
     async def _look_after(self, pause: Pause) -> bool:
         """Have the runs driven that are awaited; whether there is anything new to decide upon."""
         ends = await self._children.ends_of(pause.awaits)
         if not ends:
             await self._writer.flush()
-            following = asyncio.ensure_future(self._children.follow_any(pause.awaits))
+            following = asyncio.ensure_future(
+                self._children.follow_many(pause.awaits, until_all=pause.awaits_all)
+            )
             await self._until_due_or_mail(pause.until_millis, following)
             if self._has_mail:
                 return True
@@ -271,7 +280,8 @@ class Stint:
             self._writer.append,
             partial(self._published_in, attempt) if self._view.head_seq > attempt.entered_seq else None,
         )
-        io = self._io(scope, state.meta(), rec)
+        meta = self._plan.metas[attempt.state_id]
+        io = self._io(scope, meta, rec)
         ctx = StagedContext(base, scope.check)
         self._scope = scope
         deadline = None if self._view.cancel is not None else deadline_of(self._view, self._config)
@@ -280,7 +290,7 @@ class Stint:
             seconds = max(0, deadline - self._clock.now_millis()) / 1000
             expiry = asyncio.get_running_loop().call_later(seconds, scope.stop, Stopped.EXPIRED)
         try:
-            outcome = await execute(state, ctx, io, rec, scope, self._clock, self._failpoints)
+            outcome = await execute(state, meta, ctx, io, rec, scope, self._clock, self._failpoints)
         finally:
             self._scope = None
             if expiry is not None:

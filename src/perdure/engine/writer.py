@@ -67,7 +67,7 @@ class RunWriter:
         self._kept: list[Blob] = []
         self._staged_read: list[str] = []
         self._lock = asyncio.Lock()
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[_Waiting, None] = {}
         self._news = asyncio.Event()
 
     @property
@@ -124,14 +124,13 @@ class RunWriter:
     async def add(self, key: FactKey, entry: Entry) -> None:
         """As ``Journal.add``."""
         mine = _Waiting(entry)
-        self._waiting.append(mine)
+        self._waiting[mine] = None
         try:
             async with self._lock:
                 if mine in self._waiting:
                     await self._write_waiting()
         finally:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
+            self._waiting.pop(mine, None)
         error = mine.error
         if isinstance(error, ConcurrencyError):
             raise error
@@ -169,7 +168,7 @@ class RunWriter:
     def _refuse(self, batch: Sequence[_Waiting], error: StorageError) -> None:
         for each in batch:
             each.error = error
-            self._waiting.remove(each)
+            self._waiting.pop(each, None)
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         """Write entries and what rides along; the caller has the lock."""
@@ -187,7 +186,8 @@ class RunWriter:
 
         def landed() -> None:
             # Not after the commit: whoever made it may have been cancelled meanwhile.
-            self._waiting = [each for each in self._waiting if each not in batch]
+            for each in batch:
+                self._waiting.pop(each, None)
             del self._riding[:carried], self._kept[:kept]
             for seq, event in enumerate(new, head + 1):
                 self.view.advance(event, seq)

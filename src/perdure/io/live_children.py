@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from perdure.errors import ConcurrencyError, IoError, Json, PerdureError, StorageError
-from perdure.ids import FactKey, RunId
+from perdure.ids import ArtifactId, FactKey, RunId
 from perdure.io.asking import answer_bytes
 from perdure.io.children import (
     SPAWN,
@@ -39,8 +39,11 @@ class ChildRuns(Protocol):
     def submit(self, run_id: RunId) -> None:
         """Have a child driven, sometime soon."""
 
-    async def follow(self, run_id: RunId) -> bool:
-        """Have a child driven, and wait while this process does; whether it has ended.
+    def is_driven(self, run_id: RunId, manifest_id: ArtifactId) -> bool:
+        """Whether a child with this manifest is being driven here, or was to its end."""
+
+    async def follow(self, run_id: RunId) -> RunCompleted | None:
+        """Have a child driven, and wait while this process does; how it ended, if it has.
 
         ``IoError`` (``child_run_task_failed``) if it cannot be driven here.
         """
@@ -88,29 +91,30 @@ class LiveChildren:
             begun=[Append(child.run_id, 0, [started])],
         )
         with self._scope:
-            is_there = await self._is_there(child)
-            if not is_there:
-                try:
-                    await self._journal.add(key, new)
-                except ConcurrencyError as error:
-                    # Somebody may have written the child between the look and the commit.
-                    is_there = await self._is_there(child)
-                    if not is_there:
-                        self._scope.fatal = error
-                        raise
-            if is_there:
+            try:
+                await self._journal.add(key, new)
+            except ConcurrencyError as error:
+                # Somebody may have written the child before, which is rare: nobody looks first.
+                if not await self._is_there(child):
+                    self._scope.fatal = error
+                    raise
                 await self._record(key, Entry(events, [payload]))
         self._runs.submit(child.run_id)
         return IoResult(msgspec.json.decode(payload.data), payload.id)
 
     async def _await(self, call: IoCall, key: FactKey, request_id: str) -> IoResult:
         request = await_request(call.request)
-        run_id = request.child_run_id
-        while (end := await self._end_of(run_id, request.child_manifest_id)) is None:
+        run_id, manifest_id = request.child_run_id, request.child_manifest_id
+        end = None
+        if not self._runs.is_driven(run_id, manifest_id):
+            end = await self._end_of(run_id, manifest_id)
+        while end is None:
+            self._scope.check()
             with self._scope, self._pulse:
-                has_ended = await self._runs.follow(run_id)
-            if not has_ended:
+                end = await self._runs.follow(run_id)
+            if end is None:
                 await self._waits.child(run_id)
+                end = await self._end_of(run_id, manifest_id)
         answer = await self._answer(run_id, end)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
         with self._scope:
@@ -136,7 +140,7 @@ class LiveChildren:
             )
         return True
 
-    async def _end_of(self, run_id: RunId, manifest_id: str) -> RunCompleted | None:
+    async def _end_of(self, run_id: RunId, manifest_id: ArtifactId) -> RunCompleted | None:
         self._scope.check()
         try:
             first = await self._stores.events.read_range(run_id, 1, 1)

@@ -156,7 +156,7 @@ class LiveEffects:
         return None
 
     async def _answer_of(self, known: Effect, fact_key: FactKey, request_id: str) -> Blob:
-        """The answer that an effect got, bound to a key that has none; ``IoError`` if it was not kept."""
+        """The answer that an effect got, bound to ``fact_key``; ``IoError`` if it was not kept."""
         if known.payload_id is None:
             raise effect_answer_lost(known.key)
         try:
@@ -166,7 +166,7 @@ class LiveEffects:
             raise
         payload = Blob(ArtifactKind.FACT_PAYLOAD, data, known.payload_id)
         told = [fact_event(fact_key, payload.id, request_id)]
-        await self._append(lambda: Entry(told))
+        await self._append(lambda: Entry() if fact_key in self._journal.facts else Entry(told))
         return payload
 
     async def _intend(self, effect: PlannedEffect, request_id: str) -> bool:
@@ -208,7 +208,7 @@ class LiveEffects:
         except PerdureError as error:
             self._scope.check()
             if denies(error):
-                await self._append(lambda: Entry([effect_settled(effect.key, NOT_APPLIED)]))
+                await self._settle(effect.key, Entry([effect_settled(effect.key, NOT_APPLIED)]))
                 raise
             is_final = _refuses(error) and not error.info.retryable and not effect.traits.looks_up
             if (effect.traits.is_idempotent or effect.traits.looks_up) and not is_final:
@@ -217,14 +217,21 @@ class LiveEffects:
         try:
             payload = payload_of(answer)
         except PerdureError:
-            await self._append(lambda: Entry([effect_settled(effect.key, APPLIED)]))
+            await self._settle(effect.key, Entry([effect_settled(effect.key, APPLIED)]))
             raise
         told = [
             effect_settled(effect.key, APPLIED, payload.id),
             fact_event(effect.fact_key, payload.id, request_id),
         ]
-        await self._append(lambda: Entry(told, [payload]))
-        return payload
+        await self._settle(effect.key, Entry(told, [payload]))
+        known = self._journal.effects[effect.key]
+        if known.payload_id == payload.id:
+            return payload
+        return await self._answer_of(known, effect.fact_key, request_id)
+
+    async def _settle(self, key: str, entry: Entry) -> None:
+        """Write down what became of an effect, unless somebody has said meanwhile that it was made."""
+        await self._append(lambda: Entry() if self._journal.effects[key].outcome == APPLIED else entry)
 
     async def _append(self, make: Callable[[], Entry]) -> None:
         try:

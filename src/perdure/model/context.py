@@ -77,12 +77,12 @@ class Snapshot:
         if before is None:
             self.size = 2 + sum(map(_member_size, parts.items()))
         else:
-            self.size = before.size + sum(
-                _member_size((key, these[key])) * sign
-                for these, sign in ((parts, 1), (before.parts, -1))
-                for key in changed
-                if key in these
-            )
+            self.size = before.size
+            for key in changed:
+                if key in parts:
+                    self.size += _member_size((key, parts[key]))
+                if key in before.parts:
+                    self.size -= _member_size((key, before.parts[key]))
 
     @property
     def rope(self) -> Rope | None:
@@ -98,17 +98,19 @@ class Snapshot:
     @property
     def data(self) -> bytes:
         """The canonical bytes of the whole context."""
-        if self.rope is not None:
-            return self.rope.data
-        if self._data is None:  # short, so that it may be kept
-            self._data = join_object(self.parts.items())
+        if self._data is None:
+            rope = self.rope
+            if rope is not None:
+                return rope.data
+            self._data = join_object(self.parts.items())  # short, so that it may be kept
         return self._data
 
     @property
     def id(self) -> ArtifactId:
         """The artifact id of :attr:`data`."""
         if self._id is None:
-            self._id = artifact_id_for_bytes(self.data) if self.rope is None else self.rope.id
+            rope = self.rope
+            self._id = artifact_id_for_bytes(self.data) if rope is None else rope.id
         return self._id
 
     @classmethod
@@ -160,6 +162,11 @@ class StagedContext:
     def dump(self) -> dict[str, Json]:
         self._check()
         return {key: msgspec.json.decode(data) for key, data in self._parts().items()}
+
+    @property
+    def base(self) -> Snapshot:
+        """The context that the handler found."""
+        return self._base
 
     def snapshot(self) -> Snapshot:
         """The context as it stands; the base itself when nothing was changed."""

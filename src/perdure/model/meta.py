@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.arguments import expect, expect_duration, expect_many, expect_unless_none
+from perdure.arguments import expect, expect_duration, expect_many
 from perdure.errors import InvalidShapeError, Json, shaped
 from perdure.model.config import RetryPolicy
 
@@ -49,22 +49,28 @@ class StateMeta(msgspec.Struct, frozen=True):
     on_cancel: bool = False
 
     def __post_init__(self) -> None:
-        expect_many(self.tags, str, "StateMeta(tags=…)", "strings")
-        expect_many(self.depends_on, str, "StateMeta(depends_on=…)", "strings")
+        if self.tags:
+            expect_many(self.tags, str, "StateMeta(tags=…)", "strings")
+        if self.depends_on:
+            expect_many(self.depends_on, str, "StateMeta(depends_on=…)", "strings")
         expect(self.side_effects, SideEffectKind, "StateMeta(side_effects=…)", "a SideEffectKind")
-        expect_unless_none(self.idempotency, str, "StateMeta(idempotency=…)", "a string")
-        expect(
-            self.depends_on_strategy,
-            DependencyStrategy,
-            "StateMeta(depends_on_strategy=…)",
-            "a DependencyStrategy",
-        )
-        expect_unless_none(self.retry_policy, RetryPolicy, "StateMeta(retry_policy=…)", "a RetryPolicy")
+        if self.idempotency is not None:
+            expect(self.idempotency, str, "StateMeta(idempotency=…)", "a string or None")
+        if self.depends_on_strategy is not DependencyStrategy.LATEST:
+            expect(
+                self.depends_on_strategy,
+                DependencyStrategy,
+                "StateMeta(depends_on_strategy=…)",
+                "a DependencyStrategy",
+            )
+        if self.retry_policy is not None:
+            expect(self.retry_policy, RetryPolicy, "StateMeta(retry_policy=…)", "a RetryPolicy or None")
         if self.timeout is not None:
             expect_duration(self.timeout, "StateMeta(timeout=…)")
         if self.heartbeat_timeout is not None:
             expect_duration(self.heartbeat_timeout, "StateMeta(heartbeat_timeout=…)")
-        expect(self.on_cancel, bool, "StateMeta(on_cancel=…)", "True or False")
+        if self.on_cancel is not False:
+            expect(self.on_cancel, bool, "StateMeta(on_cancel=…)", "True or False")
 
     def to_json(self) -> Json:
         """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``."""

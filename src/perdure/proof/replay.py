@@ -142,10 +142,12 @@ async def _replay_state(
     base = await _snapshot(stores, base_id)
     scope = AttemptScope(source.run_id, state_id, attempt)
     state = plan.nodes[state_id].state
-    io = source.io(scope, stores, attempt, state.meta(), missing_fact_retryable=False)
+    meta = state.meta()
+    io = source.io(scope, stores, attempt, meta, missing_fact_retryable=False)
     rec = AttemptRecorder(scope.check, config.event_profile, _write_nothing)
     outcome = await execute(
         state,
+        meta,
         StagedContext(base, scope.check),
         io,
         rec,

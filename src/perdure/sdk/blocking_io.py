@@ -30,6 +30,10 @@ class BlockingIo(_Facade):
         super().__init__(loop)
         self._io = io
 
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for what only ``async`` functions are offered, such as ``perdure.spawn(…)``."""
+        return self._wait(work)
+
     def call(self, call: IoCall) -> IoResult:
         """Ask, or be answered by the recorded fact."""
         return self._wait(self._io.call(call))

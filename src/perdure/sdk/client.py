@@ -20,6 +20,7 @@ from types import NoneType
 from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
+from perdure.engine.dispatch import Drive, LocalDispatcher, Resume, is_driven_elsewhere
 from perdure.engine.engine import PARK_AFTER, Engine, StartRun
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
@@ -28,7 +29,6 @@ from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
     Json,
-    PerdureError,
 )
 from perdure.ids import RunId
 from perdure.model.config import RunConfig
@@ -57,8 +57,8 @@ from perdure.stores.bundle import Stores
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-RECOVERIES_AT_ONCE = 1000
 RECOVERIES_MAX = 1000
+MAX_CONCURRENCY = 1000
 _SEQ_BITS = 62
 """No event has a larger number; stores count with signed numbers of 64 bits."""
 
@@ -78,6 +78,7 @@ class Client:
         clock: Clock | None = None,
         closes_stores: bool = False,
         park_after: timedelta = PARK_AFTER,
+        max_concurrency: int = MAX_CONCURRENCY,
         observer: Callable[[RunId, Sequence[tuple[int, Event]]], None] = lambda *_: None,
     ) -> None:
         self.stores = stores
@@ -85,6 +86,8 @@ class Client:
         self._closes_stores = closes_stores
         self._clock = clock or SystemClock()
         self._observer = observer
+        self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
+        self._dispatcher = _Dispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -92,8 +95,8 @@ class Client:
             observer=self._observe,
             secrets=app.secrets,
             park_after=park_after,
+            dispatcher=self._dispatcher,
         )
-        self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
         self._changed: dict[RunId, asyncio.Event] = {}
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
@@ -103,7 +106,6 @@ class Client:
         )
         self._left: set[RunId] = set()
         """Runs that were begun here for others to drive."""
-        self._slots = asyncio.Semaphore(RECOVERIES_AT_ONCE)
 
     @overload
     async def start(
@@ -225,8 +227,13 @@ class Client:
             if run_id not in self._driven and run_id not in self._failures and run_id not in left
         ]
         for run_id in found:
-            self._drive(run_id, self._recover_one(run_id))
+            self._dispatcher.take_up(self.stores, run_id)
         return found
+
+    @property
+    def driven(self) -> builtins.list[RunId]:
+        """The runs that are driven here now, or wait for a place."""
+        return [*self._driven]
 
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
@@ -372,25 +379,20 @@ class Client:
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
             self._waker.park(run_id, result.due_millis)
-        if error is not None and getattr(error, "code", None) != "run_already_active":
+        if error is not None and not is_driven_elsewhere(error):
             self._failures[run_id] = error
         self._notify(run_id)
 
     def _wake(self, run_id: RunId) -> None:
-        if run_id not in self._driven:
-            self._drive(run_id, self._recover_one(run_id))
+        self._dispatcher.take_up(self.stores, run_id)
 
-    async def _recover_one(self, run_id: RunId) -> RunResult:
-        async with self._slots:
-            try:
-                return await self._engine.resume(self.stores, run_id)
-            except PerdureError as error:
-                if error.code != "run_already_active":
-                    logging.getLogger("perdure").warning("run %s cannot be recovered: %s", run_id, error)
-                raise
+    async def _resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
+        return await self._engine.resume(stores, run_id)
 
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         self._notify(run_id)
+        if any(type(event) is RunCompleted for _, event in events):
+            self._waker.nudge()  # others may wait for its end
         self._observer(run_id, events)
 
     def _notify(self, run_id: RunId) -> None:
@@ -410,3 +412,30 @@ class Client:
     def _refuse_closed_stores(self, run_id: RunId) -> None:
         if self._is_closed and self._closes_stores:
             raise client_closed(run_id)
+
+
+class _Dispatcher(LocalDispatcher):
+    """Executes runs as a client drives them: seen by its observers, and until it is closed.
+
+    ``driven`` is what the client drives already, and ``drive`` has it drive a run on.
+    """
+
+    def __init__(
+        self,
+        resume: Resume,
+        max_concurrency: int,
+        driven: Mapping[RunId, asyncio.Task[RunResult]],
+        drive: Callable[[RunId, Coroutine[Any, Any, RunResult]], asyncio.Task[RunResult]],
+    ) -> None:
+        super().__init__(resume, max_concurrency)
+        self._by_client = driven
+        self._drive_by_client = drive
+
+    def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
+        return self._by_client.get(run_id) or super().take_up(stores, run_id)
+
+    def _begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
+        return self._drive_by_client(run_id, drive())
+
+    async def withdraw(self, stores: Stores, parent: RunId) -> None:
+        """Nothing is interrupted: the client drives its runs until it is closed."""

@@ -13,7 +13,7 @@ from perdure.engine.engine import PARK_AFTER
 from perdure.errors import RunError
 from perdure.sdk.app import App
 from perdure.sdk.checks import expect
-from perdure.sdk.client import Client
+from perdure.sdk.client import MAX_CONCURRENCY, Client
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.stores.bundle import Stores
@@ -33,7 +33,9 @@ class Opening:
         recover: bool,
         clock: Clock | None,
         park_after: timedelta,
+        max_concurrency: int,
     ) -> None:
+        self._max_concurrency = max_concurrency
         self._park_after = park_after
         self._store = store
         self._app = app
@@ -59,7 +61,12 @@ class Opening:
             stores = Stores.sqlite(self._store) if isinstance(self._store, Path) else Stores.open(self._store)
         owned = stores is not self._store
         client = Client(
-            stores, self._app, clock=self._clock, closes_stores=owned, park_after=self._park_after
+            stores,
+            self._app,
+            clock=self._clock,
+            closes_stores=owned,
+            park_after=self._park_after,
+            max_concurrency=self._max_concurrency,
         )
         try:
             if self._recover:
@@ -99,13 +106,15 @@ def open(  # noqa: A001 — read as perdure.open
     recover: bool = True,
     clock: Clock | None = None,
     park_after: timedelta = PARK_AFTER,
+    max_concurrency: int = MAX_CONCURRENCY,
 ) -> Opening:
     """Open a store for an app: ``async with perdure.open("runs.db", app=app) as p: …``.
 
     ``store`` is a path, an address such as ``sqlite:PATH``, or stores that the caller closes. ``app`` may be
     one operation or pipeline too, or several. With ``recover`` every unfinished run that nobody owns is
     driven on here as soon as it is due, for as long as the client is open. A run that has to wait for longer
-    than ``park_after`` leaves the memory, and comes back when it is due.
+    than ``park_after`` leaves the memory, and comes back when it is due. Of the runs that were not started
+    here, and of child runs, ``max_concurrency`` are executed at a time.
 
     In programs without an event loop ``with perdure.open(…) as p`` gives a ``BlockingClient``. In a
     notebook ``p = await perdure.open(…)``, and ``await p.aclose()`` in the end.
@@ -115,4 +124,6 @@ def open(  # noqa: A001 — read as perdure.open
         app = App([app])
     elif not isinstance(app, App):
         app = App(app)
-    return Opening(store, app, recover=recover, clock=clock, park_after=park_after)
+    return Opening(
+        store, app, recover=recover, clock=clock, park_after=park_after, max_concurrency=max_concurrency
+    )

@@ -19,6 +19,7 @@ from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
 from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
 from perdure.sdk.signals import SignalDefinition
+from perdure.sdk.spawning import SPAWNER, Spawner
 from perdure.sdk.states import StateDefinition, StateMaker
 from perdure.sdk.values import UNTYPED, Codec
 
@@ -69,8 +70,9 @@ class Op(Generic[In, Out]):
         tags = {tag for each in self._states for tag in each.meta.depends_on}
         refuse_mistakes(self._declared.op_id, self.mistakes(tags))
         nodes = [
-            StateNode(StateId(f"{op_path}.{each.definition.name}"), FunctionState(each, input, config))
+            StateNode(state_id, FunctionState(each, state_id, input, config))
             for each in self.states
+            for state_id in [StateId(f"{op_path}.{each.definition.name}")]
         ]
         edges = [
             DependencyEdge(StateId(f"{op_path}.{before}"), StateId(f"{op_path}.{each.definition.name}"))
@@ -224,8 +226,9 @@ class Op(Generic[In, Out]):
 class FunctionState:
     """A function as a state of a plan: arguments in, result out."""
 
-    def __init__(self, bound: BoundState, given: Json, config: Json) -> None:
+    def __init__(self, bound: BoundState, state_id: StateId, given: Json, config: Json) -> None:
         self._bound = bound
+        self._state_id = state_id
         self._given = given
         self._config = config
 
@@ -242,6 +245,7 @@ class FunctionState:
                 args.append(value)
             else:
                 kwargs[argument.name] = value
+        SPAWNER.set(Spawner(io, self._state_id))
         if definition.is_async:
             result = await definition.function(*args, **kwargs)
         else:

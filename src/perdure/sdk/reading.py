@@ -12,11 +12,19 @@ from perdure.engine.recovery import read_manifest, read_view
 from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
+from perdure.io.effects import Effect
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
-from perdure.model.events import ARTIFACT_WRITTEN, VALUE_PUBLISHED, DomainEvent, EventEnvelope, RunPhase
+from perdure.model.events import (
+    ARTIFACT_WRITTEN,
+    VALUE_PUBLISHED,
+    DomainEvent,
+    EventEnvelope,
+    RunPhase,
+)
 from perdure.model.pipeline import labels_of
 from perdure.sdk.checks import expect
+from perdure.sdk.kin import parent_in, parent_of, phases_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
@@ -32,7 +40,8 @@ class RunSummary(msgspec.Struct, frozen=True):
 
     ``started_millis`` is milliseconds since 1970-01-01 UTC, and so is ``due_millis``, when a run that waits
     goes on if nothing comes before. ``in_doubt`` are the keys of effects of which nobody knows what became of
-    them.
+    them; ``effects_in_doubt`` say more: ``{"key", "state_id", "namespace", "intended_millis", "doubt",
+    "may_be_under_way"}``, the last of these while a handler runs that may be making the effect.
     """
 
     run_id: RunId
@@ -47,6 +56,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     waiting_for: str | None = None
     in_doubt: tuple[str, ...] = ()
     due_millis: int | None = None
+    effects_in_doubt: tuple[Json, ...] = ()
 
     def to_json(self) -> Json:
         """The fields by name; the phase by its wire name."""
@@ -63,6 +73,7 @@ class RunSummary(msgspec.Struct, frozen=True):
             "waiting_for": self.waiting_for,
             "in_doubt": list(self.in_doubt),
             "due_millis": self.due_millis,
+            "effects_in_doubt": list(self.effects_in_doubt),
         }
 
 
@@ -103,15 +114,19 @@ async def list_summaries(
     labels: Mapping[str, str],
     limit: int,
     in_doubt: bool = False,
+    roots: bool = False,
 ) -> list[RunSummary]:
     """The newest runs that are in ``phase`` and bear all ``labels``, at most ``limit``.
 
-    With ``in_doubt`` only those that have effects in doubt.
+    With ``in_doubt`` only those that have effects in doubt, with ``roots`` only those without a parent.
     """
     found: list[RunSummary] = []
     async for run_id in all_runs(stores, unfinished=phase is RunPhase.RUNNING):
         if len(found) >= limit:
             break
+        # There may be thousands of children to a parent: of them one event is read.
+        if roots and await parent_of(stores, run_id) is not None:
+            continue
         summary = await summary_of(stores, run_id)
         if (
             phase in (None, summary.phase)
@@ -142,7 +157,8 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         None,
         view.waiting_for,
         tuple(effect.key for effect in view.in_doubt),
-        _due_millis(view),
+        due_millis_of(view),
+        tuple(_doubt_json(view, effect) for effect in view.in_doubt),
     )
 
 
@@ -157,11 +173,9 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         "last_event_millis": events[-1].ts_millis,
         "states": [_state_json(view, state_id) for state_id in view.states],
         "outputs": _outputs(events),
-        "waits": [_wait_json(wait) for wait in _open_waits(view)],
-        "effects_in_doubt": [
-            {"key": effect.key, "state_id": effect.state_id, "intended_millis": effect.intended_millis}
-            for effect in view.in_doubt
-        ],
+        "waits": waits_of(view),
+        "parent_run_id": None if view.started is None else parent_in(view.started),
+        "children": await phases_of(stores, view.children, events),
         "stop": _request_json(view.cancel),
         "pause": _request_json(view.pause),
         "values": _published(events),
@@ -229,6 +243,14 @@ def _state_json(view: RunView, state_id: StateId) -> Json:
     }
 
 
+def waits_of(view: RunView) -> list[Json]:
+    """The waits of a run that have not ended.
+
+    Each is ``{"state_id", "kind", "until_millis", "signals", "effect", "child_run_id"}``.
+    """
+    return [_wait_json(wait) for wait in _open_waits(view)]
+
+
 def _open_waits(view: RunView) -> list[Wait]:
     return [wait for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)]
 
@@ -240,10 +262,23 @@ def _wait_json(wait: Wait) -> Json:
         "until_millis": wait.until_millis,
         "signals": list(wait.signals),
         "effect": wait.effect,
+        "child_run_id": wait.child_run_id,
     }
 
 
-def _due_millis(view: RunView) -> int | None:
+def _doubt_json(view: RunView, effect: Effect) -> Json:
+    return {
+        "key": effect.key,
+        "state_id": effect.state_id,
+        "namespace": effect.namespace,
+        "intended_millis": effect.intended_millis,
+        "doubt": effect.intents,
+        "may_be_under_way": not view.may_be_told_of(effect),
+    }
+
+
+def due_millis_of(view: RunView) -> int | None:
+    """When a run that waits goes on if nothing comes before."""
     if view.waiting_for == RETRY:
         dues = [
             progress.retry_due_millis
@@ -274,16 +309,31 @@ def _published(events: list[EventEnvelope]) -> dict[str, Json]:
     }
 
 
-async def refuse_what_is_not_in_doubt(stores: Stores, run_id: RunId, key: str) -> None:
-    """Raise ``RunError`` (``effect_not_in_doubt``) unless the run has such an effect in doubt."""
-    keys = [effect.key for effect in (await read_view(stores, run_id)).in_doubt]
-    if key not in keys:
+async def doubt_of(stores: Stores, run_id: RunId, key: str, doubt: int | None = None) -> int:
+    """Which doubt about an effect a run is in; ``RunError`` if it is none, or another than ``doubt``.
+
+    ``effect_not_in_doubt``; ``effect_under_way`` if a handler may be making the effect at this moment.
+    """
+    view = await read_view(stores, run_id)
+    effects = {effect.key: effect for effect in view.in_doubt}
+    effect = effects.get(key)
+    if effect is None or doubt not in (None, effect.intents):
         raise RunError.of(
             "effect_not_in_doubt",
-            "the run has no effect of this key that is in doubt",
+            "the run has no effect of this key that is in doubt"
+            if effect is None
+            else f"doubt {doubt} is settled; the effect is in doubt {effect.intents}, which is a new one",
             category=ErrorCategory.PARSING_INPUT,
-            details={"run_id": run_id, "in_doubt": keys},
+            details={"run_id": run_id, "in_doubt": list(effects)},
         )
+    if not view.may_be_told_of(effect):
+        raise RunError.of(
+            "effect_under_way",
+            "the run may be making the effect at this moment, so nobody can know yet what becomes of it",
+            category=ErrorCategory.PARSING_INPUT,
+            details={"run_id": run_id, "effect": key},
+        )
+    return effect.intents
 
 
 def _outputs(events: list[EventEnvelope]) -> list[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+import msgspec
+
 from perdure.engine.letters import ResolveLetter, SignalLetter, StopLetter, StopWord
 from perdure.engine.recovery import read_view
 from perdure.engine.results import RunResult
@@ -15,10 +17,10 @@ from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport, replay_run
 from perdure.sdk.app import Startable
 from perdure.sdk.reading import (
+    doubt_of,
     exports_of,
     manifest_of,
     published_values,
-    refuse_what_is_not_in_doubt,
     run_failure,
 )
 from perdure.sdk.signals import SignalDefinition, checked_signal
@@ -128,19 +130,28 @@ class Run(Generic[Out]):
         return (await read_view(self._client.stores, self.id)).in_doubt
 
     async def effect_happened(
-        self, key: str, answer: Json, *, by: str, why: str, letter_id: str | None = None
+        self,
+        key: str,
+        answer: Json,
+        *,
+        by: str,
+        why: str,
+        doubt: int | None = None,
+        letter_id: str | None = None,
     ) -> None:
         """Say that an effect in doubt was made, and what its answer is; the run goes on with that.
 
-        Raises ``RunError`` (``effect_not_in_doubt``), and as :meth:`Client.tell`.
+        ``doubt`` is the doubt that was looked into, ``intents`` of what :meth:`in_doubt` gave: an effect that
+        was made again meanwhile may be in another one. The present one unless given. Raises ``RunError``
+        (``effect_not_in_doubt``, ``effect_under_way``), and as :meth:`Client.tell`.
         """
-        await self._resolve(ResolveLetter(key, True, answer, by, why), letter_id)
+        await self._resolve(ResolveLetter(key, True, answer, by, why, doubt), letter_id)
 
     async def effect_did_not_happen(
-        self, key: str, *, by: str, why: str, letter_id: str | None = None
+        self, key: str, *, by: str, why: str, doubt: int | None = None, letter_id: str | None = None
     ) -> None:
-        """Say that an effect in doubt was not made; the run makes it now."""
-        await self._resolve(ResolveLetter(key, False, None, by, why), letter_id)
+        """Say that an effect in doubt was not made; the run makes it now. As :meth:`effect_happened`."""
+        await self._resolve(ResolveLetter(key, False, None, by, why, doubt), letter_id)
 
     async def values(self) -> dict[str, Json]:
         """What the run's handlers published last under each name."""
@@ -150,8 +161,8 @@ class Run(Generic[Out]):
         await self._client.tell(self.id, StopLetter(how, by, reason), letter_id)
 
     async def _resolve(self, letter: ResolveLetter, letter_id: str | None) -> None:
-        await refuse_what_is_not_in_doubt(self._client.stores, self.id, letter.effect)
-        await self._client.tell(self.id, letter, letter_id)
+        doubt = await doubt_of(self._client.stores, self.id, letter.effect, letter.doubt)
+        await self._client.tell(self.id, msgspec.structs.replace(letter, doubt=doubt), letter_id)
 
     def events(self, after: int = 0) -> AsyncIterator[EventEnvelope]:
         """The run's events as they are written, from the one after ``after`` on, until it has ended."""

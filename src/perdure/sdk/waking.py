@@ -45,7 +45,7 @@ class Waker:
         self._is_closed = False
 
     def park(self, run_id: RunId, due_millis: int | None) -> None:
-        """Wake a run when it is due, or when a letter for it is there."""
+        """Wake a run when it is due: then, with a letter for it, or with the end of a run that it awaits."""
         self._parked[run_id] = due_millis
         self._begin()
 
@@ -55,7 +55,7 @@ class Waker:
         self._begin()
 
     def nudge(self) -> None:
-        """Say that a letter was posted."""
+        """Say that a letter was posted, or that a run has ended."""
         self._mail.set()
 
     async def aclose(self) -> None:
@@ -92,9 +92,11 @@ class Waker:
             await self._until(next_due)
 
     async def _due_here(self) -> set[RunId]:
-        now = self._clock.now_millis() + self.ahead_millis
-        due = {run_id for run_id, moment in self._parked.items() if moment is not None and moment <= now}
-        return due | await self._stores.mailbox.addressed(self._parked.keys())
+        if not self._parked:
+            return set()
+        parked, limit = self._parked.keys(), len(self._parked)
+        agenda = self._stores.agenda
+        return set(await agenda.due_runs(limit, within_millis=self.ahead_millis, among=parked))
 
     async def _next_due(self) -> int | None:
         moments = [moment for moment in self._parked.values() if moment is not None]

@@ -11,7 +11,8 @@ from perdure.canonical import artifact_id_for_bytes, utf16_order
 from perdure.errors import CorruptionError, Json
 from perdure.ids import ArtifactId
 from perdure.model.events import ArtifactKind
-from perdure.model.rope import MEMBERS, NODE, WHOLE_BYTES_MAX, Entry, Rope, decode_recipe
+from perdure.model.rope import WHOLE_BYTES_MAX, Rope
+from perdure.model.rope_parts import MEMBERS, NODE, Entry, decode_recipe
 from perdure.stores.ports import (
     Append,
     ArtifactRows,

@@ -130,6 +130,7 @@ async def test_runs_are_listed_by_phase_and_labels() -> None:
             "error": None,
             "waiting_for": None,
             "in_doubt": [],
+            "effects_in_doubt": [],
             "due_millis": None,
         }
 
@@ -301,7 +302,7 @@ async def test_a_run_of_an_unknown_operation_is_left_alone(caplog: pytest.LogCap
             await (await p.get(lost.id)).result()
         assert await p.recover() == []
     (record,) = caplog.records
-    assert f"run {lost.id} cannot be recovered: op_not_found" in record.getMessage()
+    assert f"run {lost.id} cannot be driven here: op_not_found" in record.getMessage()
     assert await stream(stores, lost.id) == ["started"]
     async with perdure.open(stores, strange) as p:
         assert await (await p.get(lost.id)).result() == 2

@@ -1,0 +1,71 @@
+"""A run's parent, and how its children stand, from as few events as that takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from perdure.errors import PerdureError
+from perdure.ids import RunId
+from perdure.io.children import Child, ClosePolicy
+from perdure.model.events import (
+    CHILD_RUN_COMPLETED,
+    DomainEvent,
+    Event,
+    EventEnvelope,
+    RunCompleted,
+    RunPhase,
+    RunStarted,
+)
+from perdure.stores.bundle import Stores
+
+MISSING = "Missing"
+"""Among the phases of children: that of one which is not there, or cannot be read."""
+
+
+def parent_in(started: Event) -> RunId | None:
+    """The parent that a run's first event names."""
+    return started.parent.run_id if isinstance(started, RunStarted) and started.parent is not None else None
+
+
+async def parent_of(stores: Stores, run_id: RunId) -> RunId | None:
+    """A run's parent; None also for a run whose first event cannot be read."""
+    try:
+        first = await stores.events.read_range(run_id, 1, 1)
+    except PerdureError:
+        return None
+    return parent_in(first[0].event) if first else None
+
+
+async def phases_of(
+    stores: Stores, children: Iterable[RunId], parents_events: Iterable[EventEnvelope]
+) -> dict[str, int]:
+    """How many of the children are in each phase, by its wire name, or :data:`MISSING`."""
+    known = {
+        event.payload["child_run_id"]: event.payload.get("status")
+        for envelope in parents_events
+        if isinstance(event := envelope.event, DomainEvent) and event.name == CHILD_RUN_COMPLETED
+    }
+    return dict(Counter([known.get(child) or await _phase_of(stores, child) for child in children]))
+
+
+async def hearers_of(stores: Stores, children: Iterable[Child]) -> int:
+    """How many of a run's children hear what it is told: all that have not ended, but abandoned ones."""
+    asked = [
+        child.run_id
+        for child in children
+        if not child.has_ended and child.close_policy is not ClosePolicy.ABANDON
+    ]
+    return [await _phase_of(stores, run_id) for run_id in asked].count(RunPhase.RUNNING.value)
+
+
+async def _phase_of(stores: Stores, run_id: RunId) -> str:
+    try:
+        head = await stores.events.head_seq(run_id)
+        last = await stores.events.read_range(run_id, head, head) if head else []
+    except PerdureError:
+        return MISSING
+    if not last:
+        return MISSING
+    end = last[0].event
+    return end.status.value if isinstance(end, RunCompleted) else RunPhase.RUNNING.value
