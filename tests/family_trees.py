@@ -301,7 +301,7 @@ class Trees:
                 views = await self.views()
                 return {run_id: (view.phase, view.checkpoint) for run_id, view in views.items()}
             if self.told:
-                check_told(await self.views())
+                check_told(await self.views(), self.told)
             sent = [await self._bring(run_id) for run_id in sorted(unfinished)]
             next_due = await self.stores.agenda.next_due_millis()
             if not any(sent):
@@ -386,7 +386,7 @@ def check_letters(histories: dict[RunId, list[EventEnvelope]], told: dict[RunId,
 STOPS = (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED)
 
 
-def check_told(views: dict[RunId, RunView]) -> None:
+def check_told(views: dict[RunId, RunView], told: dict[RunId, set[str]]) -> None:
     """When nobody has anything to do: who was spawned before its parent was stopped is stopped too."""
     for view in views.values():
         for child in view.children.values():
@@ -396,5 +396,6 @@ def check_told(views: dict[RunId, RunView]) -> None:
             if view.cancel is not None and child.spawned_seq < view.cancel.reach_seq:
                 assert own.cancel is not None, "a child is not told of its parent's end"
                 assert own.cancel.terminates >= view.cancel.terminates
-            elif view.pause is not None and child.spawned_seq < view.pause.reach_seq:
-                assert own.pause is not None or own.cancel is not None, "a child is not told to pause"
+            elif view.is_paused and view.pause is not None and child.run_id not in told:
+                is_reached = child.spawned_seq < view.pause.reach_seq
+                assert own.pause or own.cancel or not is_reached, "a child is not told to pause"

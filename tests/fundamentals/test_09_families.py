@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,10 @@ from perdure import (
 )
 from perdure.engine.letters import SignalLetter, StopLetter
 from perdure.engine.recovery import read_view
+from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.events import Event, RunStarted
-from perdure.stores.memory import memory_stores
+from perdure.stores.memory import MemoryState, memory_stores
 from tests.families import (
     ENOUGH_SECONDS,
     Hanging,
@@ -37,7 +39,7 @@ from tests.families import (
     turns,
 )
 from tests.slow_stores import slow_stores
-from tests.support import InstantClock
+from tests.support import InstantClock, stream
 
 
 async def check_interrupted(stores: Stores, runs: int) -> None:
@@ -352,3 +354,65 @@ async def test_observers_see_the_child_of_a_spawn_that_was_cancelled() -> None:
     assert result.phase is RunPhase.COMPLETED
     begun = [run_id for run_id, event in seen if isinstance(event, RunStarted)]
     assert begun == [result.run_id, result.run_id.child("k")]
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+async def test_parents_in_two_processes_await_one_child(tmp_path: Path, is_file: bool) -> None:
+    """One of them drives it; the other one is parked, and due when it has ended."""
+    hanging, state = Hanging(), MemoryState()
+    ops = Ops({"ask": ask, "hang": hanging.handle})
+    places = [
+        Stores.sqlite(tmp_path / "runs.db") if is_file else memory_stores(state, InstantClock())
+        for _ in range(2)
+    ]
+    engines = [Engine(ops) for _ in range(2)]
+    begun = await engines[0].start(
+        places[0], await start_of(places[0], ops, "hang", run_id=RunId.random()), drive=False
+    )
+    first = (await places[0].events.read_range(begun.run_id, 1, 1))[0].event
+    assert isinstance(first, RunStarted)
+    child: dict[str, Json] = {"child_run_id": begun.run_id, "child_manifest_id": first.manifest_id}
+    run_ids = [RunId.random() for _ in range(2)]
+    running = [
+        asyncio.create_task(engine.start(stores, await start_of(stores, ops, "ask", child, run_id=run_id)))
+        for engine, stores, run_id in zip(engines, places, run_ids, strict=True)
+    ]
+    await hanging.until_begun()
+    done, _ = await asyncio.wait(running, timeout=ENOUGH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    (parked,) = (task.result() for task in done)
+    assert parked.waiting_for == f"child {begun.run_id}"
+    assert await places[0].agenda.due_runs(9) == []
+    hanging.go_on.set()
+    results = await asyncio.wait_for(asyncio.gather(*running), ENOUGH_SECONDS)
+    assert {result.phase for result in results} == {RunPhase.COMPLETED, RunPhase.RUNNING}
+    assert await places[0].agenda.due_runs(9) == [parked.run_id]
+    which = run_ids.index(parked.run_id)
+    assert (await resume(engines[which], places[which], parked.run_id)).phase is RunPhase.COMPLETED
+    assert hanging.begun == 1
+    for stores in places:
+        await stores.close()
+
+
+async def test_a_process_that_does_not_know_the_childs_operation() -> None:
+    """It leaves parent and child to those who know it; a handler that asks for the child is told."""
+
+    async def wait(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.wait_signal("go")
+
+    stores = Stores.in_memory()
+    knows, other = (
+        Engine(Ops({"descend": descend, "wait": wait})),
+        Engine(Ops({"descend": descend, "ask": ask})),
+    )
+    ops = Ops({"descend": descend, "ask": ask})
+    result = await start(knows, stores, await start_of(stores, ops, "descend", ["wait"]))
+    child = result.run_id.child("k")
+    assert (await resume(other, stores, result.run_id)).waiting_for == f"child {child}"
+    first = (await stores.events.read_range(child, 1, 1))[0].event
+    assert isinstance(first, RunStarted)
+    asked: dict[str, Json] = {"child_run_id": child, "child_manifest_id": first.manifest_id}
+    failed = await start(other, stores, await start_of(stores, ops, "ask", asked))
+    assert failed.phase is RunPhase.FAILED
+    assert (await stream(stores, failed))[-2] == "failed work child_run_task_failed"
+    await knows.send(stores, child, SignalLetter("go", 1, "ann"), "letter")
+    assert (await resume(knows, stores, result.run_id)).phase is RunPhase.COMPLETED
