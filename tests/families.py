@@ -38,6 +38,7 @@ from perdure import (
     Stores,
 )
 from perdure.canonical import canonical_json_bytes
+from perdure.engine.recovery import PlanResolver
 from perdure.errors import InvalidPlanError, Json
 from perdure.ids import RunId
 from perdure.io.waits import Wait, wait_key, wait_started
@@ -83,7 +84,12 @@ class WithInput:
 
 
 async def start_of(
-    stores: Stores, ops: Ops, op_id: str, given: Json = None, config: RunConfig | None = None, **more: Any
+    stores: Stores,
+    ops: PlanResolver,
+    op_id: str,
+    given: Json = None,
+    config: RunConfig | None = None,
+    **more: Any,
 ) -> StartRun:
     """The start of a run of ``op_id``."""
     config = config or RunConfig()

@@ -83,7 +83,8 @@ class LiveChildren:
         started = self._runs.checked_start(child)
         answer = spawn_answer(parent, child)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
-        events = [fact_event(key, payload.id, request_id), child_run_spawned(parent, child)]
+        # Where a history breaks off between the two, the link is written twice rather than never.
+        events = [child_run_spawned(parent, child), fact_event(key, payload.id, request_id)]
         new = Entry(
             events,
             [payload, child.manifest_blob, snapshot_blob(child.initial)],
@@ -118,7 +119,7 @@ class LiveChildren:
         payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
         with self._scope:
             bound = fact_event(key, payload.id, request_id)
-            await self._record(key, Entry([bound, child_run_completed(run_id, end)], [payload]))
+            await self._record(key, Entry([child_run_completed(run_id, end), bound], [payload]))
         return IoResult(msgspec.json.decode(payload.data), payload.id)
 
     async def _is_there(self, child: PlannedChild) -> bool:
