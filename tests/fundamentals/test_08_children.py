@@ -10,29 +10,39 @@ from typing import Any
 import pytest
 
 from perdure import (
+    ArtifactId,
     Context,
     DomainEvent,
     Engine,
+    ExecutionPlan,
     Failpoints,
     IoCall,
     IoError,
     IoProvider,
+    OpId,
     Recorder,
     RunCompleted,
     RunConfig,
     RunPhase,
     RunStarted,
+    StateEntered,
     StateError,
     StateFailed,
+    StateGraph,
+    StateId,
+    StateNode,
     Stores,
     artifact_id_for_json,
 )
+from perdure.engine.decide import PlannedRun, decide
+from perdure.engine.history import RunView
 from perdure.engine.letters import StopLetter
 from perdure.ids import RunId
 from perdure.model.events import Event
 from perdure.model.pipeline import Pipeline, manifest_for
 from perdure.testing.clock import FakeClock
 from tests.families import AWAIT, SPAWN, Ops, await_child, context_of, spawn, spawn_request, start_of
+from tests.support import Scripted
 
 
 async def double(ctx: Context, io: IoProvider, rec: Recorder) -> None:
@@ -294,6 +304,40 @@ async def test_awaiters_share_one_execution() -> None:
     result = await Engine(ops).start(stores, await start_of(stores, ops, "many"))
     assert (await context_of(stores, result.run_id))["statuses"] == ["Completed"] * 5
     assert executions == [1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "has_ended", "fails"), [(None, False, False), (None, True, True), ("abandon", False, True)]
+)
+def test_a_child_that_kills_its_process_is_not_its_parents_fault(
+    policy: str | None, has_ended: bool, fails: bool
+) -> None:
+    """It has a limit of its own. Its parent, which dies along with it, is to learn of that."""
+    state_id, artifact, child = StateId("ask.main.work"), ArtifactId("0" * 64), RunId.random()
+    config = RunConfig(recovery_limit=2)
+    plan = PlannedRun.of(
+        ExecutionPlan(OpId("ask"), StateGraph([StateNode(state_id, Scripted(double))])), config
+    )
+    link: Any = {"parent_run_id": RunId.random(), "child_run_id": child, "child_manifest_id": artifact}
+    events: list[Event] = [
+        RunStarted(OpId("ask"), artifact, artifact),
+        StateEntered(state_id, 0, artifact),
+        DomainEvent("child_run_spawned", link | ({} if policy is None else {"close_policy": policy})),
+    ]
+    if has_ended:
+        end = {"child_run_id": child, "status": "Failed", "final_snapshot_id": None}
+        events.append(DomainEvent("child_run_completed", end))
+    view = RunView()
+    for event in events:
+        view.advance(event, view.head_seq + 1)
+    codes = []
+    for _ in range(5):
+        (closing,) = decide(view, plan, config, 0).events
+        assert isinstance(closing, StateFailed)
+        codes.append(closing.error.info.code)
+        for event in (closing, StateEntered(state_id, len(codes), artifact)):
+            view.advance(event, view.head_seq + 1)
+    assert ("recovery_limit_exceeded" in codes) == fails
 
 
 async def test_a_parked_child_parks_its_parent() -> None:
