@@ -36,12 +36,19 @@ from perdure import (
     TransportEnv,
 )
 from perdure.engine.history import RunView, fold
-from perdure.engine.letters import SignalLetter
+from perdure.engine.letters import SignalLetter, StopLetter, StopWord
 from perdure.engine.recovery import read_view
 from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.io.children import ClosePolicy
-from perdure.model.events import RunPhase
+from perdure.model.events import (
+    RUN_CANCEL_REQUESTED,
+    RUN_PAUSED,
+    RUN_UNPAUSED,
+    EventEnvelope,
+    RunPhase,
+    StateEntered,
+)
 from perdure.model.plan import DependencyEdge
 from perdure.stores.ports import Claim
 from perdure.stores.sharing import SharedArtifacts
@@ -137,6 +144,8 @@ class Trees:
         self.processes = [self._process() for _ in range(processes)]
         self.stores = self._process().stores
         """Those of an onlooker, who does not die."""
+        self.told: dict[RunId, set[str]] = {}
+        """The ids of the letters that were sent to a run itself."""
         self.asked: list[str] = []
         self.asked_again: list[str] = []
 
@@ -262,10 +271,14 @@ class Trees:
                 await process.claims.release_all()
                 self.processes[which] = self._process()
 
-    async def views(self) -> dict[RunId, RunView]:
+    async def histories(self) -> dict[RunId, list[EventEnvelope]]:
         """All runs."""
         run_ids = await self.stores.events.list_runs(limit=1000)
-        return {run_id: fold(await self.stores.events.read_range(run_id, 1)) for run_id in run_ids}
+        return {run_id: await self.stores.events.read_range(run_id, 1) for run_id in run_ids}
+
+    async def views(self) -> dict[RunId, RunView]:
+        """Where they stand."""
+        return {run_id: fold(history) for run_id, history in (await self.histories()).items()}
 
     async def drive_to_end(self, order: Sequence[int] = ()) -> dict[RunId, End]:
         """Bring everything that is waited for until all runs have ended; how they did.
@@ -287,15 +300,35 @@ class Trees:
             if not unfinished:
                 views = await self.views()
                 return {run_id: (view.phase, view.checkpoint) for run_id, view in views.items()}
-            sent = [await self._signal(run_id) for run_id in sorted(unfinished)]
+            sent = [await self._bring(run_id) for run_id in sorted(unfinished)]
             next_due = await self.stores.agenda.next_due_millis()
             if not any(sent):
                 assert next_due is not None, "everybody waits, and nobody is due"
                 self.clock.millis = max(self.clock.millis, next_due)
         raise AssertionError("the family does not end")
 
-    async def _signal(self, run_id: RunId) -> bool:
+    async def tell(self, which: int, run_id: RunId, how: StopWord, letter_id: str) -> None:
+        """Have a process send a run a letter, unless the run has ended, or is not there yet."""
+        process = self.processes[which]
+        try:
+            sending = self.engine_of(process).send(
+                process.stores, run_id, StopLetter(how, "ann", "enough"), letter_id
+            )
+            await asyncio.wait_for(sending, ENOUGH_SECONDS)
+        except Died:
+            pass
+        except PerdureError as error:
+            if error.code not in ("run_already_terminal", "run_not_found"):
+                raise
+
+    async def _bring(self, run_id: RunId) -> bool:
+        """What a run waits for; but who was paused with its parent goes on with it too."""
         view = await read_view(self.stores, run_id)
+        if view.pause is not None and view.is_paused and view.pause.letter_id in self.told.get(run_id, ()):
+            letter_id = f"after {view.pause.letter_id}"
+            self.told[run_id].add(letter_id)
+            await self.tell(0, run_id, "unpause", letter_id)
+            return True
         if view.waiting_for is None or "signal" not in view.waiting_for:
             return False
         number = len(view.inbox.arrived.get("go", []))
@@ -317,3 +350,46 @@ def check_families(views: dict[RunId, RunView]) -> None:
             if view.ended is not None and child.close_policy is ClosePolicy.AWAIT:
                 is_terminated = view.cancel is not None and view.cancel.terminates
                 assert child.has_ended or is_terminated, "a parent has ended before its child"
+
+
+def check_letters(histories: dict[RunId, list[EventEnvelope]], told: dict[RunId, set[str]]) -> None:
+    """A letter is read once; a run reads its own, and what its parent read unless it was abandoned.
+
+    A paused run enters no state.
+    """
+    views = {run_id: fold(history) for run_id, history in histories.items()}
+    for run_id, history in histories.items():
+        started = views[run_id].started
+        parent = None if started is None or started.parent is None else started.parent.run_id
+        policy = None if parent is None else views[parent].children[run_id].close_policy
+        may_read = set(told.get(run_id, ()))
+        if parent is not None and policy is not ClosePolicy.ABANDON:
+            may_read |= views[parent].inbox.letters
+        if policy is ClosePolicy.CANCEL and parent is not None and views[parent].ended is not None:
+            may_read.add(f"{parent}:ended")
+        read = [
+            each.event.payload["id"]
+            for each in history
+            if isinstance(each.event, DomainEvent) and each.event.name in STOPS
+        ]
+        assert len(set(read)) == len(read), "a letter is read twice"
+        assert set(read) <= may_read, "a run is told what does not concern it"
+        view = RunView()
+        for each in history:
+            assert not (isinstance(each.event, StateEntered) and view.is_paused)
+            view.advance(each.event, each.seq)
+        assert (view.phase is RunPhase.CANCELLED) <= (view.cancel is not None)
+
+
+STOPS = (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED)
+
+
+def check_told(histories: dict[RunId, list[EventEnvelope]]) -> None:
+    """In the end: whose parent was stopped is stopped too, if it had not ended before, or is abandoned."""
+    views = {run_id: fold(history) for run_id, history in histories.items()}
+    for view in views.values():
+        for child in view.children.values():
+            is_reached = view.cancel is not None and child.spawned_seq < view.cancel.reach_seq
+            if is_reached and child.close_policy is not ClosePolicy.ABANDON:
+                own = views[child.run_id]
+                assert own.cancel is not None or own.phase in (RunPhase.COMPLETED, RunPhase.FAILED)
