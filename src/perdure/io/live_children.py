@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.canonical import encode
 from perdure.errors import ConcurrencyError, IoError, Json, PerdureError, StorageError
 from perdure.ids import ArtifactId, FactKey, RunId
 from perdure.io.asking import answer_bytes
@@ -82,7 +83,7 @@ class LiveChildren:
         child = planned_child(parent, key, call.request)
         started = self._runs.checked_start(child)
         answer = spawn_answer(parent, child)
-        payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
+        payload = Blob(ArtifactKind.FACT_PAYLOAD, encode(answer))  # ids alone, which hold no secret
         events = [fact_event(key, payload.id, request_id), child_run_spawned(parent, child)]
         new = Entry(
             events,
