@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +239,43 @@ async def test_a_child_that_was_written_before_is_adopted() -> None:
     assert await links_of(stores, other) == []
 
 
+@pytest.mark.parametrize("place", ["memory:", "sqlite:"])
+async def test_spawns_at_once_share_commits_and_fail_alone(place: str, tmp_path: Path) -> None:
+    """One that is refused costs the others nothing but their sharing."""
+    writes: list[list[str]] = []
+    codes: list[str] = []
+
+    async def many(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        prefix = ctx.read("input")
+        asked = (spawn(io, f"{prefix}:{number}", "double", number) for number in range(10))
+        spawned = await asyncio.gather(*asked, return_exceptions=True)
+        codes.extend(each.code for each in spawned if isinstance(each, IoError))
+        children = [each for each in spawned if not isinstance(each, BaseException)]
+        ends = await asyncio.gather(
+            *(await_child(io, f"w{number}", each) for number, each in enumerate(children))
+        )
+        ctx.write("doubled", [end["final_snapshot"]["doubled"] for end in ends])
+
+    def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+        if run_id == parent:
+            writes.append([event.name for _, event in events if isinstance(event, DomainEvent)])
+
+    ops = Ops({"many": many, "double": double})
+    async with Stores.open(place if place == "memory:" else f"{place}{tmp_path / 'runs.db'}") as stores:
+        engine = Engine(ops, observer=observe)
+        parent = RunId.random()
+        await engine.start(stores, await start_of(stores, ops, "many", "a", run_id=parent))
+        assert (await context_of(stores, parent))["doubled"] == [2 * number for number in range(10)]
+        # The first is written while the others are being asked for; memory keeps nobody waiting.
+        assert sum("child_run_spawned" in names for names in writes) <= (10 if place == "memory:" else 2)
+        parent = RunId.random()
+        await engine.start(stores, await start_of(stores, ops, "double", 7, run_id=parent.child("b:4")))
+        await engine.start(stores, await start_of(stores, ops, "many", "b", run_id=parent))
+        assert codes == ["child_run_conflict"]
+        rest = [2 * number for number in range(10) if number != 4]
+        assert (await context_of(stores, parent))["doubled"] == rest
+
+
 async def test_a_failed_child_is_an_answer() -> None:
     """With the code and the state that ended it."""
 
@@ -398,6 +436,29 @@ async def test_a_parent_ends_before_its_child(policy: str, child_status: str) ->
     assert getattr(getattr(last, "status", None), "value", "Running") == child_status
     names = [name for name, _ in await links_of(stores, result.run_id)]
     assert names == ["child_run_spawned"] + ["child_run_completed"] * (policy == "await")
+
+
+async def test_a_parent_ends_after_the_last_of_its_children() -> None:
+    """Those that end while it waits are noted, also if it has to be parked because of the others."""
+
+    async def sleepy(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.sleep(timedelta(days=ctx.read("input")))
+
+    async def leave(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        for number, days in enumerate((2, 0, 3, 0)):
+            await spawn(io, f"{number}", "sleepy", days)
+
+    ops, stores, clock = Ops({"leave": leave, "sleepy": sleepy}), Stores.in_memory(), FakeClock()
+    engine = Engine(ops, clock=clock)
+    result = await engine.start(stores, await start_of(stores, ops, "leave"))
+    children = [child for name, child in await links_of(stores, result.run_id) if "spawned" in name]
+    for days, left in ((0, [0, 2]), (2, [2]), (1, [])):
+        clock.advance(days * 24 * 3600 * 1000)
+        result = await engine.resume(stores, result.run_id)
+        waiting = ", ".join(f"child {children[number]}" for number in left) or None
+        assert (result.waiting_for, result.phase is RunPhase.COMPLETED) == (waiting, not left)
+        noted = {child for name, child in await links_of(stores, result.run_id) if "completed" in name}
+        assert noted == {child for number, child in enumerate(children) if number not in left}
 
 
 @pytest.mark.parametrize("policy", ["await", "abandon"])

@@ -18,6 +18,8 @@ from perdure.io.children import Child, ClosePolicy, PlannedChild
 from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted, RunStatus
 from perdure.stores.bundle import Stores
 
+_TOGETHER = 100
+
 
 class Children:
     """What one owner of a run does with the run's children.
@@ -87,6 +89,10 @@ class Children:
         return RunStarted(
             plan.op_id, child.manifest_blob.id, child.initial.id, ParentRun(self._run_id, depth)
         )
+
+    def is_linked(self, run_id: RunId) -> bool:
+        """As ``ChildRuns.is_linked``."""
+        return run_id in self._view.children
 
     def submit(self, run_id: RunId) -> None:
         """As ``ChildRuns.submit``."""
@@ -219,20 +225,27 @@ class Children:
         await self._send(self.to_part_from, "cancel", request)
 
     async def _send(self, children: Sequence[Child], how: StopWord, request: Request) -> None:
-        for child in children:
-            letter = StopLetter(how, request.by, request.reason)
-            try:
-                await self._send_letter(child.run_id, letter, request.letter_id)
-            except NotFoundError:
-                continue
-            except PerdureError as error:
-                if error.code != "run_already_terminal":
-                    raise
-                continue
-            if self.runs_handlers:
-                self.submit(child.run_id)
-            else:
-                await self._tell(child.run_id)
+        # Letters that are posted together share commits.
+        for begin in range(0, len(children), _TOGETHER):
+            some = children[begin : begin + _TOGETHER]
+            sending = [self._send_to(child.run_id, how, request) for child in some]
+            for outcome in await asyncio.gather(*sending, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
+
+    async def _send_to(self, run_id: RunId, how: StopWord, request: Request) -> None:
+        try:
+            await self._send_letter(run_id, StopLetter(how, request.by, request.reason), request.letter_id)
+        except NotFoundError:
+            return
+        except PerdureError as error:
+            if error.code != "run_already_terminal":
+                raise
+            return
+        if self.runs_handlers:
+            self.submit(run_id)
+        else:
+            await self._tell(run_id)
 
 
 def _end_in(driven: asyncio.Future[RunResult]) -> RunCompleted | None:
