@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +42,7 @@ from perdure.model.events import Event
 from perdure.model.pipeline import Pipeline, manifest_for
 from perdure.testing.clock import FakeClock
 from tests.families import AWAIT, SPAWN, Ops, await_child, context_of, spawn, spawn_request, start_of
+from tests.slow_stores import slow_stores
 from tests.support import Scripted
 
 
@@ -239,8 +239,7 @@ async def test_a_child_that_was_written_before_is_adopted() -> None:
     assert await links_of(stores, other) == []
 
 
-@pytest.mark.parametrize("place", ["memory:", "sqlite:"])
-async def test_spawns_at_once_share_commits_and_fail_alone(place: str, tmp_path: Path) -> None:
+async def test_spawns_at_once_share_commits_and_fail_alone() -> None:
     """One that is refused costs the others nothing but their sharing."""
     writes: list[list[str]] = []
     codes: list[str] = []
@@ -261,19 +260,19 @@ async def test_spawns_at_once_share_commits_and_fail_alone(place: str, tmp_path:
             writes.append([event.name for _, event in events if isinstance(event, DomainEvent)])
 
     ops = Ops({"many": many, "double": double})
-    async with Stores.open(place if place == "memory:" else f"{place}{tmp_path / 'runs.db'}") as stores:
-        engine = Engine(ops, observer=observe)
-        parent = RunId.random()
-        await engine.start(stores, await start_of(stores, ops, "many", "a", run_id=parent))
-        assert (await context_of(stores, parent))["doubled"] == [2 * number for number in range(10)]
-        # The first is written while the others are being asked for; memory keeps nobody waiting.
-        assert sum("child_run_spawned" in names for names in writes) <= (10 if place == "memory:" else 2)
-        parent = RunId.random()
-        await engine.start(stores, await start_of(stores, ops, "double", 7, run_id=parent.child("b:4")))
-        await engine.start(stores, await start_of(stores, ops, "many", "b", run_id=parent))
-        assert codes == ["child_run_conflict"]
-        rest = [2 * number for number in range(10) if number != 4]
-        assert (await context_of(stores, parent))["doubled"] == rest
+    stores, _ = slow_stores(FakeClock())
+    engine = Engine(ops, observer=observe)
+    parent = RunId.random()
+    await engine.start(stores, await start_of(stores, ops, "many", "a", run_id=parent))
+    assert (await context_of(stores, parent))["doubled"] == [2 * number for number in range(10)]
+    # The first is written while the others are being asked for.
+    assert sum("child_run_spawned" in names for names in writes) == 2
+    parent = RunId.random()
+    await engine.start(stores, await start_of(stores, ops, "double", 7, run_id=parent.child("b:4")))
+    await engine.start(stores, await start_of(stores, ops, "many", "b", run_id=parent))
+    assert codes == ["child_run_conflict"]
+    rest = [2 * number for number in range(10) if number != 4]
+    assert (await context_of(stores, parent))["doubled"] == rest
 
 
 async def test_a_failed_child_is_an_answer() -> None:
