@@ -23,6 +23,7 @@ from perdure import (
     Recorder,
     RunCompleted,
     RunConfig,
+    RunManifest,
     RunPhase,
     RunStarted,
     StateEntered,
@@ -37,6 +38,7 @@ from perdure import (
 from perdure.engine.decide import PlannedRun, decide
 from perdure.engine.history import RunView
 from perdure.engine.letters import StopLetter
+from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.events import Event
 from perdure.model.pipeline import Pipeline, manifest_for
@@ -273,6 +275,31 @@ async def test_spawns_at_once_share_commits_and_fail_alone() -> None:
     assert codes == ["child_run_conflict"]
     rest = [2 * number for number in range(10) if number != 4]
     assert (await context_of(stores, parent))["doubled"] == rest
+
+
+async def test_a_child_does_what_its_manifest_says() -> None:
+    """It is planned once, where it is spawned; what becomes of the request afterwards is not its concern."""
+    planned: list[str] = []
+
+    class Noting(Ops):
+        def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+            planned.append(manifest.op_id)
+            return super().resolve(manifest)
+
+    async def ask(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        given: list[Json] = [1]
+        child = await spawn(io, "k", "double", given)
+        given.append(2)
+        ctx.write("end", await await_child(io, "w", child))
+
+    ops, stores = Noting({"ask": ask, "double": double}), Stores.in_memory()
+    engine = Engine(ops)
+    result = await engine.start(stores, await start_of(stores, ops, "ask"))
+    end = (await context_of(stores, result.run_id))["end"]
+    assert end["final_snapshot"] == {"input": [1], "doubled": [1, 1]}
+    assert planned == ["ask", "double"]
+    await engine.resume(stores, result.run_id.child("k"))
+    assert planned == ["ask", "double", "double"]
 
 
 async def test_a_failed_child_is_an_answer() -> None:

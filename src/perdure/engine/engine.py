@@ -20,6 +20,7 @@ from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, LetterWatch, send
 from perdure.engine.loop import ReplaySource, Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
+from perdure.engine.prepared import PreparedRuns
 from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
 from perdure.engine.results import RunResult
 from perdure.engine.writer import Observer, RunWriter
@@ -101,6 +102,7 @@ class Engine:
         self._dispatcher = dispatcher or LocalDispatcher(self._resume_child, max_concurrency)
         self._max_child_depth = max_child_depth
         self._park_after = park_after
+        self._prepared = PreparedRuns()
         self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
         self._transports = transports
         self._failpoints = failpoints or Failpoints()
@@ -231,12 +233,15 @@ class Engine:
         held = await self._claim(stores, run_id)
         try:
             view = await read_view(stores, run_id)
-            manifest, plan = await checked_plan(stores, view, self._resolver)
+            prepared = self._prepared.take(run_id)
+            manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
             if view.ended is not None:
                 return _result_of(run_id, view)
             stint = await self._stint(
                 stores, run_id, held, view, plan, manifest.run_config, failpoints=failpoints
             )
+            if prepared is not None:
+                stint.know(prepared.initial)
             return await self._drive(stores, stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
         finally:
             await self._let_go(held)
@@ -329,7 +334,15 @@ class Engine:
                 logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", child, error)
 
         return Children(
-            stores, view, run_id, self._resolver, self._dispatcher, self._max_child_depth, send_letter, tell
+            stores,
+            view,
+            run_id,
+            self._resolver,
+            self._dispatcher,
+            self._max_child_depth,
+            self._prepared,
+            send_letter,
+            tell,
         )
 
     async def _drive(

@@ -140,6 +140,10 @@ class Stint:
         self._writer.stage((started,), (snapshot_blob(initial),))
         self._snapshot = initial
 
+    def know(self, snapshot: Snapshot) -> None:
+        """Spare reading ``snapshot`` if it is where the run stands."""
+        self._snapshot = snapshot
+
     async def leave(self) -> None:
         """Write what is staged and give the run up to whoever resumes it."""
         await self._writer.flush(release=Release())
