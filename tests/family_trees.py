@@ -300,6 +300,7 @@ class Trees:
             if not unfinished:
                 views = await self.views()
                 return {run_id: (view.phase, view.checkpoint) for run_id, view in views.items()}
+            check_told(await self.views())
             sent = [await self._bring(run_id) for run_id in sorted(unfinished)]
             next_due = await self.stores.agenda.next_due_millis()
             if not any(sent):
@@ -384,12 +385,15 @@ def check_letters(histories: dict[RunId, list[EventEnvelope]], told: dict[RunId,
 STOPS = (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED)
 
 
-def check_told(histories: dict[RunId, list[EventEnvelope]]) -> None:
-    """In the end: whose parent was stopped is stopped too, if it had not ended before, or is abandoned."""
-    views = {run_id: fold(history) for run_id, history in histories.items()}
+def check_told(views: dict[RunId, RunView]) -> None:
+    """When nobody has anything to do: who was spawned before its parent was stopped is stopped too."""
     for view in views.values():
         for child in view.children.values():
-            is_reached = view.cancel is not None and child.spawned_seq < view.cancel.reach_seq
-            if is_reached and child.close_policy is not ClosePolicy.ABANDON:
-                own = views[child.run_id]
-                assert own.cancel is not None or own.phase in (RunPhase.COMPLETED, RunPhase.FAILED)
+            own = views[child.run_id]
+            if own.ended is not None or child.close_policy is ClosePolicy.ABANDON:
+                continue
+            if view.cancel is not None and child.spawned_seq < view.cancel.reach_seq:
+                assert own.cancel is not None, "a child is not told of its parent's end"
+                assert own.cancel.terminates >= view.cancel.terminates
+            elif view.pause is not None and child.spawned_seq < view.pause.reach_seq:
+                assert own.pause is not None or own.cancel is not None, "a child is not told to pause"

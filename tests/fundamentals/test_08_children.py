@@ -539,3 +539,9 @@ async def test_a_stop_of_the_parent_interrupts_its_children() -> None:
     result = await engine.resume(stores, result.run_id)
     assert result.phase is RunPhase.COMPLETED
     assert again.is_set()
+
+
+def test_an_engine_needs_a_place_to_run_children() -> None:
+    """Without one they would wait for ever."""
+    with pytest.raises(ValueError, match="max_concurrency"):
+        Engine(OPS, max_concurrency=0)

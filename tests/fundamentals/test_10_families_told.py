@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from perdure import (
     Context,
     Engine,
@@ -25,6 +27,7 @@ from perdure.engine.recovery import read_view
 from perdure.ids import RunId
 from perdure.stores.memory import MemoryState, memory_stores
 from tests.families import (
+    ENOUGH_SECONDS,
     Hanging,
     Ops,
     await_child,
@@ -34,6 +37,7 @@ from tests.families import (
     spawn,
     start,
     start_of,
+    turns,
 )
 from tests.support import Scripted, stream
 
@@ -138,3 +142,84 @@ async def test_a_child_is_parted_from_when_the_parents_end_is_sure() -> None:
         assert result.phase is RunPhase.COMPLETED
         ends.append((await context_of(stores, run.run_id)).get("end", "parted"))
     assert set(ends) == {"Completed", "parted"}
+
+
+async def wait(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    """Is parked."""
+    await io.wait_signal("go")
+
+
+async def await_both(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    """Awaits one child, and leaves another one to itself."""
+    await spawn(io, "alone", "wait", "alone", close_policy="abandon")
+    ctx.write("end", (await await_child(io, "w", await spawn(io, "k", "wait", "awaited")))["status"])
+
+
+@pytest.mark.parametrize("point", ["commit.before", "commit.after"])
+async def test_a_word_reaches_everybody_whoever_dies_between(point: str) -> None:
+    """The owner may die after it has read it, and before, while or after it passes it on: it is read once."""
+    ops = Ops({"both": await_both, "wait": wait})
+    for hit in range(1, 12):
+        stores, run_id = Stores.in_memory(), RunId.random()
+        await start(Engine(ops), stores, await start_of(stores, ops, "both", run_id=run_id))
+        await Engine(ops).send(stores, run_id, StopLetter("cancel", "ann", "enough"), "letter")
+        points = Failpoints.parse([f"{point}:{hit}=stop"])
+        await resume(Engine(ops, failpoints=points), stores, run_id)
+        assert (await resume(Engine(ops), stores, run_id)).phase is RunPhase.CANCELLED
+        assert (await read_view(stores, run_id.child("k"))).phase is RunPhase.CANCELLED
+        assert (await stream(stores, run_id.child("k"))).count("run_cancel_requested") == 1
+        assert (await stream(stores, run_id))[-2:] == ["child_run_completed", "run Cancelled"]
+        assert (await read_view(stores, run_id.child("alone"))).waiting_for == "signal go"
+        if points.hits[point] < hit:
+            return
+    raise AssertionError("there is no end to the commits")
+
+
+async def test_a_paused_family_goes_on_after_it() -> None:
+    """Handlers go on until they wait; nobody is woken then; each word is passed on once, in any process."""
+    hanging = Hanging()
+
+    async def slow(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await hanging.handle(ctx, io, rec)
+        await io.wait_signal("go")
+
+    ops, stores, run_id = Ops({"both": await_both, "wait": slow}), Stores.in_memory(), RunId.random()
+    engine, other = Engine(ops), Engine(ops)
+    running = asyncio.create_task(engine.start(stores, await start_of(stores, ops, "both", run_id=run_id)))
+    await hanging.until_begun(2)
+    await engine.send(stores, run_id, StopLetter("pause", "ann", "lunch"), "l1")
+    await turns(20)
+    hanging.go_on.set()
+    paused = await asyncio.wait_for(running, ENOUGH_SECONDS)
+    assert paused.waiting_for == "being unpaused"
+    child, alone = run_id.child("k"), run_id.child("alone")
+    for run, waiting_for in ((child, "being unpaused"), (alone, None)):
+        await other.send(stores, run, SignalLetter("go", 1, "ann"), "go")
+        assert (await resume(other, stores, run)).waiting_for == waiting_for
+    assert (await resume(other, stores, run_id)).waiting_for == "being unpaused"
+    await other.send(stores, run_id, StopLetter("unpause", "ann", "back"), "l2")
+    assert (await resume(other, stores, run_id)).phase is RunPhase.COMPLETED
+    words = [each for each in await stream(stores, child) if "paused" in each]
+    assert words == ["run_paused", "run_unpaused"]
+    assert not [each for each in await stream(stores, alone) if "paused" in each]
+
+
+async def test_who_is_terminated_terminates_its_children() -> None:
+    """They clean nothing up either, and their parent does not wait for them."""
+    ops = WithCleanup({"ask": await_work, "work": wait, "refund": wait})
+    stores = Stores.in_memory()
+    engine = Engine(ops)
+    result = await start(engine, stores, await start_of(stores, ops, "ask"))
+    child = result.run_id.child("k")
+    assert result.waiting_for == f"child {child}"
+    await engine.send(stores, result.run_id, StopLetter("terminate", "ann", "now"), "letter")
+    assert (await resume(engine, stores, result.run_id)).phase is RunPhase.CANCELLED
+    ended = await resume(engine, stores, child)
+    assert ended.phase is RunPhase.CANCELLED
+    assert "entered clean 0" not in await stream(stores, child)
+    assert (await read_view(stores, child)).children == {}
+
+
+async def await_work(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    """Awaits a child that would clean up."""
+    await await_child(io, "w", await spawn(io, "k", "work"))

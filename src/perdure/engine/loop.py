@@ -222,7 +222,7 @@ class Stint:
             # First the handler, so that it spawns no more children that nobody would tell.
             self._stop_if_told(scope)
             await self._children.pass_down()
-        except (StorageError, FailpointStop) as error:
+        except (Exception, FailpointStop) as error:  # noqa: BLE001 — it ends the stint, where it is raised
             # Whatever the handler is doing, it may no longer act for the run.
             scope.fatal = error
             scope.stop(Stopped.TERMINATED)

@@ -7,7 +7,15 @@ from typing import Protocol
 import msgspec
 
 from perdure.canonical import encode
-from perdure.errors import ConcurrencyError, IoError, Json, PerdureError, StorageError
+from perdure.errors import (
+    ConcurrencyError,
+    CorruptionError,
+    IoError,
+    Json,
+    NotFoundError,
+    PerdureError,
+    StorageError,
+)
 from perdure.ids import ArtifactId, FactKey, RunId
 from perdure.io.asking import answer_bytes
 from perdure.io.children import (
@@ -196,8 +204,11 @@ class LiveChildren:
 
 
 def _unreadable(run_id: RunId, error: PerdureError) -> IoError:
+    # What is damaged or gone stays so; a store that does not answer may answer next time.
+    may_be_read = isinstance(error, StorageError) and not isinstance(error, CorruptionError | NotFoundError)
     return IoError.of(
         "child_run_engine_failed",
         f"the child run cannot be read: {error.code}",
+        retryable=may_be_read,
         details={"child_run_id": run_id, "code": error.code},
     )
