@@ -300,7 +300,8 @@ class Trees:
             if not unfinished:
                 views = await self.views()
                 return {run_id: (view.phase, view.checkpoint) for run_id, view in views.items()}
-            check_told(await self.views())
+            if self.told:
+                check_told(await self.views())
             sent = [await self._bring(run_id) for run_id in sorted(unfinished)]
             next_due = await self.stores.agenda.next_due_millis()
             if not any(sent):

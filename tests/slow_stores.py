@@ -31,10 +31,13 @@ class SlowStore(MemoryStore):
     async def _commit_slowly(self, *args: Any, **options: Any) -> Committed:
         for _ in range(self.turns):
             await asyncio.sleep(0)
-        committed = await super().commit(*args, **options)
+        committed = await self._land(*args, **options)
         for _ in range(self.turns):
             await asyncio.sleep(0)
         return committed
+
+    async def _land(self, *args: Any, **options: Any) -> Committed:
+        return await super().commit(*args, **options)
 
 
 def slow_stores(clock: Clock, turns: int = 5, state: MemoryState | None = None) -> tuple[Stores, SlowStore]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from perdure import DomainEvent
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.engine import letters
-from perdure.engine.history import RunView
+from perdure.engine.history import RunView, fold
 from perdure.ids import RunId
 from perdure.io.children import ClosePolicy
+from perdure.model.events import CHILD_RUN_SPAWNED, RunStarted
 from perdure.stores.memory import MemoryState, MemoryStore
+from perdure.stores.ports import Append, Committed
 from tests.families import turns
 from tests.family_trees import ROOT_ID, Clock, Link, Member, Trees, check_families, check_letters
 from tests.slow_stores import SlowStore
@@ -30,6 +33,22 @@ def _nobody_looks_by_the_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(letters, "POLL_SECONDS", 3600.0)
         yield
+
+
+class Watched(SlowStore):
+    """A slow store, and whether a crash after any commit would have left a child or a link alone."""
+
+    async def _land(self, *args: Any, **options: Any) -> Committed:
+        committed = await super()._land(*args, **options)
+        appends: Sequence[Append] = args[1]
+        for run_id, _, events in appends:
+            for event in events:
+                if isinstance(event, RunStarted) and event.parent is not None:
+                    parent = fold(await self.read_range(event.parent.run_id, 1))
+                    assert run_id in parent.children, "a child without its link"
+                if isinstance(event, DomainEvent) and event.name == CHILD_RUN_SPAWNED:
+                    assert await self.head_seq(event.payload["child_run_id"]), "a link without its child"
+        return committed
 
 
 actions = st.lists(st.sampled_from(["call", "nap", "sleep", "signal", "tell"]), max_size=2).map(tuple)
@@ -128,17 +147,17 @@ async def check(
     ends_alike(expected, ends, views)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(families, st.sampled_from([1, 2, 100]), moves, orders)
 def test_a_disturbed_family_ends_as_an_undisturbed_one(
     family: Member, places: int, moves: Any, order: list[int]
 ) -> None:
     """Several processes work on it at once, each with few places or many."""
     state = MemoryState()
-    asyncio.run(check(family, lambda clock: SlowStore(state, clock, 2), places, moves, order))
+    asyncio.run(check(family, lambda clock: Watched(state, clock, 2), places, moves, order))
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(families, st.sampled_from([1, 100]), moves, orders)
 def test_a_disturbed_family_in_a_file(family: Member, places: int, moves: Any, order: list[int]) -> None:
     """Processes that share a SQLite file."""
@@ -159,7 +178,7 @@ def test_a_disturbed_family_in_a_file(family: Member, places: int, moves: Any, o
         asyncio.run(body())
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(families, st.integers(0, 99))
 def test_a_member_whose_history_is_cut_goes_on_to_the_same_end(family: Member, number: int) -> None:
     """Whatever it has forgotten, the others have not: children are adopted, and not made again."""
@@ -195,7 +214,7 @@ told_moves = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(families, st.sampled_from([1, 2, 100]), told_moves, orders)
 def test_whatever_a_family_is_told_it_ends(family: Member, places: int, moves: Any, order: list[int]) -> None:
     """Any member is told anything while any of them are driven, stop, or die: all that concerns it, once.
@@ -205,7 +224,7 @@ def test_whatever_a_family_is_told_it_ends(family: Member, places: int, moves: A
 
     async def body() -> None:
         state = MemoryState()
-        trees = Trees(family, lambda clock: SlowStore(state, clock, 2), places)
+        trees = Trees(family, lambda clock: Watched(state, clock, 2), places)
         names = sorted(trees.members)
         stopped = False
 
