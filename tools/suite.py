@@ -30,6 +30,10 @@ class Result(NamedTuple):
     note: str = ""
 
 
+SLOW = ("docs", "acceptance", "packaging", "faults", "properties")
+"""Snippets, kills, distributions and random histories."""
+
+
 class Step(NamedTuple):
     name: str
     title: str
@@ -59,6 +63,9 @@ class Suite:
         found = [Step(name, title, self.tool(title, command)) for name, title, command in static]
         title = f"pytest, Python {self.here.minor}"
         found.append(Step("tests", title, lambda: self.tests(title)))
+        if not self.selection:
+            slow = f"pytest, Python {self.here.minor}: {', '.join(SLOW)}"
+            found.append(Step("slow", slow, lambda: self.slow_tests(slow)))
         found.append(Step("coverage", "coverage floor", self.floor))
         others = [] if self.fast else [f"{a}.{b}" for a, b in SUPPORTED if f"{a}.{b}" != self.here.minor]
         found.extend(Step(minor, f"pytest, Python {minor}", self.elsewhere(minor)) for minor in others)
@@ -76,7 +83,8 @@ class Suite:
     def pytest(self, title: str, environment: Environment, options: Sequence[str]) -> Result:
         """Runs the suite in an environment, in a random order that the seed repeats."""
         report = self.scratch / f"{environment.folder.name}.xml"
-        workers = [] if any(one.startswith("-n") for one in self.selection) else ["-n", str(cores())]
+        is_spread = any(one.startswith("-n") for one in self.selection)
+        workers = [] if is_spread else ["-n", str(cores()), "--dist", "worksteal"]
         started = time.monotonic()
         command = [environment.python, "-m", "pytest", f"--randomly-seed={self.seed}", *workers, *options]
         code = call([*command, f"--junit-xml={report}", *self.selection], **self.coverage)
@@ -84,7 +92,12 @@ class Suite:
 
     def tests(self, title: str) -> Result:
         options = ["--cov", "--cov-report=", "--cov-fail-under=0"]
-        return self.pytest(title, current("test"), options)
+        # What is measured takes up to twice as long: the slow ones are run without.
+        slow = [] if self.selection else [f"--ignore=tests/{each}" for each in SLOW]
+        return self.pytest(title, current("test"), [*options, *slow])
+
+    def slow_tests(self, title: str) -> Result:
+        return self.pytest(title, current("test"), [f"tests/{each}" for each in SLOW])
 
     def floor(self) -> Result:
         title = "coverage floor"
@@ -105,9 +118,8 @@ class Suite:
             if base is None:
                 return Result(title, None, 0, "not found on this machine")
             environment = Environment(ROOT / f".venv-{minor}", base).ready("test")
-            # Snippets, screens, kills, distributions and random histories: slow, and the same in all Pythons.
-            slow = ("docs", "acceptance", "cli", "packaging", "faults", "properties")
-            ignored = [f"--ignore=tests/{each}" for each in slow]
+            # Slow, and the same in all Pythons; so are the screens.
+            ignored = [f"--ignore=tests/{each}" for each in (*SLOW, "cli")]
             return self.pytest(title, environment, ignored)
 
         return run

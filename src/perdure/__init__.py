@@ -10,7 +10,8 @@ import importlib
 
 _MODULES = {
     "canonical": "CanonicalJsonError artifact_id_for_bytes artifact_id_for_json canonical_json_bytes",
-    "engine.engine": "Engine StartRun",
+    "engine.engine": "Engine",
+    "engine.starting": "StartRun",
     "engine.recovery": "PlanResolver",
     "engine.results": "RunResult",
     "engine.dispatch": "Dispatcher LocalDispatcher",

@@ -7,9 +7,9 @@ from perdure.canonical import canonical_json_bytes as canonical_json_bytes
 from perdure.engine.dispatch import Dispatcher as Dispatcher
 from perdure.engine.dispatch import LocalDispatcher as LocalDispatcher
 from perdure.engine.engine import Engine as Engine
-from perdure.engine.engine import StartRun as StartRun
 from perdure.engine.recovery import PlanResolver as PlanResolver
 from perdure.engine.results import RunResult as RunResult
+from perdure.engine.starting import StartRun as StartRun
 from perdure.errors import ConcurrencyError as ConcurrencyError
 from perdure.errors import ContextError as ContextError
 from perdure.errors import CorruptionError as CorruptionError

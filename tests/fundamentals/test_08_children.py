@@ -10,29 +10,42 @@ from typing import Any
 import pytest
 
 from perdure import (
+    ArtifactId,
     Context,
     DomainEvent,
     Engine,
+    ExecutionPlan,
     Failpoints,
     IoCall,
     IoError,
     IoProvider,
+    OpId,
     Recorder,
     RunCompleted,
     RunConfig,
+    RunManifest,
     RunPhase,
     RunStarted,
+    StateEntered,
     StateError,
     StateFailed,
+    StateGraph,
+    StateId,
+    StateNode,
     Stores,
     artifact_id_for_json,
 )
+from perdure.engine.decide import PlannedRun, decide
+from perdure.engine.history import RunView
 from perdure.engine.letters import StopLetter
+from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.events import Event
 from perdure.model.pipeline import Pipeline, manifest_for
 from perdure.testing.clock import FakeClock
 from tests.families import AWAIT, SPAWN, Ops, await_child, context_of, spawn, spawn_request, start_of
+from tests.slow_stores import slow_stores
+from tests.support import Scripted
 
 
 async def double(ctx: Context, io: IoProvider, rec: Recorder) -> None:
@@ -228,6 +241,67 @@ async def test_a_child_that_was_written_before_is_adopted() -> None:
     assert await links_of(stores, other) == []
 
 
+async def test_spawns_at_once_share_commits_and_fail_alone() -> None:
+    """One that is refused costs the others nothing but their sharing."""
+    writes: list[list[str]] = []
+    codes: list[str] = []
+
+    async def many(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        prefix = ctx.read("input")
+        asked = (spawn(io, f"{prefix}:{number}", "double", number) for number in range(10))
+        spawned = await asyncio.gather(*asked, return_exceptions=True)
+        codes.extend(each.code for each in spawned if isinstance(each, IoError))
+        children = [each for each in spawned if not isinstance(each, BaseException)]
+        ends = await asyncio.gather(
+            *(await_child(io, f"w{number}", each) for number, each in enumerate(children))
+        )
+        ctx.write("doubled", [end["final_snapshot"]["doubled"] for end in ends])
+
+    def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+        if run_id == parent:
+            writes.append([event.name for _, event in events if isinstance(event, DomainEvent)])
+
+    ops = Ops({"many": many, "double": double})
+    stores, _ = slow_stores(FakeClock())
+    engine = Engine(ops, observer=observe)
+    parent = RunId.random()
+    await engine.start(stores, await start_of(stores, ops, "many", "a", run_id=parent))
+    assert (await context_of(stores, parent))["doubled"] == [2 * number for number in range(10)]
+    # The first is written while the others are being asked for.
+    assert sum("child_run_spawned" in names for names in writes) == 2
+    parent = RunId.random()
+    await engine.start(stores, await start_of(stores, ops, "double", 7, run_id=parent.child("b:4")))
+    await engine.start(stores, await start_of(stores, ops, "many", "b", run_id=parent))
+    assert codes == ["child_run_conflict"]
+    rest = [2 * number for number in range(10) if number != 4]
+    assert (await context_of(stores, parent))["doubled"] == rest
+
+
+async def test_a_child_does_what_its_manifest_says() -> None:
+    """It is planned once, where it is spawned; what becomes of the request afterwards is not its concern."""
+    planned: list[str] = []
+
+    class Noting(Ops):
+        def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+            planned.append(manifest.op_id)
+            return super().resolve(manifest)
+
+    async def ask(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        given: list[Json] = [1]
+        child = await spawn(io, "k", "double", given)
+        given.append(2)
+        ctx.write("end", await await_child(io, "w", child))
+
+    ops, stores = Noting({"ask": ask, "double": double}), Stores.in_memory()
+    engine = Engine(ops)
+    result = await engine.start(stores, await start_of(stores, ops, "ask"))
+    end = (await context_of(stores, result.run_id))["end"]
+    assert end["final_snapshot"] == {"input": [1], "doubled": [1, 1]}
+    assert planned == ["ask", "double"]
+    await engine.resume(stores, result.run_id.child("k"))
+    assert planned == ["ask", "double", "double"]
+
+
 async def test_a_failed_child_is_an_answer() -> None:
     """With the code and the state that ended it."""
 
@@ -296,6 +370,40 @@ async def test_awaiters_share_one_execution() -> None:
     assert executions == [1]
 
 
+@pytest.mark.parametrize(
+    ("policy", "has_ended", "fails"), [(None, False, False), (None, True, True), ("abandon", False, True)]
+)
+def test_a_child_that_kills_its_process_is_not_its_parents_fault(
+    policy: str | None, has_ended: bool, fails: bool
+) -> None:
+    """It has a limit of its own. Its parent, which dies along with it, is to learn of that."""
+    state_id, artifact, child = StateId("ask.main.work"), ArtifactId("0" * 64), RunId.random()
+    config = RunConfig(recovery_limit=2)
+    plan = PlannedRun.of(
+        ExecutionPlan(OpId("ask"), StateGraph([StateNode(state_id, Scripted(double))])), config
+    )
+    link: Any = {"parent_run_id": RunId.random(), "child_run_id": child, "child_manifest_id": artifact}
+    events: list[Event] = [
+        RunStarted(OpId("ask"), artifact, artifact),
+        StateEntered(state_id, 0, artifact),
+        DomainEvent("child_run_spawned", link | ({} if policy is None else {"close_policy": policy})),
+    ]
+    if has_ended:
+        end = {"child_run_id": child, "status": "Failed", "final_snapshot_id": None}
+        events.append(DomainEvent("child_run_completed", end))
+    view = RunView()
+    for event in events:
+        view.advance(event, view.head_seq + 1)
+    codes = []
+    for _ in range(5):
+        (closing,) = decide(view, plan, config, 0).events
+        assert isinstance(closing, StateFailed)
+        codes.append(closing.error.info.code)
+        for event in (closing, StateEntered(state_id, len(codes), artifact)):
+            view.advance(event, view.head_seq + 1)
+    assert ("recovery_limit_exceeded" in codes) == fails
+
+
 async def test_a_parked_child_parks_its_parent() -> None:
     """It is no failure: whoever resumes the child later, the parent goes on after it."""
 
@@ -356,6 +464,29 @@ async def test_a_parent_ends_before_its_child(policy: str, child_status: str) ->
     assert names == ["child_run_spawned"] + ["child_run_completed"] * (policy == "await")
 
 
+async def test_a_parent_ends_after_the_last_of_its_children() -> None:
+    """Those that end while it waits are noted, also if it has to be parked because of the others."""
+
+    async def sleepy(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        await io.sleep(timedelta(days=ctx.read("input")))
+
+    async def leave(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        for number, days in enumerate((2, 0, 3, 0)):
+            await spawn(io, f"{number}", "sleepy", days)
+
+    ops, stores, clock = Ops({"leave": leave, "sleepy": sleepy}), Stores.in_memory(), FakeClock()
+    engine = Engine(ops, clock=clock)
+    result = await engine.start(stores, await start_of(stores, ops, "leave"))
+    children = [child for name, child in await links_of(stores, result.run_id) if "spawned" in name]
+    for days, left in ((0, [0, 2]), (2, [2]), (1, [])):
+        clock.advance(days * 24 * 3600 * 1000)
+        result = await engine.resume(stores, result.run_id)
+        waiting = ", ".join(f"child {children[number]}" for number in left) or None
+        assert (result.waiting_for, result.phase is RunPhase.COMPLETED) == (waiting, not left)
+        noted = {child for name, child in await links_of(stores, result.run_id) if "completed" in name}
+        assert noted == {child for number, child in enumerate(children) if number not in left}
+
+
 @pytest.mark.parametrize("policy", ["await", "abandon"])
 async def test_cancelling_a_parent_cancels_its_children(policy: str) -> None:
     """All but the abandoned ones, and theirs."""
@@ -408,3 +539,9 @@ async def test_a_stop_of_the_parent_interrupts_its_children() -> None:
     result = await engine.resume(stores, result.run_id)
     assert result.phase is RunPhase.COMPLETED
     assert again.is_set()
+
+
+def test_an_engine_needs_a_place_to_run_children() -> None:
+    """Without one they would wait for ever."""
+    with pytest.raises(ValueError, match="max_concurrency"):
+        Engine(OPS, max_concurrency=0)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from perdure import RunId, RunStatus, Stores
+import perdure
+from perdure import App, IoProvider, RunId, RunStatus, Stores
 from perdure.cli.family import FamilyTree, family_text
 from perdure.cli.output import Output, span
 from perdure.cli.progress import Progress
@@ -235,6 +237,31 @@ def test_a_worker_tells_of_children(terminal: Terminal) -> None:
         ]
     )
     assert terminal.type("run", "signal", items[2]["run_id"], "found")[0] == 0
+    assert terminal.read("worker", "--until-idle", *at) == {"completed": 2, "failed": 0}
+
+
+nap, parting = perdure.op("nap"), perdure.op("parting")
+
+
+@nap.state
+async def rest(io: IoProvider) -> None:
+    """For a moment."""
+    await io.sleep(timedelta(milliseconds=300))
+
+
+@parting.state
+async def leave() -> None:
+    """Without waiting for the child."""
+    await perdure.spawn(nap, close="abandon")
+
+
+app = App([nap, parting])
+
+
+def test_a_worker_with_children_is_not_idle(terminal: Terminal) -> None:
+    """Though the run that it took up has ended."""
+    at = ("--app", "tests.unit.test_cli_family:app")
+    assert terminal.type("run", "start", "parting", "--detach", "--key", "k", *at)[0] == 0
     assert terminal.read("worker", "--until-idle", *at) == {"completed": 2, "failed": 0}
 
 

@@ -445,6 +445,19 @@ async def test_one_deadline_covers_everything(ask: Asking, reply: Reply) -> None
     assert (await ask.get(Reply.text("fine")))["text"] == "fine"
 
 
+async def test_waiting_for_a_connection_takes_no_time_of_the_request(ask: Asking) -> None:
+    """A request that was never sent is not in doubt because others took long."""
+    import httpx
+
+    ask.new_factory(options={"limits": httpx.Limits(max_connections=1)})
+    ask.server.answers = [Reply(holds=True, raw=b""), Reply.text("fine")]
+    first = asyncio.ensure_future(ask.error(timeout_ms=300))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(ask.get(timeout_ms=200))
+    assert (await first).code == "http_timeout"
+    assert (await second)["text"] == "fine"
+
+
 async def test_a_server_that_is_not_there(ask: Asking) -> None:
     """``http_connect_failed``, which may be tried again."""
     with socket.socket() as nobody:

@@ -211,3 +211,32 @@ async def test_the_clock_jumps() -> None:
     await clock.sleep_until(2000)
     clock.advance(500)
     assert (clock.now_millis(), clock.monotonic_seconds()) == (5500, 1.5)
+
+
+def test_children_run_to_their_ends(perdure_run: RunInMemory) -> None:
+    """Also those that sleep for weeks; a child that waits for somebody has its parent's test fail."""
+    nap, lonely, parent = op("nap", input=int, output=int), op("lonely"), op("parent", output=int)
+
+    @nap.state
+    async def rest(weeks: int, io: IoProvider) -> int:
+        await io.sleep(timedelta(weeks=weeks))
+        return weeks
+
+    @lonely.state
+    async def waiting(io: IoProvider) -> None:
+        await io.wait_signal("a word")
+
+    @parent.state
+    async def both() -> int:
+        return sum(await perdure.gather_children(nap, [3, 1, 2]))
+
+    assert perdure_run(parent, ops=[nap]).result() == 6
+
+    hopeful = op("hopeful")
+
+    @hopeful.state
+    async def hope() -> None:
+        await (await perdure.spawn(lonely)).result()
+
+    with pytest.raises(AssertionError, match=r"waits for child .* give that wait a timeout"):
+        perdure_run(hopeful, ops=[lonely])

@@ -31,8 +31,9 @@ from perdure.cli.common import (
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
-from perdure.engine.engine import Engine, StartRun
+from perdure.engine.engine import Engine
 from perdure.engine.results import RunResult
+from perdure.engine.starting import StartRun
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId

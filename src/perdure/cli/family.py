@@ -148,9 +148,7 @@ class FamilyTree:
         for note in _notes(member, now):
             label.append(f"  {note}", "dim")
         if is_asked:
-            label.append(
-                "  ←\N{NO-BREAK SPACE}this\N{NO-BREAK SPACE}run" if has_symbols else "  (this run)", "bold"
-            )
+            label.append("  ← this run" if has_symbols else "  (this run)", "bold")
         return label
 
     def _words(self, standing: Standing) -> str:

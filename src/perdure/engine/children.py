@@ -10,6 +10,7 @@ from perdure.engine.decide import PlannedRun
 from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
 from perdure.engine.history import Request, RunView
 from perdure.engine.letters import AnyLetter, StopLetter, StopWord
+from perdure.engine.prepared import Prepared, PreparedRuns
 from perdure.engine.recovery import PlanResolver, read_view, refuse_fan_out
 from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
@@ -17,6 +18,8 @@ from perdure.ids import ArtifactId, RunId
 from perdure.io.children import Child, ClosePolicy, PlannedChild
 from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted, RunStatus
 from perdure.stores.bundle import Stores
+
+_TOGETHER = 100
 
 
 class Children:
@@ -34,6 +37,7 @@ class Children:
         resolver: PlanResolver,
         dispatcher: Dispatcher,
         depth_max: int,
+        prepared: PreparedRuns,
         send: Callable[[RunId, AnyLetter, str], Awaitable[bool]],
         tell: Callable[[RunId], Awaitable[None]],
     ) -> None:
@@ -43,9 +47,11 @@ class Children:
         self._resolver = resolver
         self._dispatcher = dispatcher
         self._depth_max = depth_max
+        self._prepared = prepared
         self._send_letter = send
         self._tell = tell
         self._passed: Request | None = None
+        self._checked: dict[RunId, Prepared] = {}  # until they are spawned
         self._driven: dict[RunId, RunCompleted | None] = {}  # how they ended; None while they are driven
         self.runs_handlers = True
         """Whether children may be executed here."""
@@ -72,7 +78,7 @@ class Children:
             plan = self._resolver.resolve(manifest)
             if plan.op_id != manifest.op_id:
                 raise IoError.of("plan_op_id_mismatch", "the plan is for another operation")
-            PlannedRun.of(plan, manifest.run_config)
+            planned = PlannedRun.of(plan, manifest.run_config)
         except IoError:
             raise
         except PerdureError as error:
@@ -84,12 +90,19 @@ class Children:
             raise IoError.of(
                 "child_run_engine_failed", f"planning the child run raised {type(error).__name__}"
             ) from error
-        return RunStarted(
-            plan.op_id, child.manifest_blob.id, child.initial.id, ParentRun(self._run_id, depth)
-        )
+        manifest_id = child.manifest_blob.id
+        self._checked[child.run_id] = Prepared(manifest_id, manifest, planned, child.initial)
+        return RunStarted(plan.op_id, manifest_id, child.initial.id, ParentRun(self._run_id, depth))
+
+    def is_linked(self, run_id: RunId) -> bool:
+        """As ``ChildRuns.is_linked``."""
+        return run_id in self._view.children
 
     def submit(self, run_id: RunId) -> None:
         """As ``ChildRuns.submit``."""
+        checked = self._checked.pop(run_id, None)
+        if checked is not None:
+            self._prepared.keep(run_id, checked)
         self._drive(run_id)
 
     def _drive(self, run_id: RunId) -> asyncio.Future[RunResult]:
@@ -100,6 +113,7 @@ class Children:
         return driven
 
     def _left(self, run_id: RunId, driven: asyncio.Future[RunResult]) -> None:
+        self._prepared.take(run_id)
         end = _end_in(driven)
         if end is None:
             del self._driven[run_id]
@@ -219,20 +233,27 @@ class Children:
         await self._send(self.to_part_from, "cancel", request)
 
     async def _send(self, children: Sequence[Child], how: StopWord, request: Request) -> None:
-        for child in children:
-            letter = StopLetter(how, request.by, request.reason)
-            try:
-                await self._send_letter(child.run_id, letter, request.letter_id)
-            except NotFoundError:
-                continue
-            except PerdureError as error:
-                if error.code != "run_already_terminal":
-                    raise
-                continue
-            if self.runs_handlers:
-                self.submit(child.run_id)
-            else:
-                await self._tell(child.run_id)
+        # Letters that are posted together share commits.
+        for begin in range(0, len(children), _TOGETHER):
+            some = children[begin : begin + _TOGETHER]
+            sending = [self._send_to(child.run_id, how, request) for child in some]
+            for outcome in await asyncio.gather(*sending, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
+
+    async def _send_to(self, run_id: RunId, how: StopWord, request: Request) -> None:
+        try:
+            await self._send_letter(run_id, StopLetter(how, request.by, request.reason), request.letter_id)
+        except NotFoundError:
+            return
+        except PerdureError as error:
+            if error.code != "run_already_terminal":
+                raise
+            return
+        if self.runs_handlers:
+            self.submit(run_id)
+        else:
+            await self._tell(run_id)
 
 
 def _end_in(driven: asyncio.Future[RunResult]) -> RunCompleted | None:

@@ -264,7 +264,12 @@ def _earliest(*moments: int | None) -> int | None:
 
 def _close_orphan(view: RunView, orphan: OpenAttempt, config: RunConfig) -> StateFailed:
     limit = RECOVERY_LIMIT_DEFAULT if config.recovery_limit is None else config.recovery_limit
-    if view.states[orphan.state_id].orphans + 1 > limit:
+    # A child that ends its process again and again has a limit of its own; its parent dies along with it.
+    has_children = any(
+        not child.has_ended and child.close_policy is not ClosePolicy.ABANDON
+        for child in view.children.values()
+    )
+    if view.states[orphan.state_id].orphans + 1 > limit and not has_children:
         info = ErrorInfo(
             "recovery_limit_exceeded",
             ErrorCategory.UNKNOWN,

@@ -59,6 +59,8 @@ class LocalDispatcher:
     """Executes runs as tasks of the running event loop, at most ``max_concurrency`` at a time."""
 
     def __init__(self, resume: Resume, max_concurrency: int = MAX_CONCURRENCY) -> None:
+        if max_concurrency < 1:
+            raise ValueError(f"max_concurrency is to be 1 or more, and is {max_concurrency}")
         self._resume = resume
         self._max_concurrency = max_concurrency
         self._places = asyncio.Semaphore(max_concurrency)

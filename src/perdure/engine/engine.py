@@ -8,10 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from perdure.arguments import expect, expect_duration, expect_many, expect_methods, expect_unless_none
-from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun
@@ -20,8 +17,10 @@ from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, LetterWatch, send
 from perdure.engine.loop import ReplaySource, Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
+from perdure.engine.prepared import PreparedRuns
 from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
 from perdure.engine.results import RunResult
+from perdure.engine.starting import StartRun, checked_manifest, run_id_of
 from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
     ConcurrencyError,
@@ -34,41 +33,15 @@ from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.port import TransportFactory
 from perdure.io.router import expect_factory
-from perdure.model.config import IoMode, RunConfig, RunManifest
+from perdure.model.config import IoMode, RunConfig
 from perdure.model.context import Snapshot
 from perdure.model.events import Event, RunPhase, RunStarted
-from perdure.model.handler import Context
-from perdure.model.plan import ExecutionPlan
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
 from perdure.stores.uninterrupted import uninterrupted
 
 PARK_AFTER = timedelta(seconds=5)
 MAX_CHILD_DEPTH = 16
-
-
-class StartRun(msgspec.Struct, frozen=True):
-    """A run to be started. An ``invocation_key`` makes starting it twice the same as starting it once."""
-
-    manifest: RunManifest
-    manifest_id: ArtifactId
-    plan: ExecutionPlan
-    run_config: RunConfig
-    initial_context: Context
-    run_id: RunId | None = None
-    invocation_key: str | None = None
-
-    def __post_init__(self) -> None:
-        expect(self.manifest, RunManifest, "StartRun(manifest=…)", "a RunManifest")
-        expect(self.manifest_id, str, "StartRun(manifest_id=…)", "an ArtifactId")
-        expect(self.plan, ExecutionPlan, "StartRun(plan=…)", "an ExecutionPlan")
-        expect(self.run_config, RunConfig, "StartRun(run_config=…)", "a RunConfig")
-        expect_methods(
-            self.initial_context,
-            ("dump",),
-            "StartRun(initial_context=…)",
-            "a context such as JsonContext({…})",
-        )
 
 
 class Engine:
@@ -97,10 +70,13 @@ class Engine:
     ) -> None:
         _expect_collaborators(resolver, transports, failpoints, clock, observer, claim_keeper, secrets)
         expect_duration(park_after, "Engine(park_after=…)")
+        expect(max_concurrency, int, "Engine(max_concurrency=…)", "a number")
+        expect(max_child_depth, int, "Engine(max_child_depth=…)", "a number")
         self._resolver = resolver
         self._dispatcher = dispatcher or LocalDispatcher(self._resume_child, max_concurrency)
         self._max_child_depth = max_child_depth
         self._park_after = park_after
+        self._prepared = PreparedRuns()
         self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
         self._transports = transports
         self._failpoints = failpoints or Failpoints()
@@ -129,7 +105,7 @@ class Engine:
         expect(stores, Stores, "start(stores, …)", "Stores")
         expect(run, StartRun, "start(…, run)", "a StartRun")
         refuse_fan_out(run.run_config)
-        manifest_bytes = _checked_manifest(run)
+        manifest_bytes = checked_manifest(run)
         try:
             stored_bytes = await stores.artifacts.get(run.manifest_id)
         except NotFoundError:
@@ -145,8 +121,8 @@ class Engine:
                 details={"manifest_id": str(run.manifest_id)},
             )
         plan = PlannedRun.of(run.plan, run.run_config)
-        initial = _initial_snapshot(run.initial_context)
-        run_id = _run_id_of(run)
+        initial = Snapshot.of_values(run.initial_context.dump())
+        run_id = run_id_of(run)
 
         # A random id is new; were it not, the first commit would be refused.
         is_named = run.run_id is not None or run.invocation_key is not None
@@ -231,12 +207,15 @@ class Engine:
         held = await self._claim(stores, run_id)
         try:
             view = await read_view(stores, run_id)
-            manifest, plan = await checked_plan(stores, view, self._resolver)
+            prepared = self._prepared.take(run_id)
+            manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
             if view.ended is not None:
                 return _result_of(run_id, view)
             stint = await self._stint(
                 stores, run_id, held, view, plan, manifest.run_config, failpoints=failpoints
             )
+            if prepared is not None:
+                stint.know(prepared.initial)
             return await self._drive(stores, stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
         finally:
             await self._let_go(held)
@@ -329,7 +308,15 @@ class Engine:
                 logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", child, error)
 
         return Children(
-            stores, view, run_id, self._resolver, self._dispatcher, self._max_child_depth, send_letter, tell
+            stores,
+            view,
+            run_id,
+            self._resolver,
+            self._dispatcher,
+            self._max_child_depth,
+            self._prepared,
+            send_letter,
+            tell,
         )
 
     async def _drive(
@@ -398,38 +385,3 @@ def _result_of(run_id: RunId, view: RunView, waiting: Pause | None = None) -> Ru
     if waiting is None:
         return RunResult(run_id, view.phase, final)
     return RunResult(run_id, view.phase, final, waiting.waiting_for, waiting.until_millis)
-
-
-def _checked_manifest(run: StartRun) -> bytes:
-    try:
-        data = canonical_json_bytes(run.manifest.to_json())
-    except CanonicalJsonError as error:
-        if error.code == "secrets_detected":
-            raise InvalidPlanError(error.info) from None
-        raise InvalidPlanError.of(
-            "manifest_not_canonical",
-            f"the manifest cannot be written: {error.info.message}",
-            details={"reason": error.code, "pointer": error.pointer},
-        ) from None
-    if artifact_id_for_bytes(data) != run.manifest_id:
-        raise InvalidPlanError.of("manifest_id_mismatch", "manifest_id is not the id of the manifest")
-    if run.manifest.op_id != run.plan.op_id:
-        raise InvalidPlanError.of("manifest_op_id_mismatch", "the plan is for another operation")
-    if run.manifest.run_config != run.run_config:
-        raise InvalidPlanError.of("run_config_mismatch", "run_config is not the manifest's")
-    return data
-
-
-def _initial_snapshot(context: Context) -> Snapshot:
-    return Snapshot.of_values(context.dump())
-
-
-def _run_id_of(run: StartRun) -> RunId:
-    if run.invocation_key is None:
-        return RunId.random() if run.run_id is None else RunId(run.run_id)
-    run_id = RunId.for_invocation(run.invocation_key)
-    if run.run_id not in (None, run_id):
-        raise ConcurrencyError.of(
-            "invocation_conflict", "the invocation key gives another run id than the one asked for"
-        )
-    return run_id

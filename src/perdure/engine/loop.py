@@ -140,6 +140,10 @@ class Stint:
         self._writer.stage((started,), (snapshot_blob(initial),))
         self._snapshot = initial
 
+    def know(self, snapshot: Snapshot) -> None:
+        """Spare reading ``snapshot`` if it is where the run stands."""
+        self._snapshot = snapshot
+
     async def leave(self) -> None:
         """Write what is staged and give the run up to whoever resumes it."""
         await self._writer.flush(release=Release())
@@ -218,7 +222,7 @@ class Stint:
             # First the handler, so that it spawns no more children that nobody would tell.
             self._stop_if_told(scope)
             await self._children.pass_down()
-        except (Exception, FailpointStop) as error:
+        except (Exception, FailpointStop) as error:  # noqa: BLE001 — it ends the stint, where it is raised
             # Whatever the handler is doing, it may no longer act for the run.
             scope.fatal = error
             scope.stop(Stopped.TERMINATED)

@@ -7,6 +7,7 @@ from typing import Protocol
 from perdure.arguments import expect
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
+from perdure.engine.prepared import Prepared
 from perdure.errors import CorruptionError, InvalidPlanError, InvalidShapeError
 from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.model.config import RunConfig, RunManifest, Sequential
@@ -25,22 +26,23 @@ class PlanResolver(Protocol):
 
 
 async def checked_plan(
-    stores: Stores, view: RunView, resolver: PlanResolver
+    stores: Stores, view: RunView, resolver: PlanResolver, prepared: Prepared | None = None
 ) -> tuple[RunManifest, PlannedRun]:
-    """The manifest of a run that is to be driven on, and its plan, which must fit its history."""
+    """The manifest of a run that is to be driven on, and its plan, which must fit its history.
+
+    What is ``prepared`` for the run's manifest is neither read nor planned again.
+    """
     if view.started is None:
         raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
-    manifest = await read_manifest(stores, view.started.manifest_id)
+    if prepared is not None and prepared.manifest_id != view.started.manifest_id:
+        prepared = None
+    manifest = prepared.manifest if prepared else await read_manifest(stores, view.started.manifest_id)
     refuse_fan_out(manifest.run_config)
     if view.started.op_id != manifest.op_id:
         raise InvalidPlanError.of(
             "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
         )
-    plan = resolver.resolve(manifest)
-    expect(plan, ExecutionPlan, "what resolve(manifest) gives", "an ExecutionPlan")
-    if plan.op_id != manifest.op_id:
-        raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
-    planned = PlannedRun.of(plan, manifest.run_config)
+    planned = prepared.plan if prepared else _planned(manifest, resolver)
     gone = sorted(view.states.keys() - planned.nodes.keys())
     if gone:
         raise InvalidPlanError.of(
@@ -49,6 +51,14 @@ async def checked_plan(
             details={"states": gone},
         )
     return manifest, planned
+
+
+def _planned(manifest: RunManifest, resolver: PlanResolver) -> PlannedRun:
+    plan = resolver.resolve(manifest)
+    expect(plan, ExecutionPlan, "what resolve(manifest) gives", "an ExecutionPlan")
+    if plan.op_id != manifest.op_id:
+        raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
+    return PlannedRun.of(plan, manifest.run_config)
 
 
 async def read_view(stores: Stores, run_id: RunId) -> RunView:

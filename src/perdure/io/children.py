@@ -113,6 +113,9 @@ def planned_child(parent: RunId, key: FactKey, request: Json) -> PlannedChild:
         raise _invalid("initial_context is neither an object nor null")
     try:
         blob = Blob(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json()))
+        # Whoever spawns may change what it gave, before the child is driven.
+        params = msgspec.json.decode(blob.data)["input_params"]
+        manifest = msgspec.structs.replace(manifest, input_params=params)
         initial = Snapshot.of_values(given)
     except (CanonicalJsonError, ContextSerializationError) as error:
         if error.code == "secrets_detected":

@@ -28,7 +28,7 @@ from perdure.io.asking import (
     fact_payload_conflict,
     own_fact_key,
 )
-from perdure.io.children import is_child_call
+from perdure.io.children import SPAWN, is_child_call
 from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
 from perdure.io.journal import Journal
@@ -115,7 +115,10 @@ class LiveIo:
             if self._journal.effects:
                 self._effects.skip(key, call, request_id)
             check_request(key, bound, request_id)
-            return await self._recorded(bound)
+            recorded = await self._recorded(bound)
+            if call.namespace == SPAWN:
+                await self._children.spawned_before(call, key, recorded.response)
+            return recorded
         if is_child_call(call) and key is not None:
             request_id, asked_key = checked_request_id(call), key
             return await self._once(key, request_id, lambda: self._children.call(call, asked_key, request_id))

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.canonical import encode
 from perdure.errors import (
     ConcurrencyError,
     CorruptionError,
@@ -43,6 +44,9 @@ class ChildRuns(Protocol):
 
     def checked_start(self, child: PlannedChild) -> RunStarted:
         """The first event of ``child``; ``IoError`` if it cannot be planned, or lies too deep."""
+
+    def is_linked(self, run_id: RunId) -> bool:
+        """Whether the run's history says that it has spawned the child."""
 
     def submit(self, run_id: RunId) -> None:
         """Have a child driven, sometime soon."""
@@ -85,14 +89,21 @@ class LiveChildren:
             return await self._spawn(call, key, request_id)
         return await self._await(call, key, request_id)
 
+    async def spawned_before(self, call: IoCall, key: FactKey, answer: Json) -> None:
+        """See that a child whose spawn is on record is linked: a history may break off between the two."""
+        if not self._runs.is_linked(RunId(answer["child_run_id"])):
+            parent = self._scope.run_id
+            link = child_run_spawned(parent, planned_child(parent, key, call.request))
+            with self._scope:
+                await self._record(key, Entry([link]))
+
     async def _spawn(self, call: IoCall, key: FactKey, request_id: str) -> IoResult:
         parent = self._scope.run_id
         child = planned_child(parent, key, call.request)
         started = self._runs.checked_start(child)
         answer = spawn_answer(parent, child)
-        payload = Blob(ArtifactKind.FACT_PAYLOAD, answer_bytes(answer))
-        # Where a history breaks off between the two, the link is written twice rather than never.
-        events = [child_run_spawned(parent, child), fact_event(key, payload.id, request_id)]
+        payload = Blob(ArtifactKind.FACT_PAYLOAD, encode(answer))  # ids alone, which hold no secret
+        events = [fact_event(key, payload.id, request_id), child_run_spawned(parent, child)]
         new = Entry(
             events,
             [payload, child.manifest_blob, snapshot_blob(child.initial)],

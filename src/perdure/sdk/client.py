@@ -20,11 +20,12 @@ from types import NoneType
 from typing import Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
-from perdure.engine.dispatch import Drive, LocalDispatcher, Resume, is_driven_elsewhere
-from perdure.engine.engine import PARK_AFTER, Engine, StartRun
+from perdure.engine.dispatch import is_driven_elsewhere
+from perdure.engine.engine import PARK_AFTER, Engine
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
 from perdure.engine.results import RunResult
+from perdure.engine.starting import StartRun
 from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
@@ -37,6 +38,7 @@ from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
 from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
+from perdure.sdk.dispatching import ClientDispatcher
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import pipeline_of
@@ -87,7 +89,7 @@ class Client:
         self._clock = clock or SystemClock()
         self._observer = observer
         self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
-        self._dispatcher = _Dispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
+        self._dispatcher = ClientDispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -412,30 +414,3 @@ class Client:
     def _refuse_closed_stores(self, run_id: RunId) -> None:
         if self._is_closed and self._closes_stores:
             raise client_closed(run_id)
-
-
-class _Dispatcher(LocalDispatcher):
-    """Executes runs as a client drives them: seen by its observers, and until it is closed.
-
-    ``driven`` is what the client drives already, and ``drive`` has it drive a run on.
-    """
-
-    def __init__(
-        self,
-        resume: Resume,
-        max_concurrency: int,
-        driven: Mapping[RunId, asyncio.Task[RunResult]],
-        drive: Callable[[RunId, Coroutine[Any, Any, RunResult]], asyncio.Task[RunResult]],
-    ) -> None:
-        super().__init__(resume, max_concurrency)
-        self._by_client = driven
-        self._drive_by_client = drive
-
-    def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
-        return self._by_client.get(run_id) or super().take_up(stores, run_id)
-
-    def _begin(self, run_id: RunId, drive: Drive) -> asyncio.Task[RunResult]:
-        return self._drive_by_client(run_id, drive())
-
-    async def withdraw(self, stores: Stores, parent: RunId) -> None:
-        """Nothing is interrupted: the client drives its runs until it is closed."""

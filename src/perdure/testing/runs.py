@@ -10,12 +10,12 @@ from perdure.engine.results import RunResult
 from perdure.errors import Json, PerdureError
 from perdure.ids import RunId
 from perdure.io.port import TransportFactory
-from perdure.io.waits import EFFECT_IN_DOUBT
+from perdure.io.waits import CHILD, EFFECT_IN_DOUBT
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.model.handler import IoCall
 from perdure.proof.replay import ReplayReport
-from perdure.sdk.app import App
+from perdure.sdk.app import App, Definition
 from perdure.sdk.blocking import LoopThread
 from perdure.sdk.client import Client
 from perdure.sdk.operation import Operation
@@ -94,6 +94,7 @@ class RunInMemory:
         answers: Mapping[str, Any] | None = None,
         signals: Mapping[str, Sequence[Any]] | None = None,
         transports: Sequence[TransportFactory] = (),
+        ops: Sequence[Definition] = (),
         secrets: Mapping[str, str] | None = None,
         check_replay: bool = True,
         run_config: RunConfig | None = None,
@@ -109,6 +110,7 @@ class RunInMemory:
         answers: Mapping[str, Any] | None = None,
         signals: Mapping[str, Sequence[Any]] | None = None,
         transports: Sequence[TransportFactory] = (),
+        ops: Sequence[Definition] = (),
         secrets: Mapping[str, str] | None = None,
         check_replay: bool = True,
         run_config: RunConfig | None = None,
@@ -123,6 +125,7 @@ class RunInMemory:
         answers: Mapping[str, Any] | None = None,
         signals: Mapping[str, Sequence[Any]] | None = None,
         transports: Sequence[TransportFactory] = (),
+        ops: Sequence[Definition] = (),
         secrets: Mapping[str, str] | None = None,
         check_replay: bool = True,
         run_config: RunConfig | None = None,
@@ -131,17 +134,18 @@ class RunInMemory:
     ) -> FinishedRun[Any]:
         """Run ``op`` to its end, and execute its states again from the recorded facts.
 
-        ``answers`` are a :class:`ScriptedTransport`'s; ``transports`` go before them. ``secrets`` are those
-        that transports may ask for. ``signals`` gives by name the values that the run is told, in order, as
-        soon as it has started; :func:`told` says by whom. Nothing waits for time: the clock jumps to the end
-        of sleeps, timeouts and delays.
+        ``answers`` are a :class:`ScriptedTransport`'s; ``transports`` go before them. ``ops`` are the other
+        operations of the app, which states may spawn: children run here too. ``secrets`` are those that
+        transports may ask for. ``signals`` gives by name the values that the run is told, in order, as soon
+        as it has started; :func:`told` says by whom. Nothing waits for time: the clock jumps to the end of
+        sleeps, timeouts and delays.
 
         ``AssertionError`` if the run waits for something that nobody brings, and if a state that is executed
         again comes to something else, which means that it uses what is not recorded; ``check_replay=False``
         leaves the latter to the caller.
         """
         script = ScriptedTransport(answers)
-        app = App([op], transports=[*transports, script], secrets=[_Secrets(secrets or {})])
+        app = App([op, *ops], transports=[*transports, script], secrets=[_Secrets(secrets or {})])
 
         async def run_to_the_end() -> FinishedRun[Any]:
             clock = FakeClock()
@@ -188,9 +192,13 @@ async def _driven_to_the_end(client: Client, run: Run[Any], clock: FakeClock) ->
         result = await client.drive_result(run.id)
         if result.waiting_for is None:
             return result
-        if result.due_millis is None:
+        due = result.due_millis
+        if due is None:
+            # A child may be due though its parent is not, which has it driven on when it is resumed.
+            due = await client.stores.agenda.next_due_millis()
+        if due is None:
             raise AssertionError(_endless(result.waiting_for))
-        await clock.sleep_until(result.due_millis)
+        await clock.sleep_until(due)
 
 
 def _endless(waiting_for: str) -> str:
@@ -199,6 +207,8 @@ def _endless(waiting_for: str) -> str:
             "Nobody knows what became of a call that ended without an answer; have the script raise "
             "NotAppliedError, or give a transport whose traits say more."
         )
+    elif waiting_for.startswith(CHILD):
+        advice = "The child, or one of its own, waits for a word: give that wait a timeout."
     else:
         advice = 'Send it, as signals={"name": [value]}, or give the wait a timeout.'
     return f"the run waits for {waiting_for}, which never comes. {advice}"

@@ -236,7 +236,7 @@ class HttpTransport:
                 details={"reason": type(error).__name__},
             ) from None
         try:
-            async with asyncio.timeout(request.timeout_ms / 1000):
+            async with self._connections.place(), asyncio.timeout(request.timeout_ms / 1000):
                 with unlogged():
                     return await self._exchange(request, url, headers, content)
         except TimeoutError:

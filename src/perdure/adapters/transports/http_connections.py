@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import ssl
@@ -40,6 +42,10 @@ def _may_be_logged(_: logging.LogRecord) -> bool:
     return not _unlogged.get()
 
 
+_CONNECTIONS_MAX = 100
+"""Of a pool, as httpx has it unless ``limits`` says otherwise."""
+
+
 class Connections:
     """The pools of one factory: one for each event loop and proxy, since connections cannot change either.
 
@@ -50,6 +56,7 @@ class Connections:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = {"trust_env": False, **options}
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[str | None, httpx.AsyncHTTPTransport]] = {}
+        self._places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._tls: ssl.SSLContext | None = None
 
     def get(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
@@ -64,6 +71,23 @@ class Connections:
         if proxy not in pools:
             pools[proxy] = self._make(proxy)
         return pools[proxy]
+
+    def place(self) -> asyncio.Semaphore:
+        """Where the running loop's requests wait for one of its connections.
+
+        A request that waits in the pool would be in doubt when its time is up, though nothing was sent; and
+        pools look at every connection for each request that waits.
+        """
+        loop = asyncio.get_running_loop()
+        if loop not in self._places:
+            self._places[loop] = asyncio.Semaphore(self._connections_max())
+        return self._places[loop]
+
+    def _connections_max(self) -> int:
+        limits = self._options.get("limits")
+        if limits is None:
+            return _CONNECTIONS_MAX
+        return sys.maxsize if limits.max_connections is None else int(limits.max_connections)
 
     async def aclose(self) -> None:
         """Close the running loop's pools."""

@@ -1,0 +1,70 @@
+"""What a run is started from, checked before anything is written."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.arguments import expect, expect_methods
+from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
+from perdure.errors import ConcurrencyError, InvalidPlanError
+from perdure.ids import ArtifactId, RunId
+from perdure.model.config import RunConfig, RunManifest
+from perdure.model.handler import Context
+from perdure.model.plan import ExecutionPlan
+
+
+class StartRun(msgspec.Struct, frozen=True):
+    """A run to be started. An ``invocation_key`` makes starting it twice the same as starting it once."""
+
+    manifest: RunManifest
+    manifest_id: ArtifactId
+    plan: ExecutionPlan
+    run_config: RunConfig
+    initial_context: Context
+    run_id: RunId | None = None
+    invocation_key: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.manifest, RunManifest, "StartRun(manifest=…)", "a RunManifest")
+        expect(self.manifest_id, str, "StartRun(manifest_id=…)", "an ArtifactId")
+        expect(self.plan, ExecutionPlan, "StartRun(plan=…)", "an ExecutionPlan")
+        expect(self.run_config, RunConfig, "StartRun(run_config=…)", "a RunConfig")
+        expect_methods(
+            self.initial_context,
+            ("dump",),
+            "StartRun(initial_context=…)",
+            "a context such as JsonContext({…})",
+        )
+
+
+def checked_manifest(run: StartRun) -> bytes:
+    """The canonical bytes of the run's manifest, which was compared with everything else that is given."""
+    try:
+        data = canonical_json_bytes(run.manifest.to_json())
+    except CanonicalJsonError as error:
+        if error.code == "secrets_detected":
+            raise InvalidPlanError(error.info) from None
+        raise InvalidPlanError.of(
+            "manifest_not_canonical",
+            f"the manifest cannot be written: {error.info.message}",
+            details={"reason": error.code, "pointer": error.pointer},
+        ) from None
+    if artifact_id_for_bytes(data) != run.manifest_id:
+        raise InvalidPlanError.of("manifest_id_mismatch", "manifest_id is not the id of the manifest")
+    if run.manifest.op_id != run.plan.op_id:
+        raise InvalidPlanError.of("manifest_op_id_mismatch", "the plan is for another operation")
+    if run.manifest.run_config != run.run_config:
+        raise InvalidPlanError.of("run_config_mismatch", "run_config is not the manifest's")
+    return data
+
+
+def run_id_of(run: StartRun) -> RunId:
+    """The id that the run gets: the one asked for, that of its key, or a random one."""
+    if run.invocation_key is None:
+        return RunId.random() if run.run_id is None else RunId(run.run_id)
+    run_id = RunId.for_invocation(run.invocation_key)
+    if run.run_id not in (None, run_id):
+        raise ConcurrencyError.of(
+            "invocation_conflict", "the invocation key gives another run id than the one asked for"
+        )
+    return run_id
