@@ -50,10 +50,15 @@ class PlannedRun(msgspec.Struct, frozen=True):
     nodes: Mapping[StateId, StateNode]
     skipped: frozenset[StateId]
     """States that carry a tag which the configuration skips."""
-    retry_policies: Mapping[StateId, RetryPolicy]
     metas: Mapping[StateId, StateMeta]
     cleanup: list[StateNode] = []
     """States that run, in this order, when the run is cancelled, and else not."""
+
+    run_retry_policy: RetryPolicy = RetryPolicy()
+
+    def retry_policy(self, state_id: StateId) -> RetryPolicy:
+        """How often the state is tried: as it says itself, or else as the run does."""
+        return self.metas[state_id].retry_policy or self.run_retry_policy
 
     @property
     def cleanup_ids(self) -> frozenset[StateId]:
@@ -72,12 +77,12 @@ class PlannedRun(msgspec.Struct, frozen=True):
         skipped = frozenset(
             node.id for node, meta in metas if skip_tags and not skip_tags.isdisjoint(meta.tags)
         )
-        policies = {node.id: meta.retry_policy or config.retry_policy for node, meta in metas}
         cleanup = [node for node, meta in metas if meta.on_cancel]
         nodes = {node.id: node for node in order}
         if cleanup:
             order = [node for node, meta in metas if not meta.on_cancel]
-        return cls(order, nodes, skipped, policies, {node.id: meta for node, meta in metas}, cleanup)
+        by_id = {node.id: meta for node, meta in metas}
+        return cls(order, nodes, skipped, by_id, cleanup, config.retry_policy)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -155,7 +160,7 @@ def decide(
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
-    if not may_try(view, state_id, plan.retry_policies[state_id]):
+    if not may_try(view, state_id, plan.retry_policy(state_id)):
         in_doubt = view.in_doubt_of(state_id)
         if in_doubt:
             return Step((), Pause(deadline, doubts_in_words(in_doubt)), place)
@@ -231,7 +236,7 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
             waiting = [each for each in view.open_attempts.values() if each.state_id == node.id]
             if waiting:
                 return _go_on(view, waiting[0], config, now_millis, None, 0, ends)
-            if node.id not in view.completed and may_try(view, node.id, plan.retry_policies[node.id]):
+            if node.id not in view.completed and may_try(view, node.id, plan.retry_policy(node.id)):
                 return _enter(view, node.id, plan, now_millis, None, 0)
     for attempt in view.open_attempts.values():
         return Step((_closed(attempt, RUN_CANCELLED, "the run was terminated"),), Go())

@@ -327,7 +327,7 @@ class Stint:
         else:
             failure_id = None if snapshot is None else snapshot.id
             now = self._clock.now_millis()
-            policy = self._plan.retry_policies[attempt.state_id]
+            policy = self._plan.retry_policy(attempt.state_id)
             events = fail(self._view, attempt, outcome.info, failure_id, policy, now, outcome.retry_after)
             self._writer.stage(events, blobs)
 
@@ -349,7 +349,7 @@ class Stint:
                 ATTEMPT_INTERRUPTED, ErrorCategory.UNKNOWN, True, "the run's owner was asked to stop"
             )
             now = self._clock.now_millis()
-            policy = self._plan.retry_policies[attempt.state_id]
+            policy = self._plan.retry_policy(attempt.state_id)
             self._writer.stage(fail(self._view, attempt, info, None, policy, now)[:1])
         await self.leave()
 

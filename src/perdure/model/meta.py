@@ -28,6 +28,9 @@ class DependencyStrategy(enum.Enum):
     EARLIEST = "Earliest"
 
 
+_USUAL: StateMeta | None = None
+
+
 class StateMeta(msgspec.Struct, frozen=True):
     """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
 
@@ -49,6 +52,8 @@ class StateMeta(msgspec.Struct, frozen=True):
     on_cancel: bool = False
 
     def __post_init__(self) -> None:
+        if self == _USUAL:  # as most are, and there may be ten thousand of them
+            return
         if self.tags:
             expect_many(self.tags, str, "StateMeta(tags=…)", "strings")
         if self.depends_on:
@@ -93,6 +98,9 @@ class StateMeta(msgspec.Struct, frozen=True):
         else:
             raise InvalidShapeError("StateMeta", "/idempotency", 'expected "None" or {"Key": …}')
         return cls(wire.tags, wire.depends_on, wire.side_effects, key, wire.depends_on_strategy)
+
+
+_USUAL = StateMeta()
 
 
 class _StateMetaWire(msgspec.Struct):

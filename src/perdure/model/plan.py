@@ -71,6 +71,7 @@ def topological_order(plan: ExecutionPlan) -> list[StateNode]:
         raise _invalid("duplicate_state", "a state stands in the plan more than once", {"states": twice})
 
     edges: list[tuple[int, int]] = []
+    is_in_order = True
     for edge in plan.graph.edges:
         before, after = position.get(edge.before), position.get(edge.after)
         if before is None or after is None:
@@ -80,7 +81,8 @@ def topological_order(plan: ExecutionPlan) -> list[StateNode]:
                 {"states": [edge.before if before is None else edge.after]},
             )
         edges.append((before, after))
-    if all(before < after for before, after in edges):
+        is_in_order = is_in_order and before < after
+    if is_in_order:
         return list(states)  # as most plans are written
 
     followers: list[list[int]] = [[] for _ in states]
