@@ -92,12 +92,14 @@ from perdure.sdk.children import ChildRunError as ChildRunError
 from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
+from perdure.sdk.keeping import PruneReport as PruneReport
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op
 from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
+from perdure.sdk.retention import Retention as Retention
 from perdure.sdk.runs import Run as Run
 from perdure.sdk.signals import Received as Received
 from perdure.sdk.signals import SignalDefinition as SignalDefinition

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,12 @@ from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.store_conformance import StoreConformance
 from perdure.testing.store_places import RUN, agenda, park
 from tests.small_parts import small_parts
+
+
+def _all(store: MemoryStore | SqliteStore) -> dict[str, Any]:
+    """The ports besides events, artifacts and commits."""
+    keeping = store.keeping if isinstance(store, SqliteStore) else store
+    return {"mailbox": store, "agenda": store, "keeping": keeping}
 
 
 class TestMemory(StoreConformance):
@@ -40,7 +47,7 @@ class TestSqlite(StoreConformance):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
-        return Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
+        return Stores(store, store, store, store, store.close, **_all(store))
 
 
 class TestSqliteWithFiles(TestSqlite):
@@ -48,7 +55,7 @@ class TestSqliteWithFiles(TestSqlite):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock, file_threshold_bytes=0)
-        return Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
+        return Stores(store, store, store, store, store.close, **_all(store))
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ class TestSharedMemory(TestMemory):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, mailbox=store, agenda=store)
+        return Stores(store, shared, store, shared, **_all(store))
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -74,7 +81,7 @@ class TestSharedSqlite(TestSqlite):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, store.close, mailbox=store, agenda=store)
+        return Stores(store, shared, store, shared, store.close, **_all(store))
 
 
 class TestComposed(StoreConformance):
@@ -82,6 +89,7 @@ class TestComposed(StoreConformance):
 
     shares_claims = False
     is_atomic = False
+    can_delete = False
 
     @pytest.fixture(autouse=True)
     def _places(self) -> None:
@@ -144,7 +152,7 @@ def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
 
         def open_place(self, name: str, clock: FakeClock) -> Stores:
             store = kind(self.states.setdefault(name, MemoryState()), clock)
-            return Stores(store, store, store, store, mailbox=store, agenda=store)
+            return Stores(store, store, store, store, **_all(store))
 
     failed = []
     for name in dir(Suite):

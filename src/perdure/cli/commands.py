@@ -11,7 +11,7 @@ from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
 
 from perdure import __version__
-from perdure.cli import EXIT_INTERRUPTED, demo, driving, following, keeping, looking, ops, telling
+from perdure.cli import EXIT_INTERRUPTED, demo, driving, following, keeping, looking, ops, pruning, telling
 from perdure.cli.output import (
     EXIT_COMPLETED,
     EXIT_STORE,
@@ -44,6 +44,7 @@ following.add_to(run)
 telling.add_to(run)
 ops.add_to(op)
 keeping.add_to(store, artifact)
+pruning.add_to(run, store)
 cli.command(demo.demo)
 cli.register_install_completion_command(help="Install tab completion for this shell.")
 

@@ -35,9 +35,10 @@ from perdure.io.port import TransportFactory
 from perdure.io.router import expect_factory
 from perdure.model.config import IoMode, RunConfig
 from perdure.model.context import Snapshot
-from perdure.model.events import Event, RunPhase, RunStarted
+from perdure.model.events import ArtifactKind, Event, RunPhase, RunStarted
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
+from perdure.stores.ports import Blob
 from perdure.stores.uninterrupted import uninterrupted
 
 PARK_AFTER = timedelta(seconds=5)
@@ -122,13 +123,14 @@ class Engine:
             )
         plan = PlannedRun.of(run.plan, run.run_config)
         initial = Snapshot.of_values(run.initial_context.dump())
+        manifest = Blob(ArtifactKind.MANIFEST, manifest_bytes, run.manifest_id)
         run_id = run_id_of(run)
 
         # A random id is new; were it not, the first commit would be refused.
         is_named = run.run_id is not None or run.invocation_key is not None
         if not is_named or not await stores.events.head_seq(run_id):
             try:
-                return await self._begin(stores, run, run_id, plan, initial, on_begun, drive=drive)
+                return await self._begin(stores, run, manifest, run_id, plan, initial, on_begun, drive=drive)
             except ConcurrencyError as error:
                 came_second = error.code == "run_already_active" and await stores.events.head_seq(run_id)
                 if not is_named or not came_second:
@@ -145,6 +147,7 @@ class Engine:
         self,
         stores: Stores,
         run: StartRun,
+        manifest: Blob,
         run_id: RunId,
         plan: PlannedRun,
         initial: Snapshot,
@@ -158,7 +161,7 @@ class Engine:
             started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
             view = RunView(started_millis=self._clock.now_millis())
             stint = await self._stint(stores, run_id, held, view, plan, run.run_config, on_begun)
-            stint.begin(started, initial)
+            stint.begin(started, initial, manifest)
             if drive:
                 return await self._drive(stores, stint, run_id, view)
             await stint.leave()

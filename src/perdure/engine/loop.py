@@ -43,7 +43,7 @@ from perdure.model.events import (
 from perdure.model.meta import StateMeta
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Letter, Release, snapshot_blob
+from perdure.stores.ports import Blob, Letter, Release, snapshot_blob
 from perdure.stores.reading import read_json
 
 
@@ -135,9 +135,9 @@ class Stint:
         self._snapshot: Snapshot | None = None
         self._recorder: AttemptRecorder | None = None
 
-    def begin(self, started: RunStarted, initial: Snapshot) -> None:
-        """Stage the first event of a new run, and its context."""
-        self._writer.stage((started,), (snapshot_blob(initial),))
+    def begin(self, started: RunStarted, initial: Snapshot, manifest: Blob) -> None:
+        """Stage the first event of a new run, its context, and its manifest, which that renews."""
+        self._writer.stage((started,), (manifest, snapshot_blob(initial)))
         self._snapshot = initial
 
     def know(self, snapshot: Snapshot) -> None:

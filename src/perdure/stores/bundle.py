@@ -17,7 +17,7 @@ from perdure.ids import ArtifactId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
 from perdure.stores import locations
-from perdure.stores.local import LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
+from perdure.stores.local import KeepsAll, LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
     Agenda,
     Append,
@@ -28,6 +28,7 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     EventStore,
+    Keeping,
     Mailbox,
     Release,
 )
@@ -40,7 +41,8 @@ class Stores:
     Any two ports make a bundle: without ``committer`` a commit is artifacts first, then events, and
     without ``claims`` ownership holds within this bundle alone. So do letters without ``mailbox``, which are
     lost when it is closed. Without ``agenda`` the bundle knows what is due if it also keeps the claims, and
-    nothing otherwise. ``clock`` is the time of what is kept in the bundle itself.
+    nothing otherwise. Without ``keeping`` nothing can be deleted. ``clock`` is the time of what is
+    kept in the bundle itself.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Stores:
         *,
         mailbox: Mailbox | None = None,
         agenda: Agenda | None = None,
+        keeping: Keeping | None = None,
         clock: Clock | None = None,
     ) -> None:
         if committer is None and (mailbox is not None or agenda is not None):
@@ -70,6 +73,7 @@ class Stores:
             self.agenda = LocalAgenda(events, self.claims, self.mailbox, clock)
         else:
             self.agenda = UnknownAgenda()
+        self.keeping: Keeping = keeping if keeping is not None else KeepsAll()
         self._keeps_something = isinstance(self.mailbox, LocalMailbox) or isinstance(self.claims, LocalClaims)
         self._committer = committer
         self._close = close
@@ -165,8 +169,9 @@ class Stores:
         """What is kept here and how much room it takes, as far as the stores can tell.
 
         ``{"location", "kind", "schema_version", "schema_version_before", "runs", "runs_unfinished", "events",
-        "artifacts", "artifact_bytes", "stored_bytes"}``; sizes are in bytes, and ``schema_version_before`` is
-        the version that opening found.
+        "artifacts", "artifact_bytes", "stored_bytes", "free_bytes"}``; sizes are in bytes, ``free_bytes`` are
+        those of ``stored_bytes`` that wait to be used again, ``schema_version_before`` is the version that
+        opening found.
         """
         return {} if self._describe is None else dict(await self._describe())
 

@@ -18,6 +18,7 @@ from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.stores.bundle import Stores
 from perdure.stores.letters import encode_body, opened
+from perdure.stores.memory_keeping import MemoryKeeping
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
@@ -36,6 +37,7 @@ class MemoryState:
     def __init__(self) -> None:
         self.streams: dict[RunId, list[EventEnvelope]] = {}
         self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
+        self.put_millis: dict[ArtifactId, int] = {}
         self.recipes: set[ArtifactId] = set()
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
@@ -56,7 +58,7 @@ class _LetterRow(NamedTuple):
     sent_millis: int
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeeping):
     """All ports over one :class:`MemoryState`."""
 
     def __init__(self, state: MemoryState, clock: Clock) -> None:
@@ -190,6 +192,7 @@ class MemoryStore:
             new_heads[append.run_id] = append.expected_seq + len(append.events)
         now = self._clock.now_millis()
         for blob in artifacts:
+            self._state.put_millis[blob.id] = now
             if blob.id not in self._state.blobs:
                 self._state.blobs[blob.id] = (blob.kind, blob.data)
                 if isinstance(blob, RecipeBlob):
@@ -228,6 +231,7 @@ class MemoryStore:
             "artifacts": len(sizes),
             "artifact_bytes": sum(sizes),
             "stored_bytes": sum(sizes),
+            "free_bytes": 0,
         }
 
     def _unfinished(self) -> Iterable[RunId]:
@@ -257,7 +261,9 @@ class MemoryStore:
 def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) -> Stores:
     """Stores over ``state``, which several bundles may share as processes share a database."""
     store = MemoryStore(state if state is not None else MemoryState(), clock or SystemClock())
-    return Stores(store, store, store, store, describe=store.describe, mailbox=store, agenda=store)
+    return Stores(
+        store, store, store, store, describe=store.describe, mailbox=store, agenda=store, keeping=store
+    )
 
 
 def open_memory(_rest: str, _failpoints: Failpoints | None = None) -> Stores:
