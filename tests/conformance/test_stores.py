@@ -13,11 +13,13 @@ from perdure import Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
 from perdure.stores.sharing import SharedArtifacts
+from perdure.testing import broken_keeping
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.clock import FakeClock
+from perdure.testing.keeping_conformance import KeepingConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.store_conformance import StoreConformance
-from perdure.testing.store_places import RUN, agenda, park
+from perdure.testing.store_places import RUN, StorePlaces, agenda, park, refusal
 from tests.small_parts import small_parts
 
 
@@ -142,7 +144,7 @@ class _EventsOnly:
         return await self._append(run_id, expected_seq, events)
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("kind", [*BROKEN, *broken_keeping.BROKEN])
 def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
     """At least one test fails on each."""
 
@@ -154,11 +156,40 @@ def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
             store = kind(self.states.setdefault(name, MemoryState()), clock)
             return Stores(store, store, store, store, **_all(store))
 
+    assert _failed(Suite)
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("kind", broken_keeping.BROKEN_IN_PARTS)
+def test_the_suite_notices_what_breaks_parts(kind: type[MemoryStore]) -> None:
+    """At least one test fails on each, over the wrapper that cuts artifacts."""
+
+    class Suite(KeepingConformance):
+        def __init__(self) -> None:
+            self.states: dict[str, MemoryState] = {}
+
+        def open_place(self, name: str, clock: FakeClock) -> Stores:
+            store = kind(self.states.setdefault(name, MemoryState()), clock)
+            shared = SharedArtifacts(store)
+            return Stores(store, shared, store, shared, **_all(store))
+
+    assert _failed(Suite)
+
+
+def _failed(suite: type[StorePlaces]) -> list[str]:
     failed = []
-    for name in dir(Suite):
+    for name in dir(suite):
         if name.startswith("test_"):
             try:
-                asyncio.run(getattr(Suite(), name)())
+                asyncio.run(getattr(suite(), name)())
             except Exception as error:  # noqa: BLE001 — however it fails, it has noticed
                 failed.append(f"{name}: {type(error).__name__}")
-    assert failed
+    return failed
+
+
+async def test_a_bundle_does_not_guess_what_may_go() -> None:
+    """Where nobody is there who deletes, nothing can be deleted."""
+    store = MemoryStore(MemoryState(), FakeClock())
+    keeping = Stores(store, store).keeping
+    calls = [keeping.delete([RUN]), keeping.sweep(), keeping.compact(), anext(keeping.traces())]
+    assert {(await refusal(call)).code for call in calls} == {"retention_unsupported"}
