@@ -171,7 +171,7 @@ class SqliteKeeping:
             try:
                 connection.set_busy_timeout(BUSY_TIMEOUT_MILLIS)
                 connection.execute("VACUUM")
-                connection.pragma("wal_checkpoint(truncate)")
+                connection.execute("PRAGMA wal_checkpoint(truncate)").fetchall()
             finally:
                 connection.close()
 
