@@ -152,6 +152,10 @@ def deletion_of(runs: Sequence[SurveyedRun], run_ids: Sequence[RunId], *, with_c
     """
     by_id = {each.trace.run_id: each for each in runs}
     children = _children(runs, by_id)
+    users_of: dict[RunId, list[SurveyedRun]] = {}
+    for each in runs:
+        for used in each.refers_to:
+            users_of.setdefault(used, []).append(each)
     going: dict[RunId, SurveyedRun] = {}
     for run_id in run_ids:
         if run_id not in by_id:
@@ -164,10 +168,8 @@ def deletion_of(runs: Sequence[SurveyedRun], run_ids: Sequence[RunId], *, with_c
         # Who is named after an ancestor is put behind it again.
         going = {key: each for key, each in going.items() if each not in members}
         going |= {each.trace.run_id: each for each in members}
-    for run_id in run_ids:
-        users = [
-            each.trace.run_id for each in runs if each.trace.run_id not in going and run_id in each.refers_to
-        ]
+    for run_id in going:
+        users = [each.trace.run_id for each in users_of.get(run_id, ()) if each.trace.run_id not in going]
         if users:
             raise _refused("run_referred_to", "other runs need this one", run_id, users)
     return list(reversed(going))
