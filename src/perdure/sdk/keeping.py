@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 
 import msgspec
 
 from perdure.clock import Clock
 from perdure.engine.recovery import RECOVERY_PAGE_EVENTS
-from perdure.errors import CorruptionError, Json, NotFoundError
+from perdure.errors import CorruptionError, Json, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.model.events import CHILD_RUN_SPAWNED, DomainEvent
 from perdure.sdk.checks import expect
@@ -19,6 +20,7 @@ from perdure.sdk.retention import Retention, SurveyedRun, deletion_of, planned
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Deleted, RunTrace, Tell
 
+HOUR_MILLIS = 3_600_000
 _TOGETHER = 200
 
 
@@ -102,6 +104,20 @@ async def prune_stores(
         dict(sorted(counts.items())),
         plan.kept,
     )
+
+
+async def prune_every_hour(
+    stores: Stores, retention: Retention, clock: Clock, done: Callable[[PruneReport | None], object]
+) -> None:
+    """Prune now, and then every hour until cancelled; ``done`` is told each time, with None if it failed."""
+    while True:
+        try:
+            report = await prune_stores(stores, retention, clock.now_millis(), apply=True)
+        except PerdureError as error:
+            logging.getLogger("perdure").warning("the store could not be pruned: %s", error)
+            report = None
+        done(report)
+        await clock.sleep_until(clock.now_millis() + HOUR_MILLIS)
 
 
 async def delete_runs(stores: Stores, run_ids: Sequence[RunId], *, with_children: bool = False) -> Deleted:
