@@ -138,14 +138,17 @@ async def surveyed(stores: Stores, tell: Tell = lambda *_: None) -> list[Surveye
     async for page in stores.keeping.traces():
         for begin in range(0, len(page), _TOGETHER):
             some = page[begin : begin + _TOGETHER]
-            references = await asyncio.gather(*[_references_of(stores, trace) for trace in some])
-            found += map(SurveyedRun, some, references)
+            # Of most runs nothing has to be read: they have ended, and replay nobody.
+            asked = [trace for trace in some if trace.may_replay or trace.status is None]
+            answers = await asyncio.gather(*[_references_of(stores, trace) for trace in asked])
+            references = dict(zip([trace.run_id for trace in asked], answers, strict=True))
+            found += [SurveyedRun(trace, references.get(trace.run_id, ())) for trace in some]
         tell("survey", len(found))
     return found
 
 
 async def _references_of(stores: Stores, trace: RunTrace) -> tuple[RunId, ...]:
-    replayed = await _replayed(stores, trace.manifest_id)
+    replayed = await _replayed(stores, trace.manifest_id) if trace.may_replay else ()
     linked = await _linked(stores, trace.run_id) if trace.status is None else ()
     return (*replayed, *linked)
 
@@ -162,13 +165,11 @@ _MANIFEST = msgspec.json.Decoder(_Manifest, dec_hook=lambda kind, value: kind(va
 
 
 async def _replayed(stores: Stores, manifest_id: ArtifactId | None) -> tuple[RunId, ...]:
-    """The run whose facts a run is answered with."""
+    """The run whose facts a run is answered with, by its manifest."""
     if manifest_id is None:
         return ()
     try:
         data = await stores.artifacts.get(manifest_id)
-        if b'"replay_of"' not in data:
-            return ()
         recorded = _MANIFEST.decode(data).run_config.replay_of
     except (NotFoundError, CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, InvalidIdError):
         return ()

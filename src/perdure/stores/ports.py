@@ -275,7 +275,8 @@ class RunTrace(msgspec.Struct, frozen=True, gc=False):
     """What a store knows of a run without reading its history; ids are those that its first event names.
 
     ``status`` is None for a run that has not ended, ``last_millis`` the time of its last event. One that
-    ``is_owned`` has a live owner. Where the first event is no ``RunStarted``, what that would say is None.
+    ``is_owned`` has a live owner. ``may_replay`` is False if the manifest surely names no run to be replayed.
+    Where the first event is no ``RunStarted``, what that would say is None.
     """
 
     run_id: RunId
@@ -285,6 +286,7 @@ class RunTrace(msgspec.Struct, frozen=True, gc=False):
     status: RunStatus | None
     last_millis: int
     is_owned: bool
+    may_replay: bool = False
 
 
 class Deleted(NamedTuple):

@@ -83,7 +83,14 @@ class KeepingConformance(StorePlaces):
                 RunTrace(RUN, "op", None, manifest, None, began, is_owned=False),
             ]
             await stores.events.append(OTHER, 2, told("after the end"))
-            assert (await traces(stores))[1].status is RunStatus.COMPLETED
+            texts = (b'{"run_config":{}}', b'{"run_config":{"replay_of":"' + RUN.encode() + b'"}}')
+            for number, text in enumerate(texts):
+                blob = Blob(ArtifactKind.MANIFEST, text)
+                run_id = RunId(f"00000000-0000-0000-0000-{number + 10:012}")
+                begun = Append(run_id, 0, [RunStarted(OpId("op"), ArtifactId(blob.id), snapshot)])
+                await stores.commit([blob], [begun])
+            assert (await traces(stores))[0].may_replay
+            assert (await traces(stores))[3].status is RunStatus.COMPLETED
 
     # Deletion
 
