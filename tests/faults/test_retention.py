@@ -225,7 +225,7 @@ async def test_files_that_nobody_names_go(tmp_path: Path) -> None:
         os.utime(each, ns=(millis * 1_000_000,) * 2)
     async with opened(path) as stores:
         dry = await stores.keeping.sweep(is_dry=True)
-        assert (dry.artifacts, dry.bytes) == (3, LARGE + 1 + 10)
+        assert (dry.artifacts, dry.artifact_bytes) == (3, LARGE + 1 + 10)
         assert old.exists()
         assert part.exists()
         assert await stores.keeping.sweep() == dry

@@ -95,7 +95,7 @@ def delete(
     deleted = reading(common, work)
     output = Output(as_json=common.json)
     if common.json:
-        output.data({"runs": [*deleted.run_ids], "events": deleted.events, "event_bytes": deleted.bytes})
+        output.data(deleted._asdict())
         return EXIT_COMPLETED
     for each in deleted.run_ids:
         output.line(f"run {each} deleted")

@@ -99,7 +99,7 @@ async def prune_stores(
         apply,
         len(deleted.run_ids),
         deleted.events,
-        deleted.bytes,
+        deleted.event_bytes,
         *swept,
         dict(sorted(counts.items())),
         plan.kept,

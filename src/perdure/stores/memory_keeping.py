@@ -35,17 +35,17 @@ class MemoryKeeping:
     async def delete(
         self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
     ) -> Deleted:
-        deleted = Deleted([], 0, 0)
-        for run_id in dict.fromkeys(run_ids):
-            if run_id not in self._state.ended or self._is_owned(run_id):
-                continue
-            stream = self._state.streams[run_id]
-            size = sum(len(encode_event(each.event)) for each in stream)
-            deleted = Deleted([*deleted.run_ids, run_id], deleted.events + len(stream), deleted.bytes + size)
-            if not is_dry:
+        going = [
+            run_id
+            for run_id in dict.fromkeys(run_ids)
+            if run_id in self._state.ended and not self._is_owned(run_id)
+        ]
+        sizes = [len(encode_event(each.event)) for run_id in going for each in self._state.streams[run_id]]
+        if not is_dry:
+            for run_id in going:
                 self._forget(run_id)
-        tell("runs", len(deleted.run_ids))
-        return deleted
+        tell("runs", len(going))
+        return Deleted(going, len(sizes), sum(sizes))
 
     async def sweep(
         self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None

@@ -294,14 +294,14 @@ class Deleted(NamedTuple):
 
     run_ids: list[RunId]
     events: int
-    bytes: int
+    event_bytes: int
 
 
 class Swept(NamedTuple):
     """Artifacts that are no more, and the bytes that they took. Parts of others count as artifacts do."""
 
     artifacts: int
-    bytes: int
+    artifact_bytes: int
 
 
 Tell = Callable[[str, int], None]

@@ -105,7 +105,7 @@ class KeepingConformance(StorePlaces):
             await ended_run(stores, OTHER)
             deleted = await stores.keeping.delete([RUN])
             assert (deleted.run_ids, deleted.events) == ([RUN], 3)
-            assert deleted.bytes > 0
+            assert deleted.event_bytes > 0
             assert await stores.events.head_seq(RUN) == 0
             assert await stores.events.read_range(RUN, 1) == []
             assert await stores.events.read_engine_events(RUN, 1, 9) == []
