@@ -16,8 +16,9 @@ from collections.abc import (
     Sequence,
 )
 from datetime import timedelta
+from functools import cached_property
 from types import NoneType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
 from perdure.engine.dispatch import is_driven_elsewhere
@@ -52,9 +53,13 @@ from perdure.sdk.reading import (
     run_not_found,
 )
 from perdure.sdk.runs import Run
+from perdure.sdk.scheduling import Scheduler
 from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.sdk.waking import POLL_SECONDS, Waker
 from perdure.stores.bundle import Stores
+
+if TYPE_CHECKING:
+    from perdure.sdk.schedules import Schedules
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -103,9 +108,8 @@ class Client:
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
         self._is_closed = False
-        self._waker = Waker(
-            stores, self._clock, park_after, self._wake, lambda: self._recover_all_but(self._left)
-        )
+        self._scheduler = Scheduler(stores, app, self._engine, self._clock, self.tell)
+        self._waker = Waker(stores, self._clock, park_after, self._wake, self._take_up)
         self._left: set[RunId] = set()
         """Runs that were begun here for others to drive."""
 
@@ -215,13 +219,19 @@ class Client:
     async def recover(self) -> builtins.list[RunId]:
         """Drive on every unfinished run that is due and that nobody owns; returns those that were taken up.
 
-        A run that cannot be driven here (its operation is not in the app, its history is damaged) is left
-        alone for as long as this client lives. At most :data:`RECOVERIES_MAX` are taken up; call it again
-        for more.
+        Runs that are due by schedules are started first. A run that cannot be driven here (its operation is
+        not in the app, its history is damaged) is left alone for as long as this client lives. At most
+        :data:`RECOVERIES_MAX` are taken up; call it again for more.
         """
         return await self._recover_all_but(frozenset())
 
+    async def _take_up(self) -> int | None:
+        """Take up what is due but for what was left to others; when the next schedule is due."""
+        await self._recover_all_but(self._left)
+        return self._scheduler.next_millis
+
     async def _recover_all_but(self, left: Collection[RunId]) -> builtins.list[RunId]:
+        await self._scheduler.follow()
         limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
@@ -231,6 +241,13 @@ class Client:
         for run_id in found:
             self._dispatcher.take_up(self.stores, run_id)
         return found
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Having runs started at their times."""
+        from perdure.sdk.schedules import Schedules
+
+        return Schedules(self.stores, self.app, self._clock, self._waker.nudge)
 
     @property
     def driven(self) -> builtins.list[RunId]:
@@ -243,8 +260,8 @@ class Client:
         return await self.wait(run_id) if task is None else await asyncio.shield(task)
 
     async def seconds_until_due(self, limit: float) -> float:
-        """How long nothing is due that nobody owns, at most ``limit``."""
-        return await self._waker.seconds_until_due(limit)
+        """How long nothing is due that nobody owns, nor by a schedule, at most ``limit``."""
+        return self._scheduler.seconds_until_due(await self._waker.seconds_until_due(limit))
 
     def keep_recovering(self) -> None:
         """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""

@@ -30,17 +30,20 @@ from perdure.stores.ports import (
     EventStore,
     Mailbox,
     Release,
+    Schedules,
 )
+from perdure.stores.schedules import local_schedules
 from perdure.stores.uninterrupted import uninterrupted
 
 
 class Stores:
-    """Events, artifacts, claims, letters and due times of one place.
+    """Events, artifacts, claims, letters, due times and schedules of one place.
 
     Any two ports make a bundle: without ``committer`` a commit is artifacts first, then events, and
     without ``claims`` ownership holds within this bundle alone. So do letters without ``mailbox``, which are
     lost when it is closed. Without ``agenda`` the bundle knows what is due if it also keeps the claims, and
-    nothing otherwise. ``clock`` is the time of what is kept in the bundle itself.
+    nothing otherwise. Without ``schedules`` they are the bundle's, and lost when it is closed. ``clock`` is
+    the time of what is kept in the bundle itself.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Stores:
         *,
         mailbox: Mailbox | None = None,
         agenda: Agenda | None = None,
+        schedules: Schedules | None = None,
         clock: Clock | None = None,
     ) -> None:
         if committer is None and (mailbox is not None or agenda is not None):
@@ -70,6 +74,7 @@ class Stores:
             self.agenda = LocalAgenda(events, self.claims, self.mailbox, clock)
         else:
             self.agenda = UnknownAgenda()
+        self.schedules: Schedules = schedules if schedules is not None else local_schedules(events)
         self._keeps_something = isinstance(self.mailbox, LocalMailbox) or isinstance(self.claims, LocalClaims)
         self._committer = committer
         self._close = close

@@ -28,6 +28,7 @@ from perdure.stores.refusals import (
     run_already_terminal,
     run_not_found,
 )
+from perdure.stores.schedules import KeptSchedule, MemorySchedules
 
 
 class MemoryState:
@@ -43,6 +44,7 @@ class MemoryState:
         # Runs that are not due at once, and whose end they wait for.
         self.due_millis: dict[RunId, int | None] = {}
         self.awaits: dict[RunId, frozenset[RunId]] = {}
+        self.schedules: dict[str, KeptSchedule] = {}
 
 
 class _ClaimRow(msgspec.Struct):
@@ -62,6 +64,7 @@ class MemoryStore:
     def __init__(self, state: MemoryState, clock: Clock) -> None:
         self._state = state
         self._clock = clock
+        self.schedules = MemorySchedules(state.schedules, self._is_over)
 
     async def head_seq(self, run_id: RunId) -> int:
         return len(self._state.streams.get(run_id, ()))
@@ -230,6 +233,9 @@ class MemoryStore:
             "stored_bytes": sum(sizes),
         }
 
+    async def _is_over(self, run_id: RunId) -> bool:
+        return run_id in self._state.ended or run_id not in self._state.streams
+
     def _unfinished(self) -> Iterable[RunId]:
         return (run_id for run_id in self._state.streams if run_id not in self._state.ended)
 
@@ -257,7 +263,16 @@ class MemoryStore:
 def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) -> Stores:
     """Stores over ``state``, which several bundles may share as processes share a database."""
     store = MemoryStore(state if state is not None else MemoryState(), clock or SystemClock())
-    return Stores(store, store, store, store, describe=store.describe, mailbox=store, agenda=store)
+    return Stores(
+        store,
+        store,
+        store,
+        store,
+        describe=store.describe,
+        mailbox=store,
+        agenda=store,
+        schedules=store.schedules,
+    )
 
 
 def open_memory(_rest: str, _failpoints: Failpoints | None = None) -> Stores:

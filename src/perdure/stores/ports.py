@@ -6,6 +6,7 @@ check, since a store must also hold what other engines, and attackers, wrote.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -133,6 +134,20 @@ class Letter(msgspec.Struct, frozen=True):
     sent_millis: int
 
 
+class ScheduleRow(msgspec.Struct, frozen=True):
+    """A schedule as a store keeps it: ``body`` is JSON data, of which the store knows nothing.
+
+    It is due at ``due_millis``, None for never, by the clock of ``ts_millis``; and when the run that it
+    ``awaits`` has ended or is not there any more. ``revision`` is 1 at first, and one more with every change.
+    """
+
+    id: str
+    body: Any
+    due_millis: int | None = None
+    awaits: RunId | None = None
+    revision: int = 1
+
+
 class EventStore(Protocol):
     """Append-only streams of events, one a run, numbered from 1 without gaps."""
 
@@ -240,6 +255,44 @@ class Agenda(Protocol):
 
     async def next_due_millis(self) -> int | None:
         """When the next unfinished run without an owner is due; None if none ever is. One indexed read."""
+
+
+class Schedules(Protocol):
+    """What is to be started when. Who changes a schedule says which revision has been looked at."""
+
+    async def create(self, row: ScheduleRow) -> ScheduleRow:
+        """Keep a schedule, durably, as its first revision.
+
+        ``ConcurrencyError`` (``schedule_exists``) if there is one of this id.
+        """
+
+    async def get(self, schedule_id: str) -> ScheduleRow:
+        """The schedule; ``NotFoundError`` (``schedule_not_found``), ``CorruptionError`` for a damaged one."""
+
+    async def list(self, after: str | None = None, limit: int = 100) -> list[str]:
+        """Ids in the order of their code points, at most ``limit``; those behind ``after``."""
+
+    async def update(self, row: ScheduleRow) -> ScheduleRow:
+        """Put ``row`` in the place of its revision, durably; returns it with the next revision.
+
+        ``ConcurrencyError`` (``schedule_changed``) if the schedule has another revision by now or is gone;
+        nothing is changed then.
+        """
+
+    async def delete(self, schedule_id: str) -> None:
+        """Forget the schedule, durably; its runs are left as they are. ``NotFoundError`` as ``get``."""
+
+    async def due(self, now_millis: int, limit: int) -> builtins.list[str]:
+        """Ids of the schedules that are due, those longest due first. One indexed read.
+
+        Those that await a run that has ended come last.
+        """
+
+    async def next_due_millis(self) -> int | None:
+        """When the next schedule is due; None if none ever is. One indexed read.
+
+        It is 0 if a schedule awaits a run that has ended.
+        """
 
 
 class Committer(Protocol):

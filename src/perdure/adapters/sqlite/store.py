@@ -41,6 +41,7 @@ from perdure.adapters.sqlite.mailbox import (
     select_unread,
 )
 from perdure.adapters.sqlite.runs import RunRow, give_up, make_due, renew, run_row, take
+from perdure.adapters.sqlite.schedules import SqliteSchedules
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Json
@@ -97,6 +98,7 @@ class SqliteStore:
         self._claimed: dict[RunId, int] = {}
         self._writer = Worker("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
+        self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
         self._closed = False
 
     # Events
