@@ -2,21 +2,17 @@
 
 An expression whose minutes and hours both name times (``30 2 * * *``) means times of day, each once a day:
 one that a day lacks comes when the gap ends, one that a day has twice comes the first time. Where minutes or
-hours begin with a star (``*/15 * * * *``) it means a rhythm, which goes on through both. That is what Debian's
-cron does. Intervals know no clocks.
+hours begin with a star (``*/15 * * * *``) it means a rhythm, which goes on through both. Debian's cron does
+the same. Intervals know no clocks.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
-
-from cronsim import CronSim, CronSimError
 
 from perdure.errors import ErrorCategory, InvalidPlanError
 from perdure.model.schedule import Timing
@@ -102,9 +98,13 @@ def check_timing(timing: Timing, now_millis: int) -> None:
 
 def zone_of(name: str) -> tzinfo:
     """The time zone of an IANA name; ``InvalidPlanError`` (``schedule_zone_unknown``)."""
+    import zoneinfo
+
     try:
         return _zone(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        from difflib import get_close_matches
+
         known = zoneinfo.available_timezones()
         folded = {each.casefold(): each for each in known}
         close = [folded[each] for each in get_close_matches(name.casefold(), folded, 1)]
@@ -117,8 +117,10 @@ def zone_of(name: str) -> tzinfo:
 
 @lru_cache(maxsize=64)
 def _zone(name: str) -> tzinfo:
+    from zoneinfo import ZoneInfo
+
     # UTC needs no database, which a minimal system may lack.
-    return UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def _by_interval(timing: Timing, after: int) -> Iterator[int]:
@@ -130,6 +132,8 @@ def _by_interval(timing: Timing, after: int) -> Iterator[int]:
 
 
 def _by_cron(timing: Timing, after: int) -> Iterator[int]:
+    from cronsim import CronSim
+
     begin = datetime.fromtimestamp(after // 1000, zone_of(timing.zone))
     try:
         for moment in CronSim(timing.cron or "", begin):
@@ -142,6 +146,8 @@ def _by_cron(timing: Timing, after: int) -> Iterator[int]:
 
 
 def _check_cron(expression: str) -> None:
+    from cronsim import CronSim, CronSimError
+
     fields = expression.split()
     if len(expression) > _CRON_CHARACTERS_MAX or len(fields) != _FIELDS:
         _refuse(
