@@ -81,11 +81,14 @@ from perdure.model.plan import DependencyEdge as DependencyEdge
 from perdure.model.plan import ExecutionPlan as ExecutionPlan
 from perdure.model.plan import StateGraph as StateGraph
 from perdure.model.plan import StateNode as StateNode
+from perdure.model.schedule import Overlap as Overlap
+from perdure.model.schedule import Schedule as Schedule
 from perdure.sdk.app import App as App
 from perdure.sdk.blocking import BlockingClient as BlockingClient
 from perdure.sdk.blocking import BlockingRun as BlockingRun
 from perdure.sdk.blocking_io import BlockingIo as BlockingIo
 from perdure.sdk.blocking_io import BlockingRecorder as BlockingRecorder
+from perdure.sdk.blocking_schedules import BlockingSchedules as BlockingSchedules
 from perdure.sdk.children import ChildEnd as ChildEnd
 from perdure.sdk.children import ChildRun as ChildRun
 from perdure.sdk.children import ChildRunError as ChildRunError
@@ -99,6 +102,7 @@ from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
 from perdure.sdk.runs import Run as Run
+from perdure.sdk.schedules import Schedules as Schedules
 from perdure.sdk.signals import Received as Received
 from perdure.sdk.signals import SignalDefinition as SignalDefinition
 from perdure.sdk.states import state as state

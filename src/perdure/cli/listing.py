@@ -27,7 +27,8 @@ def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str],
         columns["states"] = [each.states_completed for each in found]
     columns["started (UTC)"] = [minute(each.started_millis) for each in found]
     labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
-    for name, cells in (("labels", labels), ("waits for", waits)):
+    schedules = ["" if each.schedule is None else each.schedule["id"] for each in found]
+    for name, cells in (("schedule", schedules), ("labels", labels), ("waits for", waits)):
         if any(cells):
             columns[name] = [*cells]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

@@ -67,6 +67,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
         output.line(f"labels   {labels}")
+    if data["schedule"]:
+        output.line(f"schedule {data['schedule']['id']}, due {data['schedule']['due']}")
     if data["parent_run_id"]:
         output.line(f"parent   {data['parent_run_id']}")
     if data["children"]:

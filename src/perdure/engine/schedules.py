@@ -16,7 +16,7 @@ from perdure.engine.due_times import due_after, fires_at, missed
 from perdure.ids import RunId
 from perdure.model.schedule import RECENT_MAX, Outcome, Overlap, Pause, Request, Schedule
 
-MISSED = "missed: nobody was there to start it"
+_NOBODY = "nobody was there to start it"
 
 
 class Start(NamedTuple):
@@ -57,7 +57,11 @@ def next_step(schedule: Schedule, now_millis: int, *, is_busy: bool) -> Step | N
         too_old = missed(schedule.id, schedule.timing, due, now_millis - schedule.catchup_millis)
         if too_old is not None:
             outcome = Outcome(
-                due_millis=too_old.last, at_millis=now_millis, reason=MISSED, count=too_old.number
+                kind="missed",
+                due_millis=too_old.last,
+                at_millis=now_millis,
+                reason=_NOBODY,
+                count=too_old.number,
             )
             return Step(
                 _told(
@@ -90,7 +94,7 @@ def wakening(schedule: Schedule) -> Wakening:
 def paused(schedule: Schedule, by: str, reason: str, now_millis: int) -> Schedule:
     """The schedule without anything that is due. What waits is skipped; what was asked for is not."""
     if schedule.waiting_millis is not None:
-        outcome = Outcome(due_millis=schedule.waiting_millis, at_millis=now_millis, reason="paused")
+        outcome = _skipped(schedule.waiting_millis, now_millis, "the schedule was paused")
         schedule = _told(schedule, outcome, waiting_millis=None, skipped=schedule.skipped + 1)
     return msgspec.structs.replace(schedule, paused=Pause(by, reason, now_millis))
 
@@ -152,17 +156,21 @@ def _overlapped(schedule: Schedule, now_millis: int, due: int, following: int | 
     """What becomes of a due time while the last run goes on."""
     waiting = schedule.waiting_millis
     if schedule.overlap is Overlap.SKIP:
-        outcome = Outcome(due_millis=due, at_millis=now_millis, reason="the last run had not ended")
+        outcome = _skipped(due, now_millis, "the last run had not ended")
     elif waiting is None:
         cancel = schedule.last_run if schedule.overlap is Overlap.CANCEL_OTHER else None
         waits = msgspec.structs.replace(schedule, next_millis=following, waiting_millis=due)
         return Step(waits, cancel=cancel)
     elif schedule.overlap is Overlap.QUEUE:
-        outcome = Outcome(due_millis=due, at_millis=now_millis, reason="another one waited already")
+        outcome = _skipped(due, now_millis, "another one waited already")
     else:
-        outcome = Outcome(due_millis=waiting, at_millis=now_millis, reason="a later one took its place")
+        outcome = _skipped(waiting, now_millis, "a later one took its place")
         schedule = msgspec.structs.replace(schedule, waiting_millis=due)
     return Step(_told(schedule, outcome, next_millis=following, skipped=schedule.skipped + 1))
+
+
+def _skipped(due: int, now_millis: int, reason: str) -> Outcome:
+    return Outcome(kind="skipped", due_millis=due, at_millis=now_millis, reason=reason)
 
 
 def _requested(schedule: Schedule, now_millis: int, asked: Request, *others: Request) -> Step:

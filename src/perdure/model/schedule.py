@@ -81,16 +81,16 @@ class Pause(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a due time, or of ``count`` of them, of which ``due_millis`` is the last.
 
-    ``run_id`` is the run that was started; without one, ``reason`` says why there is none. ``kind`` is
-    ``due``, ``trigger`` or ``backfill``.
+    ``kind`` is ``due``, ``trigger`` or ``backfill`` for a run that was started, whose id is ``run_id``;
+    ``skipped`` or ``missed`` where none was, and ``reason`` says why.
     """
 
+    kind: str
     due_millis: int
     at_millis: int
     run_id: str | None = None
     reason: str = ""
     count: int = 1
-    kind: str = "due"
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from perdure.model.events import (
     EventEnvelope,
     RunPhase,
 )
-from perdure.model.pipeline import labels_of
+from perdure.model.pipeline import labels_of, schedule_of
 from perdure.sdk.checks import expect
 from perdure.sdk.kin import parent_in, parent_of, phases_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
@@ -41,7 +41,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     ``started_millis`` is milliseconds since 1970-01-01 UTC, and so is ``due_millis``, when a run that waits
     goes on if nothing comes before. ``in_doubt`` are the keys of effects of which nobody knows what became of
     them; ``effects_in_doubt`` say more: ``{"key", "state_id", "namespace", "intended_millis", "doubt",
-    "may_be_under_way"}``, the last of these while a handler runs that may be making the effect.
+    "may_be_under_way"}``, the last of these while a handler runs that may be making the effect. ``schedule``
+    is ``{"id", "due"}`` for a run that a schedule started.
     """
 
     run_id: RunId
@@ -57,6 +58,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     in_doubt: tuple[str, ...] = ()
     due_millis: int | None = None
     effects_in_doubt: tuple[Json, ...] = ()
+    schedule: Json = None
 
     def to_json(self) -> Json:
         """The fields by name; the phase by its wire name."""
@@ -74,6 +76,7 @@ class RunSummary(msgspec.Struct, frozen=True):
             "in_doubt": list(self.in_doubt),
             "due_millis": self.due_millis,
             "effects_in_doubt": list(self.effects_in_doubt),
+            "schedule": self.schedule,
         }
 
 
@@ -159,6 +162,7 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         tuple(effect.key for effect in view.in_doubt),
         due_millis_of(view),
         tuple(_doubt_json(view, effect) for effect in view.in_doubt),
+        None if manifest is None else schedule_of(manifest),
     )
 
 

@@ -88,26 +88,28 @@ class Schedules:
         if self._app is None:
             raise TypeError("an app is needed to create schedules")
         now = self._clock.now_millis()
+        timing = Timing(
+            cron=_cron(cron),
+            every_millis=None if every is None else _duration(every, "create(every=…)"),
+            anchor_millis=0 if anchor is None else _moment(anchor, "create(anchor=…)"),
+            zone=_text(zone, "create(zone=…)"),
+            jitter_millis=_duration(jitter, "create(jitter=…)"),
+            starts_millis=None if starts is None else _moment(starts, "create(starts=…)"),
+            ends_millis=None if ends is None else _moment(ends, "create(ends=…)"),
+        )
+        check_timing(timing, now)
+        catchup_millis = _duration(catchup, "create(catchup=…)")
+        if catchup < CATCHUP_MIN:
+            _refuse(f"the catch-up window is {CATCHUP_MIN.seconds} seconds or longer")
         schedule = Schedule(
             id=_checked_id(schedule_id),
-            timing=Timing(
-                cron=_cron(cron),
-                every_millis=None if every is None else _duration(every, "create(every=…)"),
-                anchor_millis=0 if anchor is None else _moment(anchor, "create(anchor=…)"),
-                zone=_text(zone, "create(zone=…)"),
-                jitter_millis=_duration(jitter, "create(jitter=…)"),
-                starts_millis=None if starts is None else _moment(starts, "create(starts=…)"),
-                ends_millis=None if ends is None else _moment(ends, "create(ends=…)"),
-            ),
+            timing=timing,
             target=_target(self._app, op, op_version, input, labels, run_config, config),
             overlap=_overlap(overlap),
-            catchup_millis=_duration(catchup, "create(catchup=…)"),
+            catchup_millis=catchup_millis,
             max_runs=_max_runs(max_runs),
             created_millis=now,
         )
-        if catchup < CATCHUP_MIN:
-            _refuse(f"the catch-up window is {CATCHUP_MIN.seconds} seconds or longer")
-        check_timing(schedule.timing, now)
         first = due_after(schedule.timing, now)
         checked_start(self._app, schedule, starting(schedule.id, now if first is None else first))
         schedule = msgspec.structs.replace(schedule, next_millis=first)
@@ -206,23 +208,6 @@ class Schedules:
             self._nudge()
             return result
         raise AssertionError("unreachable")
-
-
-def upcoming(schedule: Schedule, count: int, now_millis: int) -> list[datetime]:
-    """The next due times, in the schedule's zone; those of a paused one as if it went on now."""
-    from perdure.engine.due_times import zone_of
-
-    if schedule.next_millis is None or schedule.paused:
-        after = now_millis
-        if not schedule.paused or resumed(schedule, now_millis).next_millis is None:
-            return []
-    else:
-        after = schedule.next_millis - 1
-    zone = zone_of(schedule.timing.zone)
-    return [
-        datetime.fromtimestamp(due / 1000, UTC).astimezone(zone)
-        for due in islice(due_times(schedule.timing, after), count)
-    ]
 
 
 def _target(
