@@ -64,7 +64,7 @@ class MemoryStore:
     def __init__(self, state: MemoryState, clock: Clock) -> None:
         self._state = state
         self._clock = clock
-        self.schedules = MemorySchedules(state.schedules, self._is_over)
+        self.schedules = MemorySchedules(state.schedules, self.is_over)
 
     async def head_seq(self, run_id: RunId) -> int:
         return len(self._state.streams.get(run_id, ()))
@@ -233,7 +233,8 @@ class MemoryStore:
             "stored_bytes": sum(sizes),
         }
 
-    async def _is_over(self, run_id: RunId) -> bool:
+    async def is_over(self, run_id: RunId) -> bool:
+        """Whether a run has ended, or is not there."""
         return run_id in self._state.ended or run_id not in self._state.streams
 
     def _unfinished(self) -> Iterable[RunId]:
