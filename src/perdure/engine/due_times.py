@@ -158,8 +158,11 @@ def _check_cron(expression: str) -> None:
     try:
         CronSim(expression, begin)
     except CronSimError as error:
+        minute, hour, day, month, weekday = fields
         try:
-            CronSim(" ".join([*fields[:3], "*", fields[4]]), begin)
+            # Each field is fine by itself: then no month has such a day.
+            CronSim(f"{minute} {hour} {day} * {weekday}", begin)
+            CronSim(f"{minute} {hour} * {month} {weekday}", begin)
         except CronSimError:
             _refuse("schedule_cron_invalid", f"{expression!r} is no cron expression: {_lower(error)}")
         _refuse("schedule_never_due", f"no month has the day that {expression!r} names")
