@@ -27,6 +27,7 @@ _RELEASED = """
     FROM schedule LEFT JOIN run ON run.run_id = schedule.awaits
     WHERE schedule.awaits IS NOT NULL AND (run.key IS NULL OR run.ended = 1)"""
 
+# `+id`: few await a run, so they are sorted; all would be looked at to have them in order.
 SELECT_DUE = f"""
     SELECT * FROM (
         SELECT id FROM schedule WHERE due_millis <= :now ORDER BY due_millis, id LIMIT :limit
@@ -34,7 +35,7 @@ SELECT_DUE = f"""
     UNION ALL
     SELECT * FROM (
         SELECT id {_RELEASED} AND (schedule.due_millis IS NULL OR schedule.due_millis > :now)
-        ORDER BY id LIMIT :limit
+        ORDER BY +id LIMIT :limit
     )
     LIMIT :limit"""
 
