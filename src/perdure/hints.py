@@ -58,7 +58,21 @@ HINTS: dict[str, str] = {
     "heartbeat_missed": "call io.heartbeat() more often than heartbeat_timeout, or allow for more time",
     "run_timeout": "start the run anew with a longer timeout in its RunConfig",
     "invocation_conflict": "use another key, or start with the same manifest and initial context as before",
-    "recovery_state_not_in_plan": "resume with the version of the operation that the run was started with",
+    "recovery_state_not_in_plan": (
+        "the operation has changed under its name and version: give the new code another op_version and "
+        "deploy both side by side, or go on without the missing states: perdure run fork RUN --at STATE"
+    ),
+    "run_blocked_by_version": (
+        "deploy the version that the run names side by side with the new one, or go on in another: "
+        "perdure run fork RUN --at STATE --op-version V; or give it up: perdure run terminate RUN --why TEXT"
+    ),
+    "fork_state_not_reached": "`perdure run status RUN` shows the states that the run has entered",
+    "fork_states_not_in_plan": (
+        "fork at an earlier state, before those that are named, or into a version that has them"
+    ),
+    "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
+    "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
+    "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
     "missing_run_started": "the stream was not begun by an engine; it cannot be resumed",
     "empty_plan": "give the plan at least one state",

@@ -127,7 +127,7 @@ def start(
         begun = StartRun(manifest, manifest_id, plan, config, initial, wanted, key)
         return await engine.start(stores, begun, drive=wait)
 
-    return _drive(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
+    return drive_run(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
 
 
 def resume(
@@ -149,7 +149,7 @@ def resume(
     async def go(stores: Stores, engine: Engine) -> RunResult:
         return await engine.resume(stores, found)
 
-    return _drive(output, common, source, app, failpoint, found, go)
+    return drive_run(output, common, source, app, failpoint, found, go)
 
 
 def _seconds(_: type, tokens: Sequence[Token]) -> float:
@@ -265,7 +265,7 @@ def worker(
     return EXIT_COMPLETED
 
 
-def _drive(
+def drive_run(
     output: Output,
     common: Common,
     source: Source,

@@ -11,9 +11,9 @@ from perdure.clock import SystemClock
 from perdure.engine.attempt import Failed, Halted, execute
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
-from perdure.engine.loop import ReplaySource
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
+from perdure.engine.replaying import ReplaySource
 from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
@@ -140,7 +140,7 @@ async def _replay_state(
             details={"states": [state_id]},
         )
     base = await _snapshot(stores, base_id)
-    scope = AttemptScope(source.run_id, state_id, attempt)
+    scope = AttemptScope(source.run_of(state_id), state_id, attempt)
     state = plan.nodes[state_id].state
     meta = state.meta()
     io = source.io(scope, stores, attempt, meta, missing_fact_retryable=False)
