@@ -35,6 +35,7 @@ HINTS: dict[str, str] = {
         "wait for a timedelta that is not negative, until a datetime with a time zone, or for signals by "
         "name; a wait's own name begins with a letter"
     ),
+    "patch_name_invalid": "give the patch a short name that says what has changed",
     "wait_started_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "effect_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "run_request_malformed": "the stream was changed outside the engine; restore the store from a backup",
@@ -129,7 +130,8 @@ HINTS: dict[str, str] = {
     "missing_fact": "the code asks for what the recorded run never asked; replay it with the code of then",
     "fact_request_mismatch": "use one fact key for one request; put what varies into the key",
     "fact_key_reserved": (
-        "choose a fact key that does not begin with wait:, signal: or effect:; an effect's answer needs none"
+        "choose a fact key that does not begin with wait:, signal:, effect: or patch:; an effect's answer "
+        "needs none"
     ),
     "fact_payload_conflict": "record each value under a key of its own",
     "fact_payload_not_canonical": "have the transport answer with JSON data, without floats",

@@ -74,6 +74,12 @@ def is_attempt_key(key: str) -> bool:
     return _ATTEMPT_KEY.fullmatch(key) is not None
 
 
+def is_key_of_attempt(key: str, attempt: int) -> bool:
+    """Whether ``key`` is that of a reading in an attempt of this number."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    return match is not None and int(match["attempt"]) == attempt
+
+
 def state_of_fact(key: str) -> str | None:
     """The state whose own fact ``key`` is, by the key alone; None for one that all states share."""
     match = _ATTEMPT_KEY.fullmatch(key)
