@@ -19,10 +19,11 @@ from perdure.engine.letters import AnyLetter, LetterWatch, send
 from perdure.engine.loop import Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
 from perdure.engine.prepared import PreparedRuns
-from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
+from perdure.engine.recovery import PlanResolver, checked_plan, read_manifest, read_view, refuse_fan_out
 from perdure.engine.replaying import replay_source
 from perdure.engine.results import RunResult
 from perdure.engine.starting import Beginning, StartRun, checked_manifest, run_id_of
+from perdure.engine.unplanned import NO_PLAN, is_terminated
 from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
     ConcurrencyError,
@@ -242,7 +243,12 @@ class Engine:
         try:
             view = await read_view(stores, run_id)
             prepared = self._prepared.take(run_id)
-            manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
+            try:
+                manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
+            except InvalidPlanError:
+                if view.started is None or not await is_terminated(stores, run_id, view):
+                    raise
+                manifest, plan = await read_manifest(stores, view.started.manifest_id), NO_PLAN
             if view.ended is not None:
                 return _result_of(run_id, view)
             stint = await self._stint(

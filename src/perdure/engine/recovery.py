@@ -16,6 +16,8 @@ from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
 
 RECOVERY_PAGE_EVENTS = 2000
+BLOCKED = "run_blocked_by_version"
+"""The code of the error that says that a process does not know what a run is made of."""
 
 
 class PlanResolver(Protocol):
@@ -62,7 +64,7 @@ def resolved(manifest: RunManifest, resolver: PlanResolver) -> ExecutionPlan:
             raise
         raise InvalidPlanError.of(
             "run_blocked_by_version",
-            f"the run cannot be driven here: {error.info.message}",
+            error.info.message,
             category=error.info.category,
             details=error.info.details,
         ) from error

@@ -131,6 +131,7 @@ class Client:
         op: str,
         input: Any = None,
         *,
+        op_version: str | None = None,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         run_config: RunConfig | None = None,
@@ -144,6 +145,7 @@ class Client:
         op: Any,
         input: Any = None,  # noqa: A002 — the term
         *,
+        op_version: str | None = None,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         run_config: RunConfig | None = None,
@@ -154,15 +156,19 @@ class Client:
     ) -> Run[Any]:
         """Start a run of an operation or a pipeline, and drive it here; returns when it is durably there.
 
-        ``key`` makes starting idempotent: the same key, operation and input give the same run back.
-        ``labels`` help to find it again. ``context`` is the initial context, ``config`` the operation's
-        configuration. With ``detach`` the run is left to a worker, or to another client that recovers.
+        An operation that is given by name is started in its newest version, or in ``op_version``. ``key``
+        makes starting idempotent: the same key, operation and input give the same run back. ``labels`` help
+        to find it again. ``context`` is the initial context, ``config`` the operation's configuration. With
+        ``detach`` the run is left to a worker, or to another client that recovers.
 
         Raises before anything is written: ``InvalidPlanError`` (``op_not_found``, ``op_invalid``,
         ``input_invalid``), ``CanonicalJsonError`` and ``ContextError``; and ``ConcurrencyError``
         (``invocation_conflict``, ``run_already_exists``).
         """
-        startable: Startable = self.app.startable(op) if isinstance(op, str) else op
+        expect(op_version, (str, NoneType), "start(op_version=…)", "a string")
+        startable: Startable = self.app.startable(op, op_version) if isinstance(op, str) else op
+        if op_version not in (None, getattr(startable, "op_version", None)):
+            refuse_call(op_version, "start(op_version=…)", "the version of the operation that is given")
         if not hasattr(startable, "pipeline_of"):
             refuse_call(op, "what start(…) starts", "an operation, a pipeline or the name of one")
         expect(key, (str, NoneType), "start(key=…)", "a string")
