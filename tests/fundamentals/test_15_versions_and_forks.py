@@ -1,173 +1,179 @@
-"""Code changes while runs are under way: patches, versions side by side, and forks."""
+"""Operations change while runs are under way: versions live side by side, and runs are forked."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+import perdure
 from perdure import (
-    Context,
-    Engine,
-    ExecutionPlan,
-    IoCall,
-    IoError,
-    IoProvider,
-    Recorder,
+    App,
+    BlockingIo,
+    InvalidPlanError,
+    Op,
     RunPhase,
-    RunResult,
     Stores,
+    op,
+    pipeline,
 )
-from perdure.engine.engine import Engine as _Engine
-from perdure.engine.letters import SignalLetter
 from perdure.engine.recovery import read_view
+from perdure.ids import RunId
 from perdure.proof.replay import replay_run
+from perdure.sdk.versions import blocked_by_version
 from tests.support import (
-    CountingTransport,
-    FixedResolver,
-    Handler,
-    InstantClock,
-    Scripted,
-    plan_of,
-    start_run,
     stream,
 )
 
 
-def engine_of(*handlers: tuple[str, Handler], transport: CountingTransport | None = None) -> Engine:
-    """An engine that knows one plan, whose clock jumps, and that parks every wait."""
-    return Engine(
-        FixedResolver(plan(*handlers)),
-        transports=transport or CountingTransport(),
-        clock=InstantClock(),
-        park_after=timedelta(),
-    )
+def greeting(version: str) -> Op[str, Any]:
+    """An operation that has changed thrice: it was given a middle, then a beginning, then all new states."""
+    made = op("greeting", version, input=str)
+
+    def hello(io: BlockingIo) -> str:
+        io.wait_signal("hello")
+        return f"hello by {version}"
+
+    def weather(hello: str) -> str:
+        return f"{hello}, fine by {version}"
+
+    def bye(hello: str, io: BlockingIo) -> str:
+        io.wait_signal("bye")
+        return f"{hello}, bye by {version}"
+
+    def bye_after_weather(weather: str, io: BlockingIo) -> str:
+        io.wait_signal("bye")
+        return f"{weather}, bye by {version}"
+
+    def knock() -> str:
+        return "knock"
+
+    bye_after_weather.__name__ = "bye"
+    match version:
+        case "1":
+            made.state(hello)
+            made.state(bye)
+        case "2":
+            made.state(hello)
+            made.state(weather)
+            made.state(bye_after_weather)
+        case "3":
+            made.state(knock)
+            made.state(after=["knock"])(hello)
+            made.state(bye)
+        case _:
+            made.state(knock)
+    return made
 
 
-def plan(*handlers: tuple[str, Handler]) -> ExecutionPlan:
-    return plan_of(*((name, Scripted(handler)) for name, handler in handlers))
+OLD, NEW, LATER, OTHER = (greeting(version) for version in "1234")
 
 
-async def context_of(stores: Stores, result: RunResult) -> dict[str, object]:
-    from perdure.stores.reading import read_json
-
-    assert result.final_snapshot_id is not None
-    return dict((await read_json(stores.artifacts, result.final_snapshot_id))[0])
-
-
-async def old(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-    """As it was: asks once, and once more after a signal."""
-    await io.call(IoCall("test", "first", fact_key="first"))
-    await io.wait_signal("go")
-    await io.call(IoCall("test", "second", fact_key="second"))
+async def left_in_bye(stores: Stores) -> RunId:
+    """A run of the old version that waits in its last state."""
+    async with perdure.open(stores, OLD, recover=False, park_after=timedelta()) as p:
+        run = await p.start(OLD, "ann", labels={"of": "ann"}, detach=True)
+        await run.signal("hello")
+        await p.resume(run.id)
+        assert (await p.drive_result(run.id)).waiting_for == "signal bye"
+        return run.id
 
 
-# Patches
-
-
-async def test_a_run_that_begins_with_the_new_code_goes_the_new_way() -> None:
-    """And says the same when it runs again after a wait, and when it is replayed."""
-    told: list[bool] = []
-
-    async def new(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        await io.call(IoCall("test", "first", fact_key="first"))
-        told.append(await io.patched("polite"))
-        await io.wait_signal("go")
-        told.append(await io.patched("polite"))
-
-    stores, engine = Stores.in_memory(), engine_of(("a", new))
-    run = await engine.start(stores, await start_run(stores, plan(("a", new))))
-    await engine.send(stores, run.run_id, SignalLetter("go", None, "ann"), "l")
-    assert (await engine.resume(stores, run.run_id)).phase is RunPhase.COMPLETED
-    assert told == [True, True, True]
-    assert (await replay_run(stores, run.run_id, FixedResolver(plan(("a", new))))).first_difference is None
-    assert told == [True] * 5
-    assert "patch:m.main.a|polite" in (await read_view(stores, run.run_id)).facts
-
-
-async def test_a_run_that_went_past_the_point_keeps_to_the_old_way() -> None:
-    """What it has on record beyond the point was answered to the code as it was."""
+async def test_a_run_stays_in_the_version_that_it_was_started_in() -> None:
+    """New ones begin in the version that is named last, unless another is asked for."""
     stores = Stores.in_memory()
-    run = await engine_of(("a", old)).start(stores, await start_run(stores, plan(("a", old))))
-    assert run.waiting_for == "signal go"
-    told: list[bool] = []
+    mistaken: Any = NEW
+    run_id = await left_in_bye(stores)
+    async with perdure.open(stores, App([OLD, NEW]), park_after=timedelta()) as p:
+        runs = [await p.get(run_id), await p.start("greeting", "bob")]
+        runs.append(await p.start("greeting", "cid", op_version="1"))
+        for run in runs:
+            await run.signal("hello")
+            await run.signal("bye")
+        assert [await run.result() for run in runs] == [
+            "hello by 1, bye by 1",
+            "hello by 2, fine by 2, bye by 2",
+            "hello by 1, bye by 1",
+        ]
+        with pytest.raises(InvalidPlanError, match="op_not_found"):
+            await p.start("greeting", "dot", op_version="9")
+        with pytest.raises(InvalidPlanError, match="call_invalid"):
+            await p.start(mistaken, "dot", op_version="1")
 
-    async def new(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        told.append(await io.patched("before all"))
-        await io.call(IoCall("test", "first", fact_key="first"))
-        told.append(await io.patched("before the wait"))
-        await io.wait_signal("go")
-        told.append(await io.patched("after the wait"))
-        await io.call(IoCall("test", "second", fact_key="second"))
-        told.append(await io.patched("before all"))
 
-    engine = engine_of(("a", new))
-    await engine.send(stores, run.run_id, SignalLetter("go", None, "ann"), "l")
-    assert (await engine.resume(stores, run.run_id)).phase is RunPhase.COMPLETED
-    assert told == [False, False, True, False]
+def test_the_newest_version_is_the_one_that_is_named_last() -> None:
+    """Not one that only a pipeline brings along."""
+    tour = pipeline("tour", steps=[OLD], input=str)
+    assert App([NEW, tour]).op("greeting") is NEW
+    assert App([tour, NEW, OLD]).op("greeting") is OLD
+    assert App([tour]).op("greeting") is OLD
 
 
-async def test_a_retry_is_told_by_what_earlier_attempts_have_recorded() -> None:
-    """A fact answers every attempt, so one that lies beyond the point is the old code's."""
-
-    async def breaks(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        await io.now_millis()
-        await io.call(IoCall("test", "first", fact_key="first"))
-        await io.call(IoCall("test", "second", fact_key="second"))
-        raise RuntimeError("stopped")
-
-    from perdure import Failpoints
-
+async def test_a_run_whose_version_nobody_has_is_left_alone() -> None:
+    """It is listed, as are pipelines with such a step; what can be done about it is said; it can be ended."""
     stores = Stores.in_memory()
-    points = Failpoints(stop_after_handler_once=True)
-    breaking = _Engine(FixedResolver(plan(("a", breaks))), CountingTransport(), failpoints=points)
-    run = await breaking.start(stores, await start_run(stores, plan(("a", breaks))))
-    assert run.phase is RunPhase.RUNNING
-    told: list[bool] = []
+    run_id = await left_in_bye(stores)
+    tour = pipeline("tour", steps=[NEW, perdure.step("second", OLD)], input=str)
+    async with perdure.open(stores, tour, recover=False) as p:
+        touring = await p.start(tour, "eve", detach=True)
+    before = await stream(stores, run_id)
+    async with perdure.open(stores, NEW, park_after=timedelta()) as p:
+        run = await p.get(run_id)
+        with pytest.raises(InvalidPlanError, match="run_blocked_by_version") as caught:
+            await (await p.resume(run_id)).result()
+        assert "run fork RUN --at STATE --op-version V" in (caught.value.hint or "")
+        assert await p.recover() == []
+        blocked = await blocked_by_version(stores, p.app, labels={}, limit=9)
+        assert [(each.summary.run_id, [step.op_version for step in each.missing]) for each in blocked] == [
+            (touring.id, ["1"]),
+            (run_id, ["1"]),
+        ]
+        assert [each.summary.run_id for each in blocked[1:]] == [
+            each.summary.run_id
+            for each in await blocked_by_version(stores, p.app, labels={"of": "ann"}, limit=9)
+        ]
+        assert len(await blocked_by_version(stores, p.app, labels={}, limit=1)) == 1
+        assert await blocked_by_version(stores, App([OLD, NEW]), labels={}, limit=9) == []
+        assert await stream(stores, run_id) == before
+        await run.cancel("enough")  # what cleans up is not known here, so it waits for who knows
+        assert await stream(stores, run_id) == before
+        await run.terminate("enough")
+        assert (await run.wait()).phase is RunPhase.CANCELLED
+    assert (await stream(stores, run_id))[-2:] == ["failed bye run_cancelled", "run Cancelled"]
 
-    async def new(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        await io.call(IoCall("test", "first", fact_key="first"))
-        told.append(await io.patched("between"))
-        await io.call(IoCall("test", "second", fact_key="second"))
-        told.append(await io.patched("behind"))
 
-    assert (await engine_of(("a", new)).resume(stores, run.run_id)).phase is RunPhase.COMPLETED
-    assert told == [False, True]
+async def test_a_fork_can_go_on_in_another_version() -> None:
+    """In one that has what was carried over, in an order in which nothing is missed.
 
-
-async def test_a_record_from_before_the_change_replays_the_old_way() -> None:
-    """It has no word on the patch."""
-
-    async def plain(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        ctx.write("way", "old")
-
-    async def patched(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        ctx.write("way", "new" if await io.patched("way") else "old")
-
+    What was carried over is replayed in the version that it was executed in, where that is known.
+    """
     stores = Stores.in_memory()
-    before = await engine_of(("a", plain)).start(stores, await start_run(stores, plan(("a", plain))))
-    after = await engine_of(("a", patched)).start(stores, await start_run(stores, plan(("a", patched))))
-    resolver = FixedResolver(plan(("a", patched)))
-    for run, way in ((before, "old"), (after, "new")):
-        assert (await context_of(stores, run)) == {"way": way}
-        assert (await replay_run(stores, run.run_id, resolver)).first_difference is None
-
-
-async def test_the_key_of_a_patch_is_the_engines() -> None:
-    """And its name is a short printable text."""
-    codes: list[str] = []
-
-    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
-        for work in (
-            io.record_value("patch:m.main.a|x", True),
-            io.patched(""),
-            io.patched("a\nb"),
+    run_id = await left_in_bye(stores)
+    async with perdure.open(stores, App([NEW, LATER, OTHER]), recover=False, park_after=timedelta()) as p:
+        fork = await p.fork(run_id, "bye", op_version="2", set={"hello": "good day"}, by="ann")
+        await fork.signal("bye")
+        assert await fork.result() == "good day, fine by 2, bye by 2"
+        view = await read_view(stores, fork.id)
+        assert view.started is not None
+        assert view.started.forked_from is not None
+        assert view.started.forked_from.set_keys == ("greeting.main.hello",)
+        assert (await p.list(labels={"of": "ann"}))[0].op_version == "2"
+        difference = (await fork.replay()).first_difference
+        assert difference is not None
+        assert difference.state_id == "greeting.main.hello"
+        knows_both = App([OLD, NEW]).resolver
+        assert (await replay_run(stores, fork.id, knows_both)).first_difference is None
+        for version, code, named in (
+            ("3", "fork_order_changed", ["greeting.main.hello"]),
+            ("4", "fork_states_not_in_plan", ["greeting.main.hello", "greeting.main.bye"]),
         ):
-            with pytest.raises(IoError) as caught:
-                await work
-            codes.append(caught.value.code)
-
-    stores = Stores.in_memory()
-    await engine_of(("a", handler)).start(stores, await start_run(stores, plan(("a", handler))))
-    assert codes == ["fact_key_reserved", "patch_name_invalid", "patch_name_invalid"]
-    assert await stream(stores, (await stores.events.list_runs())[0]) is not None
+            with pytest.raises(InvalidPlanError, match=code) as caught:
+                await p.fork(run_id, "bye", op_version=version)
+            assert caught.value.info.details == {"states": named}
+        again = await p.fork(run_id, "hello", op_version="3", key="k")
+        assert again.id == RunId.for_invocation("k")
+        with pytest.raises(InvalidPlanError, match="run_blocked_by_version"):
+            await p.fork(run_id, "bye")
+        with pytest.raises(InvalidPlanError, match="op_not_found"):
+            await p.fork(run_id, "bye", op_version="9")

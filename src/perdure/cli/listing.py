@@ -15,7 +15,7 @@ _WIDE = 100
 """From how many columns on a list of runs that wait has room for how many states have completed."""
 
 
-_LONG = frozenset({"meta", "executed_by"})
+_LONG = frozenset({"meta", "executed_by", "manifests"})
 """Parts of payloads for which a line has no room."""
 
 

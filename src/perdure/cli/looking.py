@@ -334,6 +334,9 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
         output.line(f"  key {each.key}")
         output.line(f"    recorded  {shown(each.recorded, 200)}")
         output.line(f"    replayed  {shown(each.replayed, 200)}")
+    output.line(
+        "if the code was changed: ask io.patched(NAME) where, or give the new code another op_version"
+    )
     return EXIT_FAILED
 
 

@@ -54,10 +54,11 @@ class Carried(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """What a ``run_forked`` event says."""
+    """What a ``run_forked`` event says: which run executed each copied state, and those runs' manifests."""
 
     base_snapshot_id: ArtifactId
     executed_by: Mapping[StateId, RunId]
+    manifests: Mapping[RunId, ArtifactId]
 
 
 def entered_states(events: Iterable[EventEnvelope]) -> list[StateId]:
@@ -122,8 +123,10 @@ def executed_by(
     return {state_id: before.get(state_id, origin) for state_id in carried}
 
 
-def run_forked(origin: ForkedFrom, executed: Mapping[StateId, RunId]) -> DomainEvent:
-    """The event after which a fork goes its own way."""
+def run_forked(
+    origin: ForkedFrom, executed: Mapping[StateId, RunId], manifests: Mapping[RunId, ArtifactId]
+) -> DomainEvent:
+    """The event after which a fork goes its own way. ``manifests`` are at least those of the runs named."""
     states: dict[str, list[str]] = {}
     for state_id, run_id in executed.items():
         states.setdefault(run_id, []).append(state_id)
@@ -135,6 +138,7 @@ def run_forked(origin: ForkedFrom, executed: Mapping[StateId, RunId]) -> DomainE
             "seq": origin.seq,
             "base_snapshot_id": origin.base_snapshot_id,
             "executed_by": dict(states),
+            "manifests": {run_id: manifests[RunId(run_id)] for run_id in states},
         },
     )
 
@@ -144,7 +148,8 @@ def copied(event: DomainEvent, seq: int) -> Copied:
     try:
         states: dict[str, list[str]] = event.payload["executed_by"]
         executed = {StateId(state_id): RunId(run_id) for run_id, ids in states.items() for state_id in ids}
-        return Copied(ArtifactId(event.payload["base_snapshot_id"]), executed)
+        manifests = {RunId(key): ArtifactId(value) for key, value in event.payload["manifests"].items()}
+        return Copied(ArtifactId(event.payload["base_snapshot_id"]), executed, manifests)
     except (TypeError, KeyError, AttributeError, InvalidIdError):
         raise CorruptionError.of(
             "run_forked_malformed", "where a fork begins cannot be read", details={"seq": seq}

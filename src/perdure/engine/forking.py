@@ -25,7 +25,7 @@ from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import ArtifactKind, EventEnvelope, RunStarted
+from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunStarted
 from perdure.model.forks import ForkedFrom
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob, snapshot_blob
@@ -103,14 +103,18 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         planned,
         manifest.run_config,
         RunStarted(plan.op_id, manifest_id, started.initial_snapshot_id, forked_from=where),
-        (*carried.events, run_forked(where, _executed_by(events, carried, origin))),
+        (*carried.events, _run_forked(where, carried, events, started.manifest_id)),
         blobs,
         changed,
     )
 
 
-def _executed_by(events: Sequence[EventEnvelope], carried: Carried, origin: RunId) -> dict[StateId, RunId]:
-    return executed_by(carried.states, origin, fold(events).executed_by)
+def _run_forked(
+    where: ForkedFrom, carried: Carried, events: Sequence[EventEnvelope], manifest_id: ArtifactId
+) -> DomainEvent:
+    origin = fold(events)
+    executed = executed_by(carried.states, where.run_id, origin.executed_by)
+    return run_forked(where, executed, {**origin.manifests, where.run_id: manifest_id})
 
 
 def _state_named(at: str, events: Sequence[EventEnvelope], plan: PlannedRun) -> StateId:

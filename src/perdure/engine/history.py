@@ -106,6 +106,8 @@ class RunView(msgspec.Struct):
     """The child runs, in the order in which they were spawned."""
     executed_by: dict[StateId, RunId] = {}
     """Of a fork: the runs in which its states were executed that it has copied."""
+    manifests: dict[RunId, ArtifactId] = {}
+    """The manifests of these runs."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
@@ -293,6 +295,7 @@ class RunView(msgspec.Struct):
         elif event.name == RUN_FORKED:
             fork = copied(event, seq)
             self.executed_by |= fork.executed_by
+            self.manifests |= fork.manifests
             self.checkpoint = fork.base_snapshot_id
         elif event.name == RETRY_SCHEDULED:
             try:
