@@ -11,6 +11,7 @@ import importlib
 _MODULES = {
     "canonical": "CanonicalJsonError artifact_id_for_bytes artifact_id_for_json canonical_json_bytes",
     "engine.engine": "Engine",
+    "engine.forking": "ForkRun",
     "engine.starting": "StartRun",
     "engine.recovery": "PlanResolver",
     "engine.results": "RunResult",
@@ -35,6 +36,7 @@ _MODULES = {
         "ArtifactKind DomainEvent EventEnvelope RunCompleted RunPhase RunStarted RunStatus "
         "StateCompleted StateEntered StateErrorInfo StateFailed"
     ),
+    "model.forks": "ForkedFrom",
     "model.handler": "Context IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome",
     "model.meta": "SideEffectKind StateMeta",
     "model.schedule": "Overlap Schedule",

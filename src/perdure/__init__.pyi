@@ -7,6 +7,7 @@ from perdure.canonical import canonical_json_bytes as canonical_json_bytes
 from perdure.engine.dispatch import Dispatcher as Dispatcher
 from perdure.engine.dispatch import LocalDispatcher as LocalDispatcher
 from perdure.engine.engine import Engine as Engine
+from perdure.engine.forking import ForkRun as ForkRun
 from perdure.engine.recovery import PlanResolver as PlanResolver
 from perdure.engine.results import RunResult as RunResult
 from perdure.engine.starting import StartRun as StartRun
@@ -66,6 +67,7 @@ from perdure.model.events import StateCompleted as StateCompleted
 from perdure.model.events import StateEntered as StateEntered
 from perdure.model.events import StateErrorInfo as StateErrorInfo
 from perdure.model.events import StateFailed as StateFailed
+from perdure.model.forks import ForkedFrom as ForkedFrom
 from perdure.model.handler import Context as Context
 from perdure.model.handler import IoCall as IoCall
 from perdure.model.handler import IoProvider as IoProvider

@@ -32,6 +32,7 @@ from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
 from perdure.engine.engine import Engine
+from perdure.engine.recovery import BLOCKED
 from perdure.engine.results import RunResult
 from perdure.engine.starting import StartRun
 from perdure.errors import Json, PerdureError
@@ -127,7 +128,7 @@ def start(
         begun = StartRun(manifest, manifest_id, plan, config, initial, wanted, key)
         return await engine.start(stores, begun, drive=wait)
 
-    return _drive(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
+    return drive_run(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
 
 
 def resume(
@@ -149,7 +150,7 @@ def resume(
     async def go(stores: Stores, engine: Engine) -> RunResult:
         return await engine.resume(stores, found)
 
-    return _drive(output, common, source, app, failpoint, found, go)
+    return drive_run(output, common, source, app, failpoint, found, go)
 
 
 def _seconds(_: type, tokens: Sequence[Token]) -> float:
@@ -193,6 +194,7 @@ def worker(
     app = wanted_app(source)
     taken: dict[RunId, None] = {}
     counts = {"completed": 0, "failed": 0}
+    has_advised = False
 
     def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if run_id not in taken:
@@ -205,9 +207,14 @@ def worker(
                 output.report(f"run {run_id} {event.status.value.lower()}")
 
     async def finish(client: Client, run_id: RunId) -> None:
+        nonlocal has_advised
         try:
             result = await client.drive_result(run_id)
-        except PerdureError:
+        except PerdureError as error:
+            if error.code == BLOCKED and not has_advised:
+                has_advised = True  # which runs they are is logged
+                command = typed_command("run list", common, source, "--blocked-by-version")
+                output.report(f"runs that this worker does not know how to drive: {command}")
             return
         if run_id in taken and result.waiting_for is not None and not await tell_waits(client, run_id):
             output.report(f"run {run_id} is due again")
@@ -265,7 +272,7 @@ def worker(
     return EXIT_COMPLETED
 
 
-def _drive(
+def drive_run(
     output: Output,
     common: Common,
     source: Source,

@@ -15,6 +15,10 @@ _WIDE = 100
 """From how many columns on a list of runs that wait has room for how many states have completed."""
 
 
+_LONG = frozenset({"meta", "executed_by", "manifests"})
+"""Parts of payloads for which a line has no room."""
+
+
 def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str], list[list[object]]]:
     """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
     waits = [cell(each.waiting_for, each.due_millis) for each in found]
@@ -61,7 +65,7 @@ def event_cells(event: Any) -> list[str]:
     """An event's name, and what it says."""
     if isinstance(event, DomainEvent):
         payload = event.payload if isinstance(event.payload, dict) else {"payload": event.payload}
-        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name != "meta"]
+        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name not in _LONG]
         return [event.name, " ".join(told)]
     body = next(iter(event.to_json()["Kernel"].values()))
     error = body.pop("error", None)
@@ -72,5 +76,7 @@ def event_cells(event: Any) -> list[str]:
 
 
 def _short(value: Json) -> str:
+    if isinstance(value, dict) and "run_id" in value:
+        return str(value["run_id"])  # another run, of which its own events say more
     text = str(value)
     return text[:12] + "…" if len(text) == 64 else text

@@ -19,6 +19,7 @@ from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
     RUN_CANCEL_REQUESTED,
+    RUN_FORKED,
     RUN_PAUSED,
     RUN_UNPAUSED,
     VALUE_PUBLISHED,
@@ -32,6 +33,7 @@ from perdure.model.events import (
     StateEntered,
     StateFailed,
 )
+from perdure.model.forks import ForkedFrom
 
 _REFRESHES_PER_SECOND = 8
 _ROWS_MAX = 30
@@ -54,6 +56,8 @@ class Progress:
         self._children: dict[RunId, _ChildRow] = {}
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
+        self._fork: ForkedFrom | None = None
+        """Where the run was forked, while what it has copied passes by."""
         self._begun: float | None = None
         self._ended_seconds: float | None = None
         self._lock = threading.Lock()
@@ -90,14 +94,17 @@ class Progress:
             if self._begun is None:
                 self._begun = seconds
             take = self._take if run_id == self._run_id else self._take_of_child
+            if self._fork is not None and run_id == self._run_id:
+                take = self._take_copied
             line = take(run_id, event, seconds)
             if line and self._live is None:
                 self._output.report(line)
 
     def _take(self, run_id: RunId, event: Event, now: float) -> str | None:
         match event:
-            case RunStarted():
-                return f"run {run_id} started"
+            case RunStarted(forked_from=fork):
+                self._fork = fork
+                return f"run {run_id} started" + ("" if fork is None else f", a fork of {fork.run_id}")
             case StateEntered():
                 self._rows[event.state_id] = ["running", event.attempt + 1, 0, now, None]
                 again = f" (attempt {event.attempt + 1})" if event.attempt else ""
@@ -125,6 +132,17 @@ class Progress:
             case _:
                 return None
         return None
+
+    def _take_copied(self, run_id: RunId, event: Event, now: float) -> str | None:
+        """What another run has done is told in a line."""
+        fork = self._fork
+        if fork is None or not isinstance(event, DomainEvent) or event.name != RUN_FORKED:
+            return None
+        if (event.payload["run_id"], event.payload["seq"]) != (fork.run_id, fork.seq):
+            return None  # that run was a fork itself
+        self._fork = None
+        count = sum(map(len, event.payload["executed_by"].values()))
+        return f"{count} state{'' if count == 1 else 's'} carried over; it begins at {fork.state_id}"
 
     def _take_of_child(self, run_id: RunId, event: Event, now: float) -> str | None:
         child = self._children.setdefault(run_id, _ChildRow(now))

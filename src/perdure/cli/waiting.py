@@ -97,6 +97,13 @@ def children_in_words(phases: Mapping[str, int]) -> str:
     return f"{sum(phases.values())}: {', '.join(words)}"
 
 
+def fork_in_words(origin: Json) -> list[str]:
+    """Where a run was forked, by whom and why, and what was set, by a status's ``forked_from``."""
+    reason = f": {origin['reason']}" if origin["reason"] else ""
+    lines = [f"fork     of {origin['run_id']} at {origin['state_id']}, by {origin['by']}{reason}"]
+    return lines + [f"set      {key}" for key in origin["set_keys"]]
+
+
 def doubts(status: Json) -> list[str]:
     """What was asked for, where and when, of which nobody knows what became of it."""
     return [

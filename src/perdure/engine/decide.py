@@ -229,7 +229,7 @@ def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
 def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, ends: Ends) -> Step:
     """Close what is open, clean up however long it takes, and end."""
     for attempt in view.open_attempts.values():
-        if plan.nodes[attempt.state_id] not in plan.cleanup:
+        if attempt.state_id not in plan.cleanup_ids:
             return Step((_closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
     if view.cancel is not None and not view.cancel.terminates:
         for node in plan.cleanup:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from perdure.engine.carrying import copied
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import Child, completed, spawned
@@ -24,6 +25,7 @@ from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
     RUN_CANCEL_REQUESTED,
+    RUN_FORKED,
     RUN_PAUSED,
     RUN_UNPAUSED,
     WAIT_STARTED,
@@ -102,6 +104,10 @@ class RunView(msgspec.Struct):
     """What ended the last pause."""
     children: dict[RunId, Child] = {}
     """The child runs, in the order in which they were spawned."""
+    executed_by: dict[StateId, RunId] = {}
+    """Of a fork: the runs in which its states were executed that it has copied."""
+    manifests: dict[RunId, ArtifactId] = {}
+    """The manifests of these runs."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
@@ -286,6 +292,11 @@ class RunView(msgspec.Struct):
             if child_run_id in self.children:
                 ended = msgspec.structs.replace(self.children[child_run_id], has_ended=True)
                 self.children[child_run_id] = ended
+        elif event.name == RUN_FORKED:
+            fork = copied(event, seq)
+            self.executed_by |= fork.executed_by
+            self.manifests |= fork.manifests
+            self.checkpoint = fork.base_snapshot_id
         elif event.name == RETRY_SCHEDULED:
             try:
                 self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.errors import ConcurrencyError, StorageError
 from perdure.failpoints import Failpoints
-from perdure.ids import FactKey, RunId
+from perdure.ids import FactKey, RunId, StateId
 from perdure.io.effects import Effect
 from perdure.io.facts import Facts, fact_event
 from perdure.io.journal import Entry
+from perdure.io.patches import recorded_by
 from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Release
+from perdure.stores.reading import read_engine_events
 from perdure.stores.refusals import run_already_active
 from perdure.stores.uninterrupted import uninterrupted
 
@@ -149,6 +151,14 @@ class RunWriter:
             entry = make()
             if any(entry):
                 await self._write([_Waiting(entry)])
+
+    async def recorded_by(self, state_id: StateId) -> Collection[str]:
+        """As ``Journal.recorded_by``."""
+        attempt = self.view.open_attempts[state_id]
+        # Only the first attempt has no other before it.
+        from_seq = 1 if attempt.attempt else attempt.entered_seq
+        events = await read_engine_events(self._stores.events, self._run_id, from_seq)
+        return recorded_by(events, state_id, attempt.attempt)
 
     async def _write_waiting(self) -> None:
         """Write all entries that wait, in one commit; if it is refused, each in its own."""

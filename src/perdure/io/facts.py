@@ -17,6 +17,10 @@ _ATTEMPT_KEY = re.compile(
     r"\|attempt:(?P<attempt>[0-9]+)\|ord:(?P<ordinal>[0-9]+)"
 )
 
+PATCH_PREFIX = "patch:"
+_OF_STATES = frozenset({"wait", "map", "patch"})
+"""The words before the colon in keys that go on with a state's name and a bar."""
+
 
 class FactBinding(NamedTuple):
     """What a key is bound to: the answer's artifact and, for calls, the id of the request."""
@@ -68,6 +72,21 @@ def attempt_key(kind: str, run_id: str, state_id: str, attempt: int, ordinal: in
 def is_attempt_key(key: str) -> bool:
     """Whether ``key`` belongs to one attempt: such a fact is no progress of the run."""
     return _ATTEMPT_KEY.fullmatch(key) is not None
+
+
+def is_key_of_attempt(key: str, attempt: int) -> bool:
+    """Whether ``key`` is that of a reading in an attempt of this number."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    return match is not None and int(match["attempt"]) == attempt
+
+
+def state_of_fact(key: str) -> str | None:
+    """The state whose own fact ``key`` is, by the key alone; None for one that all states share."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    if match is not None:
+        return match["state"]
+    kind, _, rest = key.partition(":")
+    return rest.partition("|")[0] if kind in _OF_STATES else None
 
 
 class RecordedAttempts(NamedTuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from perdure.ids import FactKey
+from perdure.ids import FactKey, StateId
 from perdure.io.effects import Effect
 from perdure.io.facts import Facts
 from perdure.io.waits import Inbox, Wait
@@ -61,6 +61,9 @@ class Journal(Protocol):
         ``make`` is called when nothing else is being written, and sees the history as what it gives will
         follow it. What it raises is raised.
         """
+
+    async def recorded_by(self, state_id: StateId) -> Collection[str]:
+        """The keys of what is on record of a state that is being executed, as ``patches`` counts it."""
 
     async def news(self) -> None:
         """Wait until the history has grown."""

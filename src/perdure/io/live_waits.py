@@ -72,6 +72,7 @@ class LiveWaits:
             self._ordinal += 1
         else:
             key = wait_key(self._scope.state_id, name)
+        self._scope.reach(key)
         begun = self._journal.waits.get(key)
         if begun is not None:
             until_millis = begun.until_millis

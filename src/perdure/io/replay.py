@@ -22,6 +22,7 @@ from perdure.io.asking import (
     checked_fact_key,
     checked_moment,
     checked_name,
+    checked_patch,
     checked_request_id,
     checked_signals,
     fact_payload_conflict,
@@ -29,6 +30,7 @@ from perdure.io.asking import (
 )
 from perdure.io.effects import effect_fact_key, effect_key
 from perdure.io.facts import Facts, attempt_key
+from perdure.io.patches import patch_key
 from perdure.io.scope import AttemptScope
 from perdure.io.waits import wait_key
 from perdure.model.events import ArtifactKind
@@ -106,6 +108,14 @@ class ReplayIo:
 
     async def uuid4(self) -> str:
         return str(msgspec.json.decode(await self._reading("uuid4")))
+
+    async def patched(self, name: str) -> bool:
+        self._scope.check()
+        bound = self._facts.get(patch_key(self._scope.state_id, checked_patch(name)))
+        if bound is None:
+            return False  # it was recorded before the code was changed
+        value, _ = await read_json(self._stores.artifacts, bound.payload_id)
+        return bool(value)
 
     async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
         self._scope.check()

@@ -29,6 +29,9 @@ class AttemptScope:
     Made in the task that runs the handler.
     """
 
+    reached: set[str] | None = None
+    """The keys of all facts that the handler has asked for since it was called; None for none."""
+
     def __init__(self, run_id: RunId, state_id: StateId, attempt: int) -> None:
         self.run_id = run_id
         self.state_id = state_id
@@ -57,6 +60,12 @@ class AttemptScope:
             )
         if self.fatal is not None:
             raise self.fatal
+
+    def reach(self, key: str) -> None:
+        """Take note that the handler has asked for the fact of ``key``, or waits for it."""
+        if self.reached is None:
+            self.reached = set()
+        self.reached.add(key)
 
     def close(self) -> None:
         """End the attempt for its handler."""

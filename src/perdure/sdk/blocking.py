@@ -125,6 +125,10 @@ class BlockingClient:
         """Start a run, and drive it in the background."""
         return BlockingRun(self._thread, self._thread.wait(self._client.start(op, input, **options)))
 
+    def fork(self, run_id: str, at: str, **options: Any) -> BlockingRun[Any]:
+        """Begin a new run where another one entered a state, and drive it in the background."""
+        return BlockingRun(self._thread, self._thread.wait(self._client.fork(run_id, at, **options)))
+
     @overload
     def get(self, run_id: str, op: Op[In, Out] | PipelineDefinition[In, Out]) -> BlockingRun[Out]: ...
     @overload

@@ -82,6 +82,10 @@ class BlockingIo(_Facade):
         """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
         return self._wait(self._io.wait_any(*signals, timeout=timeout, name=name))
 
+    def patched(self, name: str) -> bool:
+        """Whether the state goes the new way where its code was changed, as a fact of the state."""
+        return self._wait(self._io.patched(name))
+
     def heartbeat(self, progress: Json = None) -> None:
         """Give a sign of life, and publish ``progress``."""
         self._wait(self._io.heartbeat(progress))

@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -26,7 +26,7 @@ from perdure.engine.engine import PARK_AFTER, Engine
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
 from perdure.engine.results import RunResult
-from perdure.engine.starting import StartRun
+from perdure.engine.starting import StartRun, run_id_of
 from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
@@ -40,6 +40,7 @@ from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
 from perdure.sdk.dispatching import ClientDispatcher
+from perdure.sdk.forks import fork_of
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import pipeline_of
@@ -52,7 +53,7 @@ from perdure.sdk.reading import (
     manifest_of,
     run_not_found,
 )
-from perdure.sdk.runs import Run
+from perdure.sdk.runs import PROGRAM, Run
 from perdure.sdk.scheduling import Scheduler
 from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.sdk.waking import POLL_SECONDS, Waker
@@ -133,6 +134,7 @@ class Client:
         op: str,
         input: Any = None,
         *,
+        op_version: str | None = None,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         run_config: RunConfig | None = None,
@@ -146,6 +148,7 @@ class Client:
         op: Any,
         input: Any = None,  # noqa: A002 — the term
         *,
+        op_version: str | None = None,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         run_config: RunConfig | None = None,
@@ -156,15 +159,19 @@ class Client:
     ) -> Run[Any]:
         """Start a run of an operation or a pipeline, and drive it here; returns when it is durably there.
 
-        ``key`` makes starting idempotent: the same key, operation and input give the same run back.
-        ``labels`` help to find it again. ``context`` is the initial context, ``config`` the operation's
-        configuration. With ``detach`` the run is left to a worker, or to another client that recovers.
+        An operation that is given by name is started in its newest version, or in ``op_version``. ``key``
+        makes starting idempotent: the same key, operation and input give the same run back. ``labels`` help
+        to find it again. ``context`` is the initial context, ``config`` the operation's configuration. With
+        ``detach`` the run is left to a worker, or to another client that recovers.
 
         Raises before anything is written: ``InvalidPlanError`` (``op_not_found``, ``op_invalid``,
         ``input_invalid``), ``CanonicalJsonError`` and ``ContextError``; and ``ConcurrencyError``
         (``invocation_conflict``, ``run_already_exists``).
         """
-        startable: Startable = self.app.startable(op) if isinstance(op, str) else op
+        expect(op_version, (str, NoneType), "start(op_version=…)", "a string")
+        startable: Startable = self.app.startable(op, op_version) if isinstance(op, str) else op
+        if op_version not in (None, getattr(startable, "op_version", None)):
+            refuse_call(op_version, "start(op_version=…)", "the version of the operation that is given")
         if not hasattr(startable, "pipeline_of"):
             refuse_call(op, "what start(…) starts", "an operation, a pipeline or the name of one")
         expect(key, (str, NoneType), "start(key=…)", "a string")
@@ -183,8 +190,51 @@ class Client:
         begun = StartRun(manifest, manifest_id, plan, run_config, JsonContext(context or {}), wanted, key)
         if detach:
             self._left.add(wanted)
-        await self._begin(begun, wanted, drive=not detach)
+        await self._begin(partial(self._engine.start, self.stores, begun), wanted, drive=not detach)
         return Run(self, wanted, startable)
+
+    async def fork(
+        self,
+        run_id: str,
+        at: str,
+        *,
+        set: Mapping[str, Json] | None = None,  # noqa: A002 — the command line's word
+        op_version: str | None = None,
+        key: str | None = None,
+        new_run_id: RunId | None = None,
+        by: str = PROGRAM,
+        reason: str = "",
+        detach: bool = False,
+    ) -> Run[Any]:
+        """Begin a new run where another one, in whatever phase, first entered the state ``at``.
+
+        What the other run had completed by then counts as completed, with its snapshots, facts and effects;
+        ``at`` and what follows it are executed anew. ``set`` changes values of the context that ``at`` finds,
+        ``op_version`` has the fork go on in another version of the operation. ``key``, ``new_run_id`` and
+        ``detach`` are ``key``, ``run_id`` and ``detach`` of :meth:`start`.
+
+        Raises before anything is written: ``NotFoundError`` (``run_not_found``, ``fork_state_not_reached``),
+        ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``,
+        ``run_blocked_by_version``, ``op_not_found``), and as :meth:`start`.
+        """
+        origin = await find_run(self.stores, run_id)
+        wanted = run_id_of(new_run_id, key)
+        fork = await fork_of(
+            self.stores,
+            self.app,
+            origin,
+            at,
+            values=set,
+            op_version=op_version,
+            run_id=wanted,
+            key=key,
+            by=by,
+            reason=reason,
+        )
+        if detach:
+            self._left.add(wanted)
+        await self._begin(partial(self._engine.fork, self.stores, fork), wanted, drive=not detach)
+        return Run(self, wanted)
 
     @overload
     async def get(self, run_id: str, op: Op[In, Out] | PipelineDefinition[In, Out]) -> Run[Out]: ...
@@ -360,14 +410,15 @@ class Client:
                     return
             await self._change(run_id, changed)
 
-    async def _begin(self, begun: StartRun, run_id: RunId, *, drive: bool) -> None:
+    async def _begin(
+        self, begin: Callable[..., Coroutine[Any, Any, RunResult]], run_id: RunId, *, drive: bool
+    ) -> None:
         if not drive or run_id in self._driven:
             # Whoever drives the run already goes on; what is asked for is only compared with it.
-            await self._engine.start(self.stores, begun, drive=False)
+            await begin(drive=False)
             return
         there = asyncio.Event()
-        work = self._engine.start(self.stores, begun, on_begun=there.set)
-        task = self._drive(run_id, work)
+        task = self._drive(run_id, begin(on_begun=there.set))
         waiting = asyncio.ensure_future(there.wait())
         try:
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

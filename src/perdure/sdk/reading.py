@@ -179,12 +179,18 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         "outputs": _outputs(events),
         "waits": waits_of(view),
         "parent_run_id": None if view.started is None else parent_in(view.started),
+        "forked_from": _fork_json(view),
         "children": await phases_of(stores, view.children, events),
         "stop": _request_json(view.cancel),
         "pause": _request_json(view.pause),
         "values": _published(events),
         "letters_unread": len(await stores.mailbox.unread(run_id)),
     }
+
+
+def _fork_json(view: RunView) -> Json:
+    origin = None if view.started is None else view.started.forked_from
+    return None if origin is None else origin.to_json()
 
 
 async def existing_events(stores: Stores, run_id: RunId, from_seq: int = 1) -> list[EventEnvelope]:

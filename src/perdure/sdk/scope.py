@@ -61,3 +61,11 @@ class ScopedState:
 
     async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
         return await self._state.handle(StepContext(ctx, self._op_path, self._imports), io, rec)
+
+    def place_of(self, key: str) -> str:
+        """The whole name of what the state reads as ``key``."""
+        return self._imports.get(key, f"{self._op_path}.{key}") or key
+
+    def imports(self, key: str) -> bool:
+        """Whether the state's operation imports ``key``."""
+        return key in self._imports
