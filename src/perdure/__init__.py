@@ -35,7 +35,9 @@ _MODULES = {
         "ArtifactKind DomainEvent EventEnvelope RunCompleted RunPhase RunStarted RunStatus "
         "StateCompleted StateEntered StateErrorInfo StateFailed"
     ),
-    "model.handler": "Context IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome",
+    "model.handler": (
+        "Context ContinueAsNew IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome"
+    ),
     "model.meta": "SideEffectKind StateMeta",
     "model.plan": "DependencyEdge ExecutionPlan StateGraph StateNode",
     "sdk.app": "App",

@@ -67,6 +67,7 @@ from perdure.model.events import StateEntered as StateEntered
 from perdure.model.events import StateErrorInfo as StateErrorInfo
 from perdure.model.events import StateFailed as StateFailed
 from perdure.model.handler import Context as Context
+from perdure.model.handler import ContinueAsNew as ContinueAsNew
 from perdure.model.handler import IoCall as IoCall
 from perdure.model.handler import IoProvider as IoProvider
 from perdure.model.handler import IoResult as IoResult
