@@ -45,6 +45,7 @@ _MODULES = {
     "sdk.blocking_io": "BlockingIo BlockingRecorder",
     "sdk.children": "ChildEnd ChildRun ChildRunError gather_children spawn",
     "sdk.client": "Client",
+    "sdk.continuing": "continue_as_new",
     "sdk.opening": "open",
     "sdk.ops": "Op op",
     "sdk.pipelines": "pipeline step",

@@ -93,6 +93,7 @@ from perdure.sdk.children import ChildRunError as ChildRunError
 from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
+from perdure.sdk.continuing import continue_as_new as continue_as_new
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op

@@ -45,6 +45,9 @@ class Standing(msgspec.Struct, frozen=True):
     failure: str | None = None
     error: str | None = None
     head_seq: int = 0
+    leg: int = 1
+    chain: RunId | None = None
+    """The first leg of the run's chain."""
 
 
 class Member(msgspec.Struct):
