@@ -23,7 +23,7 @@ from perdure.cli.common import (
 )
 from perdure.cli.listing import columns_and_rows, event_cells, lines_in_doubt
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
-from perdure.cli.waiting import children_in_words, next_steps, waiting_for
+from perdure.cli.waiting import chain_lines, children_in_words, next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -63,6 +63,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         return EXIT_COMPLETED
     output.line(f"run      {data['run_id']}")
     output.line(f"phase    {data['phase']}")
+    for line in chain_lines(data):
+        output.line(line)
     output.line(f"op       {data['op_id']} {data['op_version']}")
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
@@ -111,6 +113,7 @@ def list_runs(
     label: tuple[str, ...] = (),
     in_doubt: Annotated[bool, Parameter(negative=())] = False,
     roots: Annotated[bool, Parameter(negative=())] = False,
+    legs: Annotated[bool, Parameter(negative=())] = False,
     limit: Whole = 50,
     common: Common = COMMON,
 ) -> int:
@@ -128,6 +131,8 @@ def list_runs(
         Only runs with effects of which nobody knows what became of them.
     roots
         Only runs that are nobody's children.
+    legs
+        Also runs that went on as new ones, which are left out otherwise.
     limit
         At most so many.
     """
@@ -138,7 +143,7 @@ def list_runs(
 
     async def read(stores: Stores) -> list[RunSummary]:
         return await list_summaries(
-            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots
+            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots, legs=legs
         )
 
     found = reading(common, read)
