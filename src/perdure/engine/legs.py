@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.canonical import canonical_json_bytes
 from perdure.engine.attempt import Completed, Failed, error_info
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import CONTINUED_IN_DOUBT, OpenAttempt, RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.engine.prepared import Prepared
 from perdure.engine.recovery import PlanResolver, refuse_fan_out
+from perdure.engine.starting import manifest_bytes
 from perdure.engine.writer import RunWriter
 from perdure.errors import ErrorCategory, InvalidPlanError, StateError
 from perdure.ids import RunId
@@ -112,7 +112,7 @@ def planned_leg(
     """The next leg of the run, as it would be started now. Writes nothing.
 
     Raises ``StateError`` (``continued_in_doubt``) if nobody knows what became of an effect, and what
-    starting such a run raises: ``InvalidPlanError``, ``CanonicalJsonError``, ``ContextError``.
+    starting such a run raises: ``InvalidPlanError``, ``ContextError``.
     """
     if view.in_doubt:
         raise StateError.of(
@@ -123,7 +123,7 @@ def planned_leg(
     started = view.started
     assert started is not None, "what does not run does not go on"
     manifest = _manifest_for(manifest, wanted)
-    blob = Blob(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json()))
+    blob = Blob(ArtifactKind.MANIFEST, manifest_bytes(manifest))
     # Whoever wanted it may change what it gave.
     params = msgspec.json.decode(blob.data)["input_params"]
     manifest = msgspec.structs.replace(manifest, input_params=params)
@@ -164,10 +164,14 @@ def moved(heir: RunId, view: RunView) -> list[Event]:
         told = {"id": pause.letter_id, "by": pause.by, "reason": pause.reason}
         events.append(DomainEvent(RUN_PAUSED, told))
     events += links[reached:]
-    for name, arrived in view.inbox.arrived.items():
-        for number, arrival in enumerate(arrived[view.inbox.taken.get(name, 0) :]):
-            meta = None if arrival.letter_id is None else {"letter": arrival.letter_id}
-            events.append(fact_event(signal_key(name, number), arrival.payload_id, meta=meta))
+    signals = [
+        (arrival, signal_key(name, number))
+        for name, arrived in view.inbox.arrived.items()
+        for number, arrival in enumerate(arrived[view.inbox.taken.get(name, 0) :])
+    ]
+    for arrival, key in sorted(signals, key=lambda each: each[0].seq):
+        meta = None if arrival.letter_id is None else {"letter": arrival.letter_id}
+        events.append(fact_event(key, arrival.payload_id, meta=meta))
     return events
 
 
