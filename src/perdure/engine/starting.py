@@ -50,7 +50,7 @@ def checked_manifest(run: StartRun) -> bytes:
 
 
 def manifest_bytes(manifest: RunManifest) -> bytes:
-    """A manifest's canonical bytes; ``InvalidPlanError``: ``manifest_not_canonical``, ``secrets_detected``."""
+    """A manifest as it is kept. ``InvalidPlanError``: ``manifest_not_canonical``, ``secrets_detected``."""
     try:
         return canonical_json_bytes(manifest.to_json())
     except CanonicalJsonError as error:

@@ -200,13 +200,21 @@ class Client:
         return Run(self, found, op)
 
     async def list(
-        self, *, phase: RunPhase | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
+        self,
+        *,
+        phase: RunPhase | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        legs: bool = False,
     ) -> list[RunSummary]:
-        """The newest runs that are in ``phase`` and bear all ``labels``."""
+        """The newest runs that are in ``phase`` and bear all ``labels``.
+
+        Of a run that goes on as others its newest leg alone, unless all ``legs`` are wanted.
+        """
         expect(phase, (RunPhase, NoneType), "list(phase=…)", "a RunPhase")
         expect_mapping(labels or {}, str, "list(labels=…)", "strings")
         expect(limit, int, "list(limit=…)", "a number")
-        return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit)
+        return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit, legs=legs)
 
     async def resume(self, run_id: str) -> Run[Any]:
         """Drive a run, or what it goes on as, on in this process, unless somebody does already."""
@@ -243,7 +251,7 @@ class Client:
 
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
-        task = self._driven.get(run_id)
+        task = self._driven.get(run_id) or self._driven.get(await self.stores.newest_leg(run_id))
         return await self.wait(run_id) if task is None else await asyncio.shield(task)
 
     async def seconds_until_due(self, limit: float) -> float:
