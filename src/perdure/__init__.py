@@ -37,7 +37,9 @@ _MODULES = {
         "StateCompleted StateEntered StateErrorInfo StateFailed"
     ),
     "model.forks": "ForkedFrom",
-    "model.handler": "Context IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome",
+    "model.handler": (
+        "Context ContinueAsNew IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome"
+    ),
     "model.meta": "SideEffectKind StateMeta",
     "model.schedule": "Overlap Schedule",
     "model.plan": "DependencyEdge ExecutionPlan StateGraph StateNode",
@@ -47,6 +49,7 @@ _MODULES = {
     "sdk.blocking_io": "BlockingIo BlockingRecorder",
     "sdk.children": "ChildEnd ChildRun ChildRunError gather_children spawn",
     "sdk.client": "Client",
+    "sdk.continuing": "continue_as_new",
     "sdk.opening": "open",
     "sdk.ops": "Op op",
     "sdk.pipelines": "pipeline step",

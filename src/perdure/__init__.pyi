@@ -69,6 +69,7 @@ from perdure.model.events import StateErrorInfo as StateErrorInfo
 from perdure.model.events import StateFailed as StateFailed
 from perdure.model.forks import ForkedFrom as ForkedFrom
 from perdure.model.handler import Context as Context
+from perdure.model.handler import ContinueAsNew as ContinueAsNew
 from perdure.model.handler import IoCall as IoCall
 from perdure.model.handler import IoProvider as IoProvider
 from perdure.model.handler import IoResult as IoResult
@@ -97,6 +98,7 @@ from perdure.sdk.children import ChildRunError as ChildRunError
 from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
+from perdure.sdk.continuing import continue_as_new as continue_as_new
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op

@@ -125,6 +125,12 @@ HINTS: dict[str, str] = {
     "context_not_canonical": "write values of None, bool, int, str, list and dict only",
     "event_name_reserved": "choose another name for the event",
     "event_not_canonical": "emit payloads of None, bool, int, str, list and dict only",
+    "continue_input_unsupported": "start such runs with input_params that are an object, with an input in it",
+    "continue_outside_state": "call it in a function that is a state, while that runs",
+    "carry_invalid": "carry values that JSON can hold: dataclasses, msgspec.Struct, pydantic or built in",
+    "continued_in_doubt": (
+        "say what became of the effects: `perdure run resolve RUN`; the state is tried once more then"
+    ),
     "handler_raised": "read the message, mend the handler, and start the run again",
     "state_outcome_invalid": "return StateOutcome() or nothing",
     "state_timeout": (

@@ -196,6 +196,10 @@ class BlockingRun(Generic[Out]):
         """Running, or how the run ended."""
         return self._thread.wait(self._run.phase())
 
+    def newest_leg(self) -> RunId:
+        """The run as which this one goes on in the end."""
+        return self._thread.wait(self._run.newest_leg())
+
     def context(self) -> dict[str, Json]:
         """The context after the last state that completed."""
         return self._thread.wait(self._run.context())

@@ -13,10 +13,12 @@ from perdure.canonical import canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, Json
 from perdure.failpoints import Failpoints
-from perdure.ids import ArtifactId
+from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
+from perdure.model.legs import heir_in
 from perdure.stores import locations
+from perdure.stores.legs import newest_leg
 from perdure.stores.local import LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
     Agenda,
@@ -144,6 +146,10 @@ class Stores:
             committed = await self._write_in_steps(artifacts, appends, claim)
         if claim is not None and isinstance(self.mailbox, LocalMailbox):
             self.mailbox.take_away(claim.run_id, read)
+            for append in appends:
+                heir = heir_in(append.events)
+                if heir is not None:
+                    self.mailbox.pass_on(append.run_id, heir)
         if claim is not None and release is not None:
             if isinstance(self.claims, LocalClaims):
                 self.claims.park(claim, release)
@@ -165,6 +171,10 @@ class Stores:
             for append in appends
         ]
         return Committed(ids, heads)
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        """The run as which ``run_id`` goes on in the end; itself for one that does not go on as another."""
+        return await newest_leg(self.events, RunId(run_id))
 
     async def describe(self) -> dict[str, Json]:
         """What is kept here and how much room it takes, as far as the stores can tell.

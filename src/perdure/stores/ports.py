@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -117,10 +117,14 @@ class Release(NamedTuple):
     ``due_millis`` is the moment, by the clock of ``ts_millis``; 0 is at once, None not before something else
     makes it due. That is a letter, or the end of one of the runs that it ``awaits``; one that is not known
     may begin and end later.
+
+    ``heir`` is the claim, as it was reserved, of the run as which this one goes on: it becomes durable in the
+    same commit.
     """
 
     due_millis: int | None = 0
     awaits: tuple[RunId, ...] = ()
+    heir: Claim | None = None
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -182,6 +186,17 @@ class EventStore(Protocol):
         """
 
 
+@runtime_checkable
+class KnowsLegs(Protocol):
+    """What an event store offers that follows a chain of runs without reading its legs."""
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        """The run as which an ended one goes on in the end, by what first events say; itself if as none.
+
+        One indexed read, however long the chain is.
+        """
+
+
 class ArtifactStore(Protocol):
     """Immutable bytes, named by their SHA-256."""
 
@@ -231,8 +246,9 @@ class Mailbox(Protocol):
     async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
         """Keep a letter, durably, and make the run due at once. False if one of this id waits already.
 
-        ``NotFoundError`` (``run_not_found``) for a run without events, ``ConcurrencyError``
-        (``run_already_terminal``) for one that has ended.
+        A letter to a run that goes on as another is one to the newest of them. ``NotFoundError``
+        (``run_not_found``) for a run without events, ``ConcurrencyError`` (``run_already_terminal``) for one
+        that has ended.
         """
 
     async def unread(self, run_id: RunId) -> list[Letter]:
@@ -311,7 +327,8 @@ class Committer(Protocol):
 
         Once begun it goes on to its end: a caller that is cancelled meanwhile is told so afterwards.
         One stale run refuses the whole commit. ``claim`` is checked for its own run. ``RunCompleted`` makes
-        the runs due at once that await its run.
+        the runs due at once that await its run. If ``run_continued`` stands before it, and names a run that
+        is there then, they await that one instead, and the letters that were not read are letters to it.
 
         With ``release`` the claim's run is given up; what it waited for before is forgotten. Whatever
         ``release`` says, it is due at once if letters are left unread or if one of the runs that it awaits
