@@ -112,6 +112,8 @@ class Progress:
         if continued_by(event) is not None and is_known:
             return None
         take = self._take if run_id == self._run_id else self._take_of_child
+        if self._fork is not None and run_id == self._run_id:
+            take = self._take_copied
         return take(run_id, event, now)
 
     def _hand_on(self, run_id: RunId, heir: RunId) -> str | None:
