@@ -43,6 +43,7 @@ _MODULES = {
     "sdk.blocking_io": "BlockingIo BlockingRecorder",
     "sdk.children": "ChildEnd ChildRun ChildRunError gather_children spawn",
     "sdk.client": "Client",
+    "sdk.mapping": "ItemError MapError MapOver map_over",
     "sdk.opening": "open",
     "sdk.ops": "Op op",
     "sdk.pipelines": "pipeline step",

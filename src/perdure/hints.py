@@ -115,7 +115,8 @@ HINTS: dict[str, str] = {
     "missing_fact": "the code asks for what the recorded run never asked; replay it with the code of then",
     "fact_request_mismatch": "use one fact key for one request; put what varies into the key",
     "fact_key_reserved": (
-        "choose a fact key that does not begin with wait:, signal: or effect:; an effect's answer needs none"
+        "choose a fact key that does not begin with wait:, signal:, effect: or map:; an effect's answer "
+        "needs none"
     ),
     "fact_payload_conflict": "record each value under a key of its own",
     "fact_payload_not_canonical": "have the transport answer with JSON data, without floats",
@@ -170,6 +171,17 @@ HINTS: dict[str, str] = {
     "child_run_request_invalid": "see the guide on child runs for the two requests; run_config must be whole",
     "spawn_outside_state": "call it in a function that is a state, while that runs",
     "child_name_invalid": "give it a short name such as an invoice's number with a letter before it",
+    "map_outside_state": "call it in a function that is a state, while that runs, or give it the state's io",
+    "map_name_taken": "name the maps of a state: perdure.map_over(…, name=…)",
+    "map_item_changed": (
+        "have the items depend on the state's input and on recorded facts alone, in one order, so that every "
+        "attempt maps the same"
+    ),
+    "map_item_invalid": "map over values that have a JSON form without floats, such as ids",
+    "map_items_failed": (
+        "mend what the items' codes say; retry=… tries an item again, return_exceptions=True records "
+        "failures and goes on"
+    ),
     "child_run_conflict": "spawn under another fact key: this one names a run that was started otherwise",
     "child_run_manifest_id_mismatch": "await with the ids that the spawn answered",
     "child_run_missing_after_spawn": "await a run that was spawned, in the store where it was",

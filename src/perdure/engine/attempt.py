@@ -87,8 +87,8 @@ async def execute(
     failpoints.hit("handler.after")
     if failure is None:
         return Completed(staged)
-    info = failure if isinstance(failure, ErrorInfo) else _info_of(failure)
-    return Failed(info, None if staged is base else staged, _retry_after(failure))
+    info = failure if isinstance(failure, ErrorInfo) else info_of(failure)
+    return Failed(info, None if staged is base else staged, retry_after(failure))
 
 
 async def _take_back_cancellation(scope: AttemptScope) -> None:
@@ -157,7 +157,7 @@ def _timed_out(timeout: timedelta | None) -> ErrorInfo:
     return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state worked longer than {timeout}")
 
 
-def _info_of(error: BaseException) -> ErrorInfo:
+def info_of(error: BaseException) -> ErrorInfo:
     """What is kept of a handler's error: never its details, and no message that may hold a secret."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -169,7 +169,7 @@ def _info_of(error: BaseException) -> ErrorInfo:
     return ErrorInfo("handler_raised", ErrorCategory.UNKNOWN, False, presentable(text))
 
 
-def _retry_after(failure: BaseException | ErrorInfo) -> timedelta:
+def retry_after(failure: BaseException | ErrorInfo) -> timedelta:
     """The delay that an ``IoError`` carries in its details as ``retry_after_ms``."""
     details = failure.info.details if isinstance(failure, IoError) else None
     asked = details.get("retry_after_ms") if isinstance(details, dict) else None

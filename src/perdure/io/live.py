@@ -31,9 +31,11 @@ from perdure.io.asking import (
 from perdure.io.children import SPAWN, is_child_call
 from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
+from perdure.io.flights import Flight
 from perdure.io.journal import Journal
 from perdure.io.live_children import ChildRuns, LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
+from perdure.io.live_maps import LiveItems
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, TransportEnv, effect_traits_of
 from perdure.io.scope import AttemptScope, Pulse
@@ -84,9 +86,8 @@ class LiveIo:
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
-        self._in_flight: dict[str, _Flight] = {}
+        self._in_flight: dict[str, Flight] = {}
         self._handler = asyncio.current_task()
-        self._ordinal = 0
 
     # Most attempts have none of these.
     @cached_property
@@ -208,6 +209,12 @@ class LiveIo:
         kept = self._kept.get(artifact_id)
         return kept or await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
 
+    def items(self, name: str | None) -> LiveItems:
+        """As ``KeepsItems.items``."""
+        self._scope.check()
+        artifacts = self._stores.artifacts
+        return LiveItems(self._scope, artifacts, self._journal, self._clock, self._pulse, name)
+
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
         self._pulse.end()
@@ -230,7 +237,7 @@ class LiveIo:
                 return await self._recorded(bound)
             flight = self._in_flight.get(key)
             if flight is None:
-                flight = self._in_flight[key] = _Flight(request_id)
+                flight = self._in_flight[key] = Flight(request_id)
                 if asyncio.current_task() is self._handler:
                     # Without a task of its own: the handler that awaits its call directly, as most do.
                     return await self._fly(key, flight, fetch)
@@ -241,7 +248,7 @@ class LiveIo:
             if result is not None:
                 return result
 
-    async def _fly(self, key: FactKey, flight: _Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
+    async def _fly(self, key: FactKey, flight: Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
         try:
             flight.result = await fetch()
         except asyncio.CancelledError:
@@ -354,46 +361,12 @@ class LiveIo:
     async def _reading(self, kind: str, read: Callable[[], bytes]) -> bytes:
         """The attempt's next reading of time or randomness."""
         self._scope.check()
-        key = attempt_key(kind, self._scope.run_id, self._scope.state_id, self._scope.attempt, self._ordinal)
-        self._ordinal += 1
+        place = self._scope.place
+        key = attempt_key(kind, self._scope.run_id, place.readings_key, self._scope.attempt, place.readings)
+        place.readings += 1
         bound = self._journal.facts.get(key)
         if bound is not None:
             return await read_bytes(self._stores.artifacts, bound.payload_id)
         data = read()
         self._journal.ride(key, Blob(ArtifactKind.FACT_PAYLOAD, data))
         return data
-
-
-class _Flight:
-    """A call that is being made, and whoever waits for it. It is given up when nobody does any more."""
-
-    def __init__(self, request_id: str | None) -> None:
-        self.request_id = request_id
-        self.task: asyncio.Task[IoResult] | None = None
-        self.result: IoResult | None = None
-        self.error: BaseException | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    async def landing(self) -> IoResult | None:
-        """Wait for the result, or None if the call was given up. Raises what the call raised."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._waiting.discard(future)
-            if not self._waiting and self.task is not None:
-                self.task.cancel()
-            raise
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-    def land(self) -> None:
-        """Tell whoever waits."""
-        if self.task is not None:
-            # The waiters raise it; nobody asks the task.
-            self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)

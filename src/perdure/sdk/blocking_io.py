@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterator
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -30,9 +30,15 @@ class BlockingIo(_Facade):
         super().__init__(loop)
         self._io = io
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def wait(self, work: Awaitable[T]) -> T:
         """Wait for what only ``async`` functions are offered, such as ``perdure.spawn(…)``."""
-        return self._wait(work)
+        return self._wait(_awaited(work))
+
+    def each(self, results: AsyncIterable[T]) -> Iterator[T]:
+        """Go through what only ``async`` functions can, such as ``perdure.map_over(…)``."""
+        stream = aiter(results)
+        while (one := self._wait(_next_of(stream))) is not None:
+            yield one[0]
 
     def call(self, call: IoCall) -> IoResult:
         """Ask, or be answered by the recorded fact."""
@@ -85,6 +91,17 @@ class BlockingIo(_Facade):
     def heartbeat(self, progress: Json = None) -> None:
         """Give a sign of life, and publish ``progress``."""
         self._wait(self._io.heartbeat(progress))
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+async def _next_of(stream: AsyncIterator[T]) -> tuple[T] | None:
+    try:
+        return (await anext(stream),)
+    except StopAsyncIteration:
+        return None
 
 
 class BlockingRecorder(_Facade):
