@@ -107,6 +107,10 @@ HINTS: dict[str, str] = {
     "state_timeout": (
         "raise the state's timeout, or make it faster; code that blocks the event loop belongs in a thread"
     ),
+    "worker_process_died": (
+        "the function ended its process (out of memory, a crash in C code, os._exit): mend it, or give it "
+        "less at a time"
+    ),
     "recovery_limit_exceeded": (
         "the state ends its process again and again (out of memory, a crash in C code): mend it, start anew"
     ),

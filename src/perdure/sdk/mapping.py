@@ -29,6 +29,7 @@ from perdure.model.handler import IoProvider
 from perdure.sdk.checks import expect, refuse_call
 from perdure.sdk.map_items import Reader
 from perdure.sdk.map_work import ItemError, MapError, MapWork, Policy
+from perdure.sdk.processes import call_in_process, unreachable
 from perdure.sdk.spawning import SPAWNER
 from perdure.sdk.values import UNTYPED, Codec
 
@@ -48,12 +49,15 @@ class MapOver(Generic[Out]):
         name: str | None,
         policy: Policy,
         io: IoProvider,
+        *,
+        in_process: bool,
     ) -> None:
         self._given = items
         self._fn = fn
         self._name = name
         self._policy = policy
         self._io = io
+        self._in_process = in_process
         self._is_in_loop = _is_in_loop()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -67,11 +71,13 @@ class MapOver(Generic[Out]):
         return [each async for each in self._results()]
 
     async def _results(self) -> AsyncGenerator[Out, None]:
-        assert isinstance(self._io, KeepsItems)
+        if not isinstance(self._io, KeepsItems):
+            raise _outside()
         reader = Reader(self._given, None if self._is_in_loop else self._in_thread)
-        call = self._fn if inspect.iscoroutinefunction(self._fn) else self._call
-        work = MapWork(self._io.items(self._name), reader, call, _codec_of(self._fn), self._policy, self._io)
-        results = work.results()
+        is_async = inspect.iscoroutinefunction(self._fn)
+        call = self._fn if is_async else self._by_process if self._in_process else self._by_thread
+        items = self._io.items(self._name)
+        results = MapWork(items, reader, call, _codec_of(self._fn), self._policy, self._io).results()
         try:
             async for each in results:
                 yield each
@@ -80,9 +86,12 @@ class MapOver(Generic[Out]):
             if self._threads is not None:
                 self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, item: Any) -> Any:
+    async def _by_thread(self, item: Any) -> Any:
         result = await self._in_thread(lambda: self._fn(item))
         return await result if inspect.isawaitable(result) else result
+
+    async def _by_process(self, item: Any) -> Any:
+        return await call_in_process(self._fn, [item], {})
 
     def _in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
         # Threads of its own: the loop's may all be taken by functions that wait for maps.
@@ -109,6 +118,7 @@ def map_over(
     max_concurrency: int = 16,
     retry: RetryPolicy | None = None,
     return_exceptions: Literal[False] = False,
+    process: bool = False,
     io: IoProvider | None = None,
 ) -> MapOver[Out]: ...
 @overload
@@ -121,6 +131,7 @@ def map_over(
     retry: RetryPolicy | None = None,
     return_exceptions: bool,
     failures_max: int | float | None = None,
+    process: bool = False,
     io: IoProvider | None = None,
 ) -> MapOver[Out | ItemError]: ...
 @overload
@@ -132,6 +143,7 @@ def map_over(
     max_concurrency: int = 16,
     retry: RetryPolicy | None = None,
     return_exceptions: Literal[False] = False,
+    process: bool = False,
     io: IoProvider | None = None,
 ) -> MapOver[Out]: ...
 @overload
@@ -144,6 +156,7 @@ def map_over(
     retry: RetryPolicy | None = None,
     return_exceptions: bool,
     failures_max: int | float | None = None,
+    process: bool = False,
     io: IoProvider | None = None,
 ) -> MapOver[Out | ItemError]: ...
 def map_over(
@@ -155,6 +168,7 @@ def map_over(
     retry: RetryPolicy | None = None,
     return_exceptions: bool = False,
     failures_max: float | None = None,
+    process: bool = False,
     io: IoProvider | None = None,
 ) -> MapOver[Any]:
     """Call ``fn`` for each item, and give the results in the items' order.
@@ -162,7 +176,8 @@ def map_over(
     ``await`` gives a list; ``async for`` gives one result after another and holds a few hundred at a time, as
     items are read no sooner than they are needed. Each result is recorded under the item's number and is not
     computed again, whatever becomes of the process; what was not yet written then is computed again.
-    ``fn`` may be ``async``, or else runs in a thread, ``max_concurrency`` at a time.
+    ``fn`` may be ``async``, or else runs in a thread, or with ``process`` in a process of its own;
+    ``max_concurrency`` are under way at a time, and of processes no more than there are processors.
 
     ``retry`` says how often an item is tried; without it a failed item is tried with the state. A failed item
     ends the map with :class:`MapError`. With ``return_exceptions`` failures are recorded too, and stand among
@@ -184,16 +199,22 @@ def map_over(
     if type(max_concurrency) is not int or max_concurrency < 1:
         refuse_call(max_concurrency, "map_over(max_concurrency=…)", "an int of 1 or more")
     expect(retry, (RetryPolicy, NoneType), "map_over(retry=…)", "a RetryPolicy")
+    if process and (inspect.iscoroutinefunction(fn) or unreachable(fn) is not None):
+        refuse_call(fn, "map_over(…, fn, process=True)", "a def at the top of a module that can be imported")
     policy = Policy(max_concurrency, retry, bool(return_exceptions), _limit(failures_max, return_exceptions))
     spawner = SPAWNER.get()
     used = io or (None if spawner is None else spawner.io)
-    if not isinstance(used, KeepsItems):
-        raise StateError.of(
-            "map_outside_state",
-            "items are mapped by states, and this is called outside of one",
-            category=ErrorCategory.PARSING_INPUT,
-        )
-    return MapOver(items, fn, name, policy, used)
+    if used is None:
+        raise _outside()
+    return MapOver(items, fn, name, policy, used, in_process=process)
+
+
+def _outside() -> StateError:
+    return StateError.of(
+        "map_outside_state",
+        "items are mapped by states, and this is called outside of one",
+        category=ErrorCategory.PARSING_INPUT,
+    )
 
 
 def _limit(failures_max: float | None, return_exceptions: bool) -> int | Fraction | None:

@@ -17,6 +17,7 @@ from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Orig
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
 from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
+from perdure.sdk.processes import call_in_process
 from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
 from perdure.sdk.signals import SignalDefinition
 from perdure.sdk.spawning import SPAWNER, Spawner
@@ -248,6 +249,8 @@ class FunctionState:
         SPAWNER.set(Spawner(io, self._state_id))
         if definition.is_async:
             result = await definition.function(*args, **kwargs)
+        elif definition.in_process:
+            result = await call_in_process(definition.function, args, kwargs)
         else:
             result = await asyncio.to_thread(_called, definition.function, args, kwargs)
         codec = self._bound.result
