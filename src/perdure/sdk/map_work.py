@@ -12,7 +12,16 @@ import msgspec
 
 from perdure.canonical import CanonicalJsonError
 from perdure.engine.attempt import info_of, retry_after
-from perdure.errors import ErrorCategory, ErrorInfo, IoError, Json, PerdureError, StateError, StorageError
+from perdure.errors import (
+    ErrorCategory,
+    ErrorInfo,
+    IoError,
+    Json,
+    MissingFactError,
+    PerdureError,
+    StateError,
+    StorageError,
+)
 from perdure.failpoints import FailpointStop
 from perdure.io.asking import answer_bytes
 from perdure.io.facts import FactBinding, request_id_of
@@ -56,9 +65,10 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of an item: its value, or an ``ItemError``."""
+    """What became of an item: its value, or an ``ItemError``; or that nobody knows, in replay."""
 
     value: Any
+    missing: MissingFactError | None = None
 
 
 class MapWork:
@@ -107,6 +117,8 @@ class MapWork:
                 self._given += 1
                 if self._ahead - (self._begun - self._given) >= _ROOM:
                     self._room.set()
+                if outcome.missing is not None:
+                    raise outcome.missing
                 yield outcome.value
             error = self._error
         finally:
@@ -183,9 +195,14 @@ class MapWork:
 
     async def _do(self, index: int, item: Any) -> None:
         request_id = _request_id(index, item)
-        bound = self._items.recorded(index)
-        if bound is not None:
-            self._ready[index] = await self._recorded(index, bound, request_id)
+        try:
+            bound = self._items.recorded(index)
+            known = None if bound is None else await self._recorded(index, bound, request_id)
+        except MissingFactError as missing:
+            # The recorded run had begun it at most, and may never have asked what it came to.
+            known = Outcome(None, missing)
+        if known is not None:
+            self._ready[index] = known
             if index == self._given:
                 self._news.set()
             return

@@ -26,6 +26,7 @@ from perdure.ids import OpId
 from perdure.io.maps import KeepsItems
 from perdure.model.config import RetryPolicy
 from perdure.model.handler import IoProvider
+from perdure.sdk.blocking_io import called
 from perdure.sdk.checks import expect, refuse_call
 from perdure.sdk.map_items import Reader
 from perdure.sdk.map_work import ItemError, MapError, MapWork, Policy
@@ -98,15 +99,7 @@ class MapOver(Generic[Out]):
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._policy.max_concurrency + 1, "perdure-map")
         context = contextvars.copy_context()
-        return asyncio.get_running_loop().run_in_executor(self._threads, context.run, _called, work)
-
-
-def _called(work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except StopIteration as error:
-        # No future can carry it, so that whoever awaits the thread would wait for ever.
-        raise RuntimeError("the function raised StopIteration") from error
+        return asyncio.get_running_loop().run_in_executor(self._threads, context.run, called, work)
 
 
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
 
@@ -14,7 +14,7 @@ from perdure.model.meta import StateMeta
 from perdure.model.pipeline import Pipeline
 from perdure.model.plan import DependencyEdge, StateGraph, StateNode
 from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Origin, bind
-from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
+from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder, in_thread
 from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
 from perdure.sdk.processes import call_in_process
@@ -252,7 +252,7 @@ class FunctionState:
         elif definition.in_process:
             result = await call_in_process(definition.function, args, kwargs)
         else:
-            result = await asyncio.to_thread(_called, definition.function, args, kwargs)
+            result = await in_thread(definition.function, args, kwargs)
         codec = self._bound.result
         if codec is None or (result is None and codec.annotation is UNTYPED):
             return
@@ -303,14 +303,6 @@ def _read(argument: Argument, ctx: Context) -> Json:
         if error.code != "unsatisfied_import" or argument.default is NO_DEFAULT:
             raise
         return None
-
-
-def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as error:
-        # No future can carry it, so that whoever awaits the thread would wait for ever.
-        raise RuntimeError("the function raised StopIteration") from error
 
 
 def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
