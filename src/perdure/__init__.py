@@ -50,6 +50,7 @@ _MODULES = {
     "sdk.children": "ChildEnd ChildRun ChildRunError gather_children spawn",
     "sdk.client": "Client",
     "sdk.continuing": "continue_as_new",
+    "sdk.mapping": "ItemError MapError MapOver map_over",
     "sdk.opening": "open",
     "sdk.ops": "Op op",
     "sdk.pipelines": "pipeline step",

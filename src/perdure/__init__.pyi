@@ -99,6 +99,10 @@ from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
 from perdure.sdk.continuing import continue_as_new as continue_as_new
+from perdure.sdk.mapping import ItemError as ItemError
+from perdure.sdk.mapping import MapError as MapError
+from perdure.sdk.mapping import MapOver as MapOver
+from perdure.sdk.mapping import map_over as map_over
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op
