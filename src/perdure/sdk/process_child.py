@@ -77,7 +77,7 @@ class Codecs:
 
     def at(self, index: int) -> Codec:
         """That of a parameter's place."""
-        return self.of(self._names[index])
+        return self.named(self._names[index])
 
 
 _UNTYPED = Codec(UNTYPED)
