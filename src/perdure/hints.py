@@ -15,7 +15,7 @@ HINTS: dict[str, str] = {
     "invalid_id": "names are lower-case letters, digits and underscores; states are named machine.step.state",
     "invalid_shape": "compare the JSON with the shape in the documentation at the pointer given",
     # Starting and resuming
-    "unsupported_execution_mode": "use Sequential()",
+    "context_write_conflict": "have one of the states come after the other, or write under another key",
     "manifest_not_canonical": "write the manifest's input without floats and other types that JSON lacks",
     "manifest_id_mismatch": "pass the id that put_manifest returned for this very manifest",
     "manifest_not_found": "store the manifest first: await stores.put_manifest(manifest)",

@@ -11,7 +11,7 @@ from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
 from perdure.engine.history import Request, RunView
 from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.prepared import Prepared, PreparedRuns
-from perdure.engine.recovery import PlanResolver, read_view, refuse_fan_out
+from perdure.engine.recovery import PlanResolver, read_view
 from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, RunId
@@ -74,7 +74,6 @@ class Children:
             )
         manifest = child.manifest
         try:
-            refuse_fan_out(manifest.run_config)
             plan = self._resolver.resolve(manifest)
             if plan.op_id != manifest.op_id:
                 raise IoError.of("plan_op_id_mismatch", "the plan is for another operation")

@@ -13,13 +13,16 @@ from perdure.clock import Clock, SystemClock
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun
 from perdure.engine.dispatch import MAX_CONCURRENCY, Dispatcher, LocalDispatcher
+from perdure.engine.executing import Hands
 from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, LetterWatch, send
-from perdure.engine.loop import ReplaySource, Stint
+from perdure.engine.loop import Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
 from perdure.engine.prepared import PreparedRuns
-from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
+from perdure.engine.recovery import PlanResolver, checked_plan, read_view
+from perdure.engine.replaying import ReplaySource
 from perdure.engine.results import RunResult
+from perdure.engine.side_by_side import SideBySide
 from perdure.engine.starting import StartRun, checked_manifest, run_id_of
 from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
@@ -32,7 +35,7 @@ from perdure.errors import (
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.port import TransportFactory
-from perdure.io.router import expect_factory
+from perdure.io.router import TransportRouter, expect_factory
 from perdure.model.config import IoMode, RunConfig
 from perdure.model.context import Snapshot
 from perdure.model.events import Event, RunPhase, RunStarted
@@ -104,7 +107,6 @@ class Engine:
         """
         expect(stores, Stores, "start(stores, …)", "Stores")
         expect(run, StartRun, "start(…, run)", "a StartRun")
-        refuse_fan_out(run.run_config)
         manifest_bytes = checked_manifest(run)
         try:
             stored_bytes = await stores.artifacts.get(run.manifest_id)
@@ -281,21 +283,21 @@ class Engine:
             if self._observer is not None:
                 self._observer(run_id, events)
 
-        return Stint(
+        hands = Hands(
             stores,
             run_id,
             RunWriter(stores, run_id, view, held, failpoints, observe),
             plan,
             config,
-            self._transports,
+            TransportRouter() if self._transports is None else self._transports,
             self._secrets,
             self._clock,
             failpoints,
             await self._replay_source(stores, run_id, view, config),
-            self._watch(stores),
             self._park_after,
             self._children_of(stores, run_id, view),
         )
+        return (Stint if plan.joins is None else SideBySide)(hands, self._watch(stores))
 
     def _children_of(self, stores: Stores, run_id: RunId, view: RunView) -> Children:
         async def send_letter(child: RunId, letter: AnyLetter, letter_id: str) -> bool:

@@ -31,6 +31,7 @@ from perdure.io.asking import (
 from perdure.io.children import SPAWN, is_child_call
 from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
+from perdure.io.flights import Flight, Flights
 from perdure.io.journal import Journal
 from perdure.io.live_children import ChildRuns, LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
@@ -68,6 +69,7 @@ class LiveIo:
         park_after: timedelta,
         publish: Callable[[str, Json], Awaitable[None]],
         child_runs: ChildRuns,
+        flights: Flights | None = None,
     ) -> None:
         self._child_runs = child_runs
         self._publish = publish
@@ -84,7 +86,7 @@ class LiveIo:
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
-        self._in_flight: dict[str, _Flight] = {}
+        self._in_flight: Flights = {} if flights is None else flights
         self._handler = asyncio.current_task()
         self._ordinal = 0
 
@@ -174,7 +176,7 @@ class LiveIo:
             if flight is None:
                 await self._once(checked, None, record)
             else:
-                await flight.landing()
+                await flight.landing(self._scope)
         if bound.payload_id != payload.id:
             raise fact_payload_conflict(checked)
         return payload.id
@@ -213,7 +215,8 @@ class LiveIo:
         self._pulse.end()
         if not self._in_flight:
             return
-        tasks = [flight.task for flight in self._in_flight.values() if flight.task is not None]
+        flights = [flight for flight in self._in_flight.values() if flight.owner is self._scope]
+        tasks = [flight.task for flight in flights if flight.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -230,18 +233,18 @@ class LiveIo:
                 return await self._recorded(bound)
             flight = self._in_flight.get(key)
             if flight is None:
-                flight = self._in_flight[key] = _Flight(request_id)
+                flight = self._in_flight[key] = Flight(self._scope, request_id)
                 if asyncio.current_task() is self._handler:
                     # Without a task of its own: the handler that awaits its call directly, as most do.
                     return await self._fly(key, flight, fetch)
                 flight.task = asyncio.create_task(self._fly(key, flight, fetch))
             else:
                 check_request(key, FactBinding(ArtifactId.trusted(""), flight.request_id), request_id)
-            result = await flight.landing()
+            result = await flight.landing(self._scope)
             if result is not None:
                 return result
 
-    async def _fly(self, key: FactKey, flight: _Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
+    async def _fly(self, key: FactKey, flight: Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
         try:
             flight.result = await fetch()
         except asyncio.CancelledError:
@@ -362,38 +365,3 @@ class LiveIo:
         data = read()
         self._journal.ride(key, Blob(ArtifactKind.FACT_PAYLOAD, data))
         return data
-
-
-class _Flight:
-    """A call that is being made, and whoever waits for it. It is given up when nobody does any more."""
-
-    def __init__(self, request_id: str | None) -> None:
-        self.request_id = request_id
-        self.task: asyncio.Task[IoResult] | None = None
-        self.result: IoResult | None = None
-        self.error: BaseException | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    async def landing(self) -> IoResult | None:
-        """Wait for the result, or None if the call was given up. Raises what the call raised."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._waiting.discard(future)
-            if not self._waiting and self.task is not None:
-                self.task.cancel()
-            raise
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-    def land(self) -> None:
-        """Tell whoever waits."""
-        if self.task is not None:
-            # The waiters raise it; nobody asks the task.
-            self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)

@@ -47,6 +47,11 @@ class AttemptScope:
         self._idle: asyncio.Event | None = None
         self._task = asyncio.current_task()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that was handed to the handler works any more."""
+        return self._closed
+
     def check(self) -> None:
         """Raise ``IoError`` (``attempt_closed``) once the attempt is over."""
         if self._closed:

@@ -11,9 +11,9 @@ from perdure.clock import SystemClock
 from perdure.engine.attempt import Failed, Halted, execute
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
-from perdure.engine.loop import ReplaySource
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
+from perdure.engine.replaying import ReplaySource
 from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
