@@ -28,6 +28,7 @@ class Contexts:
         self._results: dict[StateId, Snapshot] = {}
         self._written: dict[StateId, frozenset[str]] = {}
         self._initial: Snapshot | None = None
+        self._done_with: list[Tips] = []
         self._to_enter = Counter(graph.tips)
         self._uses: Counter[StateId] = Counter()
         self._uses.update(graph.tips_of(graph.index))  # the end of the run is a merge too
@@ -44,12 +45,15 @@ class Contexts:
     def enter(self, state_ids: Iterable[StateId]) -> None:
         """Take note of states that are entered for the first time: nobody asks for their base again."""
         for state_id in state_ids:
-            if state_id not in self._graph.index:
-                continue
-            tips = self._graph.tips[self._graph.index[state_id]]
-            self._to_enter[tips] -= 1
-            if self._to_enter[tips]:
-                continue
+            if state_id in self._graph.index:
+                tips = self._graph.tips[self._graph.index[state_id]]
+                self._to_enter[tips] -= 1
+                if not self._to_enter[tips]:
+                    self._done_with.append(tips)
+
+    def let_go(self) -> None:
+        """Forget what nobody asks for again. What is staged must be durable: it may have to be read now."""
+        for tips in self._done_with:
             self.merged.pop(tips, None)
             if not tips:
                 self._initial = None
@@ -57,13 +61,13 @@ class Contexts:
                 self._uses[each] -= 1
                 if not self._uses[each]:
                     self._results.pop(each, None)
+        self._done_with.clear()
 
     def complete(self, state_id: StateId, base: Snapshot, result: Snapshot) -> None:
         """Take note of what a state has come to."""
         if state_id not in self._graph.index:
             return
-        if self._uses[state_id]:
-            self._results[state_id] = result
+        self._results[state_id] = result
         if self._joins:
             self._written[state_id] = written_keys(base, result)
 

@@ -112,6 +112,8 @@ class SideBySide(Stint):
             step = await self._decide(starting, runs_handlers=runs_handlers)
             # Where nothing runs nobody else writes, and what follows flushes with more.
             turn.flushes = bool(starting or self._sides)
+        if turn.flushes:
+            self._contexts.let_go()
         for side in starting:
             self._sides[side.attempt.state_id] = side
             side.begin(self._hands, self._flights, self._note)
