@@ -146,13 +146,10 @@ class Children:
     async def failure_of(self, run_id: RunId) -> tuple[str, str | None]:
         """As ``ChildRuns.failure_of``."""
         view = await read_view(self._stores, run_id)
-        failed = [
-            (progress.last_error.code, state_id)
-            for state_id, progress in view.states.items()
-            if progress.last_error is not None
-        ]
-        phase = view.phase.value.lower()
-        return failed[-1] if failed else (f"run_{phase}", None)
+        if view.failure is None:
+            return f"run_{view.phase.value.lower()}", None
+        state_id, info = view.failure
+        return info.code, state_id
 
     async def ends_of(self, run_ids: Collection[RunId]) -> dict[RunId, RunCompleted | None]:
         """How those of ``run_ids`` ended that have; None for one that does not exist."""
