@@ -28,6 +28,8 @@ class Contexts:
         self._results: dict[StateId, Snapshot] = {}
         self._written: dict[StateId, frozenset[str]] = {}
         self._initial: Snapshot | None = None
+        self._cleaned: Snapshot | None = None
+        """What the last state left that cleaned up."""
         self._done_with: list[Tips] = []
         self._to_enter = Counter(graph.tips)
         self._uses: Counter[StateId] = Counter()
@@ -66,6 +68,7 @@ class Contexts:
     def complete(self, state_id: StateId, base: Snapshot, result: Snapshot) -> None:
         """Take note of what a state has come to."""
         if state_id not in self._graph.index:
+            self._cleaned = result
             return
         self._results[state_id] = result
         if self._joins:
@@ -99,7 +102,7 @@ class Contexts:
         tips = self._graph.tips[self._graph.index[state_id]] if state_id in self._graph.index else None
         known = self._results.get(tips[0]) if tips is not None and len(tips) == 1 else self._initial
         # What a state cleans up in is a merge too, and may not be written yet.
-        candidates = [known, *(merged.snapshot for merged in self.merged.values())]
+        candidates = [known, self._cleaned, *(merged.snapshot for merged in self.merged.values())]
         found = next((each for each in candidates if each is not None and each.id == snapshot_id), None)
         if found is None:
             found = await self._read(snapshot_id)
