@@ -102,7 +102,7 @@ class JoinGraph:
                     raise InvalidPlanError.of(
                         "context_write_conflict",
                         context_write_conflict(key, last[key], state_id),
-                        category=ErrorCategory.CONTEXT,
+                        category=ErrorCategory.PARSING_INPUT,
                         details={"key": key, "states": [last[key], state_id]},
                     )
                 last[key] = state_id
