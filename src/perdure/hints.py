@@ -242,7 +242,9 @@ HINTS: dict[str, str] = {
     "child_run_manifest_id_mismatch": (
         "await with the ids that the spawn answered; a child stays in the version that it was spawned in"
     ),
-    "child_run_missing_after_spawn": "await a run that was spawned, in the store where it was",
+    "child_run_missing_after_spawn": (
+        "await a run that was spawned, in the store where it was; one that was deleted is not there any more"
+    ),
     "child_run_engine_failed": "`perdure run status` of the child, or the resolver's own log, tells more",
     "child_run_task_failed": (
         "mend what the code of the details says, and resume the parent; for run_blocked_by_version, deploy "
@@ -250,6 +252,11 @@ HINTS: dict[str, str] = {
     ),
     "child_run_too_deep": "end the recursion, or give the engine a larger max_child_depth",
     "child_run_link_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "run_not_ended": "end it first: `perdure run terminate RUN --why …`, or wait for its end",
+    "run_parent_unfinished": "wait for the parent's end, which may need the child's result, or terminate it",
+    "run_has_children": "delete the whole family with --with-children, or with_children=True",
+    "run_referred_to": "delete the runs first that need it, or together with it",
+    "retention_unsupported": "give Stores(keeping=…) what can delete, or delete where the runs are kept",
     "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",
     "artifact_not_found": "check the id; an artifact of another store must be copied here first",
     "artifact_corruption": "the stored bytes were damaged; restore the store from a backup",
