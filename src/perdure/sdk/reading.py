@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
 from perdure.io.effects import Effect
+from perdure.io.maps import map_of
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import (
@@ -195,6 +197,7 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         | chain
         | {
             "facts": len(view.facts),
+            "items": _items(view),
             "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
             "last_event_millis": events[-1].ts_millis,
             "states": [_state_json(view, state_id) for state_id in view.states],
@@ -209,6 +212,12 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
             "letters_unread": len(await stores.mailbox.unread(run_id)),
         }
     )
+
+
+def _items(view: RunView) -> Json:
+    """How many items of each map are on record."""
+    counts = Counter(filter(None, map(map_of, view.facts)))
+    return [{"state_id": state, "name": name or None, "recorded": n} for (state, name), n in counts.items()]
 
 
 def _fork_json(view: RunView) -> Json:
