@@ -15,11 +15,12 @@ from perdure.model.events import ArtifactKind, DomainEvent, Event, RunStarted
 from perdure.stores.ports import Append, Blob, Claim, Release
 from perdure.testing.agenda_conformance import AgendaConformance
 from perdure.testing.awaiting_conformance import AwaitingConformance
+from perdure.testing.legs_conformance import LegsConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, begin, own, refusal, told
 
 
-class StoreConformance(MailboxConformance, AgendaConformance, AwaitingConformance):
+class StoreConformance(MailboxConformance, AgendaConformance, AwaitingConformance, LegsConformance):
     """The suite."""
 
     # Events
