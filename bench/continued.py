@@ -46,7 +46,7 @@ class Legs(NamedTuple):
 
 
 class Chain:
-    """A run of so many legs, each of which counts. From the leg ``paced_from`` on, legs wait for their turn."""
+    """A run of so many legs, each of which counts. From ``paced_from`` on, they wait for turns."""
 
     def __init__(self, legs: int, paced_from: int) -> None:
         self.took: list[float] = []
