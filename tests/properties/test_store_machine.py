@@ -119,8 +119,9 @@ class StoreMachine(RuleBasedStateMachine):
         number, leg = len(self.legs[run]) + 1, self.legs[run][-1]
         begins, ends = beginning(number, run), ending(number, run)
         appends = [Append(leg.next_leg(), 0, [begins]), Append(leg, self.heads.get(leg, 1), ends)]
-        done = self.both(lambda stores: stores.commit([], appends))
-        _, self.heads[leg] = done.heads
+        _, head = self.both(lambda stores: stores.commit([], appends)).heads
+        if leg == run:
+            self.heads[run] = head
         self.legs[run].append(leg.next_leg())
         self.both(partial(_legs_and_letters, run_id=run))
 

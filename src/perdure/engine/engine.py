@@ -328,7 +328,15 @@ class Engine:
         config = manifest.run_config
         writer = RunWriter(stores, run_id, view, held, failpoints, observe)
         replay = await self._replay_source(stores, run_id, view, config)
-        is_replayed = replay is not None
+        legs = Legs(
+            run_id,
+            stores.events,
+            writer,
+            manifest,
+            self._resolver,
+            reserve,
+            is_replayed=replay is not None,
+        )
         return Stint(
             stores,
             run_id,
@@ -343,15 +351,7 @@ class Engine:
             self._watch(stores),
             self._park_after,
             self._children_of(stores, run_id, view),
-            Legs(
-                run_id,
-                stores.events,
-                writer,
-                manifest,
-                self._resolver,
-                reserve,
-                is_replayed=replay is not None,
-            ),
+            legs,
         )
 
     def _children_of(self, stores: Stores, run_id: RunId, view: RunView) -> Children:
