@@ -28,6 +28,7 @@ from bench import (
     mapping,
     waiting,
 )
+from bench.continued import kilobytes_kept, late_against_early
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
@@ -290,6 +291,27 @@ def fanout(folder: Path) -> list[Figure]:
     return [Figure(name, fan_out.times_faster(folder, ROUNDS), -12, "x")]
 
 
+def continued(folder: Path) -> list[Figure]:
+    """A run that goes on as a new one 1,000 times."""
+    taken = []
+    for number in range(3):
+        (folder / str(number)).mkdir()
+        taken.append(asyncio.run(late_against_early(folder / str(number))))
+    kept = asyncio.run(kilobytes_kept(folder / "kept.db"))
+    found = _median([each.microseconds_to_find_newest for each in taken])
+    return [
+        Figure(
+            "the last 50 of 1,000 legs against 50 early ones",
+            _median([each.slowdown for each in taken]),
+            1.2,
+            "x",
+        ),
+        Figure("commits of a leg of one state", taken[-1].commits_of_one, 2.1, ""),
+        Figure("memory kept by 500 legs", kept, 100, "KB"),
+        Figure("finding the newest of 1,000 legs", found, 1000, "µs"),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -403,6 +425,7 @@ MEASURES = (
     families,
     mapped,
     fanout,
+    continued,
     commits_and_syncs,
 )
 

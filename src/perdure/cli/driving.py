@@ -344,7 +344,7 @@ def drive_run(
     if ended is None:
         return EXIT_INTERRUPTED
     result, exports, status = ended
-    run = short(run_id)
+    run = short(result.run_id)
     with output.unstoppable():
         if output.as_json:
             passed = {"failpoints_passed": armed.hits} if failpoints else {}
