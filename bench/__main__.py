@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, canonicalising, compared, growing, http_calls, mapping, waiting
+from bench import (
+    at_once,
+    authoring,
+    canonicalising,
+    compared,
+    fan_out,
+    growing,
+    http_calls,
+    mapping,
+    waiting,
+)
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
@@ -274,6 +284,12 @@ def mapped(folder: Path) -> list[Figure]:
     ]
 
 
+def fanout(folder: Path) -> list[Figure]:
+    """States that wait 50 ms each, side by side against one at a time. More is better."""
+    name = "16 states of 50 ms side by side, times faster than one at a time"
+    return [Figure(name, fan_out.times_faster(folder, ROUNDS), -12, "x")]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -386,6 +402,7 @@ MEASURES = (
     parked,
     families,
     mapped,
+    fanout,
     commits_and_syncs,
 )
 

@@ -17,6 +17,7 @@ from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.io.maps import map_of
+from perdure.io.waits import WAIT_PREFIX
 from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
@@ -155,10 +156,7 @@ class Progress:
                 if mapped is not None:
                     self._items[mapped[0]] += 1
                     return None
-                for row in self._rows.values():
-                    if row[0] == "waiting":
-                        row[0] = "running"
-                    row[2] += row[0] == "running"
+                self._take_fact(str(payload["key"]))
             case DomainEvent(name=name, payload=payload):
                 if name == WAIT_STARTED and payload["state_id"] in self._rows:
                     self._rows[payload["state_id"]][0] = "waiting"
@@ -177,6 +175,18 @@ class Progress:
         self._fork = None
         count = sum(map(len, event.payload["executed_by"].values()))
         return f"{count} state{'' if count == 1 else 's'} carried over; it begins at {fork.state_id}"
+
+    def _take_fact(self, key: str) -> None:
+        """Count a fact for the state whose it is: the one that its key names, or the only one that runs."""
+        named = [state_id for state_id in self._rows if state_id in key]
+        row = self._rows[max(named, key=len)] if named else None
+        if row is not None and row[0] == "waiting" and key.startswith(WAIT_PREFIX):
+            row[0] = "running"
+        running = [each for each in self._rows.values() if each[0] == "running"]
+        if row is None and len(running) == 1:
+            row = running[0]
+        if row is not None:
+            row[2] += 1
 
     def _take_of_child(self, run_id: RunId, event: Event, now: float) -> str | None:
         child = self._children.setdefault(run_id, _ChildRow(now))
@@ -205,6 +215,14 @@ class Progress:
     def _elapsed(self, now: float) -> str:
         return span(now - (now if self._begun is None else self._begun))
 
+    def _rows_shown(self) -> list[tuple[str, list[Any]]]:
+        """As many as there is room for, in the order of entering: what is under way before what has ended."""
+        rows = list(self._rows.items())
+        under_way = [place for place, (_, row) in enumerate(rows) if row[0] in ("running", "waiting")]
+        ended = [place for place, (_, row) in enumerate(rows) if row[0] not in ("running", "waiting")]
+        chosen = [*under_way, *reversed(ended)][:_ROWS_MAX]
+        return [rows[place] for place in sorted(chosen)]
+
     def _table(self) -> Any:
         from rich import box
         from rich.table import Table
@@ -214,7 +232,7 @@ class Progress:
             for column in ("state", "status", "attempt", "facts", "elapsed"):
                 table.add_column(column, justify="left" if column in ("state", "status") else "right")
             now = self._ended_seconds or time.time()
-            for state_id, (status, attempt, facts, begun, until) in list(self._rows.items())[-_ROWS_MAX:]:
+            for state_id, (status, attempt, facts, begun, until) in self._rows_shown():
                 style = {"completed": "green", "failed": "red"}.get(status, "yellow")
                 table.add_row(
                     state_id,
