@@ -30,9 +30,13 @@ from perdure import (
     StateError,
     StateFailed,
     StateMeta,
+    TransportEnv,
+    TransportError,
+    TransportFactory,
 )
 from perdure.engine.letters import SignalLetter
 from perdure.errors import Json
+from perdure.io.effects import EffectTraits
 from perdure.io.facts import state_of_fact
 from perdure.stores.memory import memory_stores
 from tests.support import (
@@ -55,7 +59,7 @@ class Mapping:
     ) -> None:
         self.clock = InstantClock()
         self.stores = memory_stores(clock=self.clock)
-        self.transport = CountingTransport()
+        self.transport: TransportFactory = CountingTransport()
         self.plan = plan_of(("a", Scripted(handler, meta)))
 
     def engine(self, *failpoints: str) -> Engine:
@@ -449,6 +453,43 @@ async def test_what_an_item_does_bears_its_number() -> None:
         f"mfm:now_millis|run:{run}|state:m.main.a#0|attempt:0|ord:0",
         f"mfm:now_millis|run:{run}|state:m.main.a#1|attempt:0|ord:0",
     ]
+
+
+class Uncertain:
+    """A service that answers an effect only when it is asked again under its key."""
+
+    namespace_group = "test"
+
+    def __init__(self) -> None:
+        self.asked: Counter[str | None] = Counter()
+
+    def make(self, env: TransportEnv) -> Uncertain:
+        return self
+
+    def effect_traits(self, call: IoCall) -> EffectTraits:
+        return EffectTraits(is_effect=True, is_idempotent=True)
+
+    async def call(self, call: IoCall) -> Json:
+        self.asked[call.idempotency_key] += 1
+        if self.asked[call.idempotency_key] == 1:
+            raise TransportError.of("lost", "no answer")
+        return "paid"
+
+
+async def test_an_item_in_doubt_is_no_failure_on_record() -> None:
+    """Nobody knows yet whether it failed, so its state is tried again, and it with the same key."""
+
+    async def handle(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def pay(number: int) -> Json:
+            return (await io.call(IoCall("test", number))).response
+
+        ctx.write("all", await perdure.map_over(range(2), pay, io=io, return_exceptions=True))
+
+    mapping = Mapping(handle, StateMeta(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="k"))
+    uncertain = mapping.transport = Uncertain()
+    result = await mapping.run()
+    assert (await mapping.context(result))["all"] == ["paid", "paid"]
+    assert all(key is not None and "#" in key and times == 2 for key, times in uncertain.asked.items())
 
 
 async def test_an_item_that_waits_parks_the_run_when_the_others_are_done() -> None:
