@@ -36,6 +36,7 @@ def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
         store.describe,
         mailbox=store,
         agenda=store,
+        schedules=store.schedules,
         keeping=store.keeping,
     )
 

@@ -12,12 +12,15 @@ import pytest
 from perdure import Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
+from perdure.stores.schedules import MemorySchedules
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing import broken_keeping
+from perdure.testing.broken_schedules import BROKEN_SCHEDULES
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.clock import FakeClock
 from perdure.testing.keeping_conformance import KeepingConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
+from perdure.testing.schedule_conformance import ScheduleConformance
 from perdure.testing.store_conformance import StoreConformance
 from perdure.testing.store_places import RUN, StorePlaces, agenda, park, refusal
 from tests.small_parts import small_parts
@@ -26,7 +29,7 @@ from tests.small_parts import small_parts
 def _all(store: MemoryStore | SqliteStore) -> dict[str, Any]:
     """The ports besides events, artifacts and commits."""
     keeping = store.keeping if isinstance(store, SqliteStore) else store
-    return {"mailbox": store, "agenda": store, "keeping": keeping}
+    return {"mailbox": store, "agenda": store, "schedules": store.schedules, "keeping": keeping}
 
 
 class TestMemory(StoreConformance):
@@ -155,6 +158,23 @@ def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
         def open_place(self, name: str, clock: FakeClock) -> Stores:
             store = kind(self.states.setdefault(name, MemoryState()), clock)
             return Stores(store, store, store, store, **_all(store))
+
+    assert _failed(Suite)
+
+
+@pytest.mark.parametrize("kind", BROKEN_SCHEDULES)
+def test_the_suite_notices_broken_schedules(kind: type[MemorySchedules]) -> None:
+    """At least one test fails on each."""
+
+    class Suite(ScheduleConformance):
+        def __init__(self) -> None:
+            self.states: dict[str, MemoryState] = {}
+
+        def open_place(self, name: str, clock: FakeClock) -> Stores:
+            state = self.states.setdefault(name, MemoryState())
+            store = MemoryStore(state, clock)
+            schedules = kind(state.schedules, store.is_over)
+            return Stores(store, store, store, store, mailbox=store, agenda=store, schedules=schedules)
 
     assert _failed(Suite)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from perdure.engine.carrying import copied
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import Child, completed, spawned
@@ -24,6 +25,8 @@ from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
     RUN_CANCEL_REQUESTED,
+    RUN_CONTINUED,
+    RUN_FORKED,
     RUN_PAUSED,
     RUN_UNPAUSED,
     WAIT_STARTED,
@@ -37,10 +40,12 @@ from perdure.model.events import (
     StateEntered,
     StateFailed,
 )
+from perdure.model.legs import next_run_of
 
 ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
 ATTEMPT_INTERRUPTED = "attempt_interrupted"
 RUN_CANCELLED = "run_cancelled"
+CONTINUED_IN_DOUBT = "continued_in_doubt"
 _NOT_OWN_FAILURES = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED, RUN_CANCELLED})
 
 
@@ -102,10 +107,16 @@ class RunView(msgspec.Struct):
     """What ended the last pause."""
     children: dict[RunId, Child] = {}
     """The child runs, in the order in which they were spawned."""
+    executed_by: dict[StateId, RunId] = {}
+    """Of a fork: the runs in which its states were executed that it has copied."""
+    manifests: dict[RunId, ArtifactId] = {}
+    """The manifests of these runs."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
     ended: RunCompleted | None = None
+    continued_as: RunId | None = None
+    """The run as which this one goes on, of which it was the end."""
 
     @property
     def phase(self) -> RunPhase:
@@ -129,17 +140,31 @@ class RunView(msgspec.Struct):
             return None
         if self.is_paused:
             return "being unpaused"
-        waits = [str(wait) for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)]
-        if waits:
-            return ", ".join(waits)
+        waits = [self.waits_of(attempt) for attempt in self.open_attempts.values()]
+        if not all(waits):
+            return None  # a handler runs, or its process has died
         retries = [
             state_id
             for state_id, progress in self.states.items()
             if progress.retry_due_millis is not None and state_id not in self.completed
         ]
-        if self.open_attempts:
-            return None
-        return "retry" if retries else doubts_in_words(self._left_in_doubt()) or None
+        words = [str(wait) for several in waits for wait in several]
+        if retries and self.cancel is None:
+            words.append("retry")
+        return ", ".join(words) or doubts_in_words(self._left_in_doubt()) or None
+
+    @property
+    def failure(self) -> tuple[StateId, ErrorInfo] | None:
+        """The state that failed, of several the one that cannot be tried again, with its last error."""
+        failed = [
+            (
+                (error.code not in _NOT_OWN_FAILURES, not error.retryable, progress.own_failures, number),
+                (state_id, error),
+            )
+            for number, (state_id, progress) in enumerate(self.states.items())
+            if (error := progress.last_error) is not None and state_id not in self.completed
+        ]
+        return max(failed, key=lambda each: each[0])[1] if failed else None
 
     def waits_of(self, attempt: OpenAttempt) -> list[Wait]:
         """The waits that ``attempt`` has begun, or begun again, and that have not ended."""
@@ -151,7 +176,10 @@ class RunView(msgspec.Struct):
 
     def may_be_told_of(self, effect: Effect) -> bool:
         """Whether somebody outside can know what became of ``effect``: no handler may be making it now."""
-        return not self.open_attempts or effect.key in self.awaited_effects
+        if not self.open_attempts or effect.key in self.awaited_effects:
+            return True
+        is_open = effect.state_id in self.open_attempts
+        return not is_open and all(self.waits_of(attempt) for attempt in self.open_attempts.values())
 
     @property
     def awaited_effects(self) -> set[str | None]:
@@ -162,6 +190,16 @@ class RunView(msgspec.Struct):
         """The state's own effects of which nobody knows what became."""
         return [effect for effect in self.in_doubt if effect.state_id == state_id]
 
+    def holding_up(self, state_id: StateId) -> list[Effect]:
+        """The effects in doubt before which the state, which has failed, is not to be given up.
+
+        Its own; and all of the run's if it was to go on as a new run, which would not know of them.
+        """
+        error = self.states[state_id].last_error
+        if error is not None and error.code == CONTINUED_IN_DOUBT:
+            return self.in_doubt
+        return self.in_doubt_of(state_id)
+
     def _left_in_doubt(self) -> list[Effect]:
         """Those of states that have failed and are not to be tried again before somebody has said it."""
         return [
@@ -170,7 +208,7 @@ class RunView(msgspec.Struct):
             if progress.last_error is not None
             and progress.last_error.code not in _NOT_OWN_FAILURES
             and not progress.was_told
-            for effect in self.in_doubt_of(state_id)
+            for effect in self.holding_up(state_id)
         ]
 
     def advance(self, event: Event, seq: int) -> None:
@@ -278,6 +316,8 @@ class RunView(msgspec.Struct):
             self._progressed()
         elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
             self._request(event, seq)
+        elif event.name == RUN_CONTINUED:
+            self.continued_as = next_run_of(event)
         elif event.name == CHILD_RUN_SPAWNED:
             child = spawned(event, seq)
             self.children.setdefault(child.run_id, child)
@@ -286,6 +326,11 @@ class RunView(msgspec.Struct):
             if child_run_id in self.children:
                 ended = msgspec.structs.replace(self.children[child_run_id], has_ended=True)
                 self.children[child_run_id] = ended
+        elif event.name == RUN_FORKED:
+            fork = copied(event, seq)
+            self.executed_by |= fork.executed_by
+            self.manifests |= fork.manifests
+            self.checkpoint = fork.base_snapshot_id
         elif event.name == RETRY_SCHEDULED:
             try:
                 self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])
@@ -306,8 +351,10 @@ class RunView(msgspec.Struct):
 
     def _arrive(self, key: str, payload_id: ArtifactId, meta: Json, seq: int) -> None:
         name = key.removeprefix(SIGNAL_PREFIX).rpartition("|")[0]
-        self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id))
-        self._read(meta.get("letter") if isinstance(meta, dict) else None)
+        told = meta.get("letter") if isinstance(meta, dict) else None
+        letter_id = told if isinstance(told, str) else None
+        self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id, letter_id))
+        self._read(letter_id)
 
     def _read(self, letter_id: Json) -> None:
         if isinstance(letter_id, str):

@@ -35,6 +35,7 @@ from perdure.adapters.sqlite.events import (
 )
 from perdure.adapters.sqlite.files import ArtifactFiles, FileGoneError
 from perdure.adapters.sqlite.keeping import SqliteKeeping
+from perdure.adapters.sqlite.legs import select_newest
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.mailbox import (
     delete_letters,
@@ -43,6 +44,7 @@ from perdure.adapters.sqlite.mailbox import (
     select_unread,
 )
 from perdure.adapters.sqlite.runs import RunRow, give_up, make_due, renew, run_row, take
+from perdure.adapters.sqlite.schedules import SqliteSchedules
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Json
@@ -93,6 +95,7 @@ class SqliteStore:
         self._claimed: dict[RunId, int] = {}
         self._writer = Worker("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
+        self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
         self._closed = False
         self.keeping = SqliteKeeping(
             self.path,
@@ -131,6 +134,9 @@ class SqliteStore:
         return await self._reader.run(
             lambda connection: select_runs(connection, after, limit, unfinished=unfinished)
         )
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        return await self._reader.run_soon(lambda connection: select_newest(connection, run_id))
 
     # Artifacts
 
@@ -262,17 +268,18 @@ class SqliteStore:
                 self._files.require(blob.id for blob in large)
             if claim is not None:
                 rows[claim.run_id] = self._hold(connection, claim, run_row(connection, claim.run_id))
+                if read:  # first: what is left passes on with the end of a run that goes on as another
+                    delete_letters(connection, claim.run_id, read)
             insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
             heads = []
             for append, events in zip(appends, bodies, strict=True):
                 row = rows.get(append.run_id) or run_row(connection, append.run_id)
                 rows[append.run_id] = insert_events(connection, append, events, row, now)
                 heads.append(rows[append.run_id].head)
-            if claim is not None:
-                if read:
-                    delete_letters(connection, claim.run_id, read)
-                if release is not None:
-                    give_up(connection, claim, rows[claim.run_id], release)
+            if claim is not None and release is not None:
+                give_up(connection, claim, rows[claim.run_id], release)
+                if release.heir is not None:
+                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)
