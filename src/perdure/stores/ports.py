@@ -404,8 +404,8 @@ class Keeping(Protocol):
         """Take away the artifacts that no run, letter or schedule leads to, but those of the last hour.
 
         What an event, a letter, a schedule or an artifact names by its id in its text is led to, and so are
-        the parts of recipes. With ``without`` these runs lead to nothing. ``CorruptionError`` (``artifact_corruption``),
-        before anything is taken away, if the parts of an artifact cannot be told.
+        the parts of recipes. With ``without`` these runs lead to nothing. ``CorruptionError``
+        (``artifact_corruption``), before anything is taken away, if the parts of an artifact cannot be told.
 
         A writer may refer to an artifact that its own run leads to, or that it put, or renewed, within the
         hour before; to no other.
