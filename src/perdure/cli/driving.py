@@ -27,22 +27,26 @@ from perdure.cli.common import (
     shown,
     typed_command,
     wanted_app,
+    whole,
 )
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
 from perdure.engine.engine import Engine
+from perdure.engine.recovery import BLOCKED
 from perdure.engine.results import RunResult
 from perdure.engine.starting import StartRun
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId
-from perdure.model.config import RetryPolicy, RunConfig
+from perdure.model.config import SIDE_BY_SIDE_MAX, ExecutionMode, FanOutJoin, RetryPolicy, RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, RunCompleted, RunPhase, RunStatus
 from perdure.model.legs import heir_in
 from perdure.sdk import App, manifest_for
+from perdure.sdk.app import Startable
 from perdure.sdk.client import MAX_CONCURRENCY, Client
+from perdure.sdk.execution import configured
 from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.stores.bundle import Stores
 
@@ -69,6 +73,7 @@ def start(
     key: str | None = None,
     label: tuple[str, ...] = (),
     max_attempts: Whole = 3,
+    side_by_side: Annotated[int | None, Parameter(converter=whole)] = None,
     wait: Annotated[bool, Parameter(negative="--detach")] = True,
     failpoint: Hidden = (),
     common: Common = COMMON,
@@ -98,6 +103,8 @@ def start(
         A label to find the run by, name=value; may be given several times.
     max_attempts
         How often a state is tried.
+    side_by_side
+        How many states are executed at a time, 1 to 10,000; what the operation says unless given.
     wait
         Drive the run here and wait for its end, or leave it to a worker.
     """
@@ -106,7 +113,7 @@ def start(
         raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
-    config = RunConfig(retry_policy=RetryPolicy(max_attempts))
+    config = configured(RunConfig(retry_policy=RetryPolicy(max_attempts)), _mode(found, side_by_side))
     given = found.input_json(json_argument(input, None, "--input"))
     pipeline = found.pipeline_of(json_argument(op_config, None, "--op-config"))
     manifest = manifest_for(pipeline, given, config, labels=label_arguments(label))
@@ -128,7 +135,14 @@ def start(
         begun = StartRun(manifest, manifest_id, plan, config, initial, wanted, key)
         return await engine.start(stores, begun, drive=wait)
 
-    return _drive(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
+    return drive_run(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
+
+
+def _mode(startable: Startable, side_by_side: int | None) -> ExecutionMode | None:
+    try:
+        return startable.execution if side_by_side is None else FanOutJoin(side_by_side)
+    except ValueError:
+        raise UsageError.of("usage", f"--side-by-side is 1 to {SIDE_BY_SIDE_MAX}") from None
 
 
 def resume(
@@ -150,7 +164,7 @@ def resume(
     async def go(stores: Stores, engine: Engine) -> RunResult:
         return await engine.resume(stores, found)
 
-    return _drive(output, common, source, app, failpoint, found, go)
+    return drive_run(output, common, source, app, failpoint, found, go)
 
 
 def _seconds(_: type, tokens: Sequence[Token]) -> float:
@@ -194,6 +208,7 @@ def worker(
     app = wanted_app(source)
     taken: dict[RunId, None] = {}
     counts = {"completed": 0, "failed": 0}
+    has_advised = False
     following: dict[RunId, asyncio.Task[None]] = {}
 
     def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
@@ -215,9 +230,14 @@ def worker(
                 output.report(f"run {run_id} {event.status.value.lower()}")
 
     async def finish(client: Client, run_id: RunId) -> None:
+        nonlocal has_advised
         try:
             result = await client.drive_result(run_id)
-        except PerdureError:
+        except PerdureError as error:
+            if error.code == BLOCKED and not has_advised:
+                has_advised = True  # which runs they are is logged
+                command = typed_command("run list", common, source, "--blocked-by-version")
+                output.report(f"runs that this worker does not know how to drive: {command}")
             return
         left = result.run_id
         if left in taken and result.waiting_for is not None and not await tell_waits(client, left):
@@ -276,7 +296,7 @@ def worker(
     return EXIT_COMPLETED
 
 
-def _drive(
+def drive_run(
     output: Output,
     common: Common,
     source: Source,

@@ -15,6 +15,10 @@ _WIDE = 100
 """From how many columns on a list of runs that wait has room for how many states have completed."""
 
 
+_LONG = frozenset({"meta", "executed_by", "manifests"})
+"""Parts of payloads for which a line has no room."""
+
+
 def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str], list[list[object]]]:
     """The columns and rows of a list of runs; columns that only some runs have stand there if one has."""
     waits = [cell(each.waiting_for, each.due_millis) for each in found]
@@ -29,7 +33,8 @@ def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str],
         columns["states"] = [each.states_completed for each in found]
     columns["started (UTC)"] = [minute(each.started_millis) for each in found]
     labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
-    for name, cells in (("labels", labels), ("waits for", waits)):
+    schedules = ["" if each.schedule is None else each.schedule["id"] for each in found]
+    for name, cells in (("schedule", schedules), ("labels", labels), ("waits for", waits)):
         if any(cells):
             columns[name] = [*cells]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
@@ -68,7 +73,7 @@ def event_cells(event: Any) -> list[str]:
     """An event's name, and what it says."""
     if isinstance(event, DomainEvent):
         payload = event.payload if isinstance(event.payload, dict) else {"payload": event.payload}
-        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name != "meta"]
+        told = [f"{name}={_short(value)}" for name, value in payload.items() if value and name not in _LONG]
         return [event.name, " ".join(told)]
     body = next(iter(event.to_json()["Kernel"].values()))
     error = body.pop("error", None)
@@ -79,5 +84,7 @@ def event_cells(event: Any) -> list[str]:
 
 
 def _short(value: Json) -> str:
+    if isinstance(value, dict) and "run_id" in value:
+        return str(value["run_id"])  # another run, of which its own events say more
     text = str(value)
     return text[:12] + "…" if len(text) == 64 else text

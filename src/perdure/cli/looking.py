@@ -8,6 +8,7 @@ import msgspec
 from cyclopts import App as CommandApp
 from cyclopts import Parameter
 
+from perdure.cli.blocked import list_blocked
 from perdure.cli.common import (
     COMMON,
     SOURCE,
@@ -23,7 +24,7 @@ from perdure.cli.common import (
 )
 from perdure.cli.listing import columns_and_rows, event_cells, lines_in_doubt
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
-from perdure.cli.waiting import chain_lines, children_in_words, next_steps, waiting_for
+from perdure.cli.waiting import chain_lines, children_in_words, fork_in_words, next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -69,12 +70,20 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
         output.line(f"labels   {labels}")
+    if data["schedule"]:
+        output.line(f"schedule {data['schedule']['id']}, due {data['schedule']['due']}")
     if data["parent_run_id"]:
         output.line(f"parent   {data['parent_run_id']}")
+    if data["forked_from"]:
+        for line in fork_in_words(data["forked_from"]):
+            output.line(line)
     if data["children"]:
         output.line(f"children {children_in_words(data['children'])}")
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
     output.line(f"events   {data['events']}, of them {data['facts']} facts")
+    for each in data["items"]:
+        name = "" if each["name"] is None else f" {each['name']}"
+        output.line(f"items    {each['recorded']} of {each['state_id']}{name} on record")
     if data["waiting_for"]:
         output.line(f"waits    for {waiting_for(data)}")
     for word in ("pause", "stop"):
@@ -113,9 +122,11 @@ def list_runs(
     label: tuple[str, ...] = (),
     in_doubt: Annotated[bool, Parameter(negative=())] = False,
     roots: Annotated[bool, Parameter(negative=())] = False,
+    blocked_by_version: Annotated[bool, Parameter(negative=())] = False,
     legs: Annotated[bool, Parameter(negative=())] = False,
     limit: Whole = 50,
     common: Common = COMMON,
+    source: Source = SOURCE,
 ) -> int:
     """List runs, the newest first.
 
@@ -131,6 +142,8 @@ def list_runs(
         Only runs with effects of which nobody knows what became of them.
     roots
         Only runs that are nobody's children.
+    blocked_by_version
+        Only unfinished runs of operations, or of versions of them, that the app does not have.
     legs
         Also runs that went on as new ones, which are left out otherwise.
     limit
@@ -140,6 +153,10 @@ def list_runs(
         raise UsageError.of("usage", "a phase is running, completed, failed or cancelled")
     wanted = None if phase is None else RunPhase(phase.capitalize())
     labels = label_arguments(label)
+    if blocked_by_version:
+        if in_doubt or roots or wanted not in (None, RunPhase.RUNNING):
+            raise UsageError.of("usage", "--blocked-by-version goes with --label and --limit alone")
+        return list_blocked(wanted_app(source), labels, limit, common)
 
     async def read(stores: Stores) -> list[RunSummary]:
         return await list_summaries(
@@ -327,6 +344,9 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
         output.line(f"  key {each.key}")
         output.line(f"    recorded  {shown(each.recorded, 200)}")
         output.line(f"    replayed  {shown(each.replayed, 200)}")
+    output.line(
+        "if the code was changed: ask io.patched(NAME) where, or give the new code another op_version"
+    )
     return EXIT_FAILED
 
 

@@ -13,15 +13,20 @@ from perdure.clock import Clock, SystemClock
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun
 from perdure.engine.dispatch import MAX_CONCURRENCY, Dispatcher, LocalDispatcher
+from perdure.engine.executing import Hands
+from perdure.engine.forking import ForkRun, planned_fork
 from perdure.engine.history import RunView
 from perdure.engine.legs import Legs
 from perdure.engine.letters import AnyLetter, LetterWatch, send
-from perdure.engine.loop import ReplaySource, Stint
+from perdure.engine.loop import Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
 from perdure.engine.prepared import PreparedRuns
-from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
+from perdure.engine.recovery import PlanResolver, checked_plan, read_manifest, read_view
+from perdure.engine.replaying import replay_source
 from perdure.engine.results import RunResult
-from perdure.engine.starting import StartRun, checked_manifest, run_id_of
+from perdure.engine.side_by_side import SideBySide
+from perdure.engine.starting import Beginning, StartRun, checked_manifest, run_id_of
+from perdure.engine.unplanned import NO_PLAN, is_terminated
 from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
     ConcurrencyError,
@@ -31,14 +36,15 @@ from perdure.errors import (
     StorageError,
 )
 from perdure.failpoints import Failpoints, FailpointStop
-from perdure.ids import ArtifactId, RunId
+from perdure.ids import RunId
 from perdure.io.port import TransportFactory
-from perdure.io.router import expect_factory
-from perdure.model.config import IoMode, RunConfig, RunManifest
+from perdure.io.router import TransportRouter, expect_factory
+from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot
-from perdure.model.events import Event, RunPhase, RunStarted
+from perdure.model.events import ArtifactKind, Event, RunPhase, RunStarted
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
+from perdure.stores.ports import Blob, snapshot_blob
 from perdure.stores.uninterrupted import uninterrupted
 
 PARK_AFTER = timedelta(seconds=5)
@@ -105,7 +111,6 @@ class Engine:
         """
         expect(stores, Stores, "start(stores, …)", "Stores")
         expect(run, StartRun, "start(…, run)", "a StartRun")
-        refuse_fan_out(run.run_config)
         manifest_bytes = checked_manifest(run)
         try:
             stored_bytes = await stores.artifacts.get(run.manifest_id)
@@ -123,46 +128,85 @@ class Engine:
             )
         plan = PlannedRun.of(run.plan, run.run_config)
         initial = Snapshot.of_values(run.initial_context.dump())
-        run_id = run_id_of(run)
+        beginning = Beginning(
+            run_id_of(run.run_id, run.invocation_key),
+            run.run_id is not None or run.invocation_key is not None,
+            run.invocation_key is not None,
+            plan,
+            run.manifest,
+            RunStarted(run.plan.op_id, run.manifest_id, initial.id),
+            (),
+            (Blob(ArtifactKind.MANIFEST, manifest_bytes, run.manifest_id), snapshot_blob(initial)),
+            initial,
+        )
+        return await self._begin_once(stores, beginning, on_begun, drive=drive)
 
+    async def fork(
+        self,
+        stores: Stores,
+        fork: ForkRun,
+        *,
+        drive: bool = True,
+        on_begun: Callable[[], None] = lambda: None,
+    ) -> RunResult:
+        """Begin a run where another one entered a state, and drive it, as :meth:`start` does.
+
+        Raises as :meth:`start`; ``NotFoundError`` (``run_not_found``, ``fork_state_not_reached``) and
+        ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``).
+        """
+        expect(stores, Stores, "fork(stores, …)", "Stores")
+        expect(fork, ForkRun, "fork(…, fork)", "a ForkRun")
+        beginning = await planned_fork(stores, fork, self._resolver)
+        return await self._begin_once(stores, beginning, on_begun, drive=drive)
+
+    async def _begin_once(
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None], *, drive: bool
+    ) -> RunResult:
+        """Begin a run, or go on with the one that its invocation key has begun before."""
+        run_id, is_named = beginning.run_id, beginning.is_named
         # A random id is new; were it not, the first commit would be refused.
-        is_named = run.run_id is not None or run.invocation_key is not None
         if not is_named or not await stores.events.head_seq(run_id):
             try:
-                return await self._begin(stores, run, run_id, plan, initial, on_begun, drive=drive)
+                return await self._begin(stores, beginning, on_begun, drive=drive)
             except ConcurrencyError as error:
                 came_second = error.code == "run_already_active" and await stores.events.head_seq(run_id)
                 if not is_named or not came_second:
                     raise
-        if run.invocation_key is None:
+        if not beginning.has_key:
             raise ConcurrencyError.of(
                 "run_already_exists", "a run of this id exists", details={"run_id": run_id}
             )
-        await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
+        first = await stores.events.read_range(run_id, 1, 1)
+        if not beginning.is_begun_by(first[0].event):
+            raise ConcurrencyError.of(
+                "invocation_conflict",
+                "the invocation key belongs to a run with another manifest or initial context",
+                details={"run_id": run_id},
+            )
         on_begun()
         return await self._attach(stores, run_id, drive=drive)
 
     async def _begin(
-        self,
-        stores: Stores,
-        run: StartRun,
-        run_id: RunId,
-        plan: PlannedRun,
-        initial: Snapshot,
-        on_begun: Callable[[], None],
-        *,
-        drive: bool,
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None], *, drive: bool
     ) -> RunResult:
         """Begin a run that nobody has begun; ``run_already_active`` if somebody does meanwhile."""
+        run_id = beginning.run_id
         holding: list[HeldClaim] = []
         try:
             held = await self._claim(stores, run_id, holding)
-            started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
             view = RunView(started_millis=self._clock.now_millis())
             stint = await self._stint(
-                stores, run_id, held, view, plan, run.manifest, holding, self._failpoints, on_begun
+                stores,
+                run_id,
+                held,
+                view,
+                beginning.plan,
+                beginning.manifest,
+                holding,
+                self._failpoints,
+                on_begun,
             )
-            stint.begin(started, initial)
+            stint.begin(beginning)
             if drive:
                 result = await self._drive(stores, stint, run_id, view)
                 return await self._follow(stores, stint, result, holding, self._failpoints)
@@ -237,7 +281,12 @@ class Engine:
     ) -> tuple[Stint | None, RunResult]:
         """Drive a run on that is the last one claimed; no stint if it has ended."""
         prepared = self._prepared.take(run_id)
-        manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
+        try:
+            manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
+        except InvalidPlanError:
+            if view.started is None or not await is_terminated(stores, run_id, view):
+                raise
+            manifest, plan = await read_manifest(stores, view.started.manifest_id), NO_PLAN
         if view.ended is not None:
             return None, _result_of(run_id, view)
         stint = await self._stint(stores, run_id, holding[-1], view, plan, manifest, holding, failpoints)
@@ -262,23 +311,6 @@ class Engine:
             view = await read_view(stores, leg.run_id)
             stint, result = await self._resume_leg(stores, leg.run_id, view, holding, failpoints)
         return result
-
-    async def _check_invocation(
-        self, stores: Stores, run_id: RunId, manifest_id: ArtifactId, snapshot_id: ArtifactId
-    ) -> None:
-        """Refuse to take the run of an invocation key for another one (``invocation_conflict``)."""
-        first = await stores.events.read_range(run_id, 1, 1)
-        started = first[0].event
-        if (
-            not isinstance(started, RunStarted)
-            or started.manifest_id != manifest_id
-            or started.initial_snapshot_id != snapshot_id
-        ):
-            raise ConcurrencyError.of(
-                "invocation_conflict",
-                "the invocation key belongs to a run with another manifest or initial context",
-                details={"run_id": run_id},
-            )
 
     async def _attach(self, stores: Stores, run_id: RunId, *, drive: bool) -> RunResult:
         """The run that an invocation key already names, driven on if nobody drives it."""
@@ -327,7 +359,7 @@ class Engine:
 
         config = manifest.run_config
         writer = RunWriter(stores, run_id, view, held, failpoints, observe)
-        replay = await self._replay_source(stores, run_id, view, config)
+        replay = await replay_source(stores, run_id, view, config)
         legs = Legs(
             run_id,
             stores.events,
@@ -337,22 +369,22 @@ class Engine:
             reserve,
             is_replayed=replay is not None,
         )
-        return Stint(
+        hands = Hands(
             stores,
             run_id,
             writer,
             plan,
             config,
-            self._transports,
+            TransportRouter() if self._transports is None else self._transports,
             self._secrets,
             self._clock,
             failpoints,
             replay,
-            self._watch(stores),
             self._park_after,
             self._children_of(stores, run_id, view),
             legs,
         )
+        return (Stint if plan.joins is None else SideBySide)(hands, self._watch(stores))
 
     def _children_of(self, stores: Stores, run_id: RunId, view: RunView) -> Children:
         async def send_letter(child: RunId, letter: AnyLetter, letter_id: str) -> bool:
@@ -396,20 +428,6 @@ class Engine:
             await uninterrupted(self._dispatcher.withdraw(stores, run_id))
             raise
         return _result_of(run_id, view, stint.waiting)
-
-    async def _replay_source(
-        self, stores: Stores, run_id: RunId, view: RunView, config: RunConfig
-    ) -> ReplaySource | None:
-        if config.io_mode is not IoMode.REPLAY:
-            return None
-        if config.replay_of is None:
-            return ReplaySource.of_view(view, run_id)
-        recorded = await read_view(stores, config.replay_of)
-        if recorded.started is None:
-            raise NotFoundError.of(
-                "run_not_found", "the run to replay is not kept here", details={"run_id": config.replay_of}
-            )
-        return ReplaySource.of_view(recorded, config.replay_of)
 
 
 def _expect_collaborators(

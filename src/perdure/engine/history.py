@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from perdure.engine.carrying import copied
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import Child, completed, spawned
@@ -25,6 +26,7 @@ from perdure.model.events import (
     RETRY_SCHEDULED,
     RUN_CANCEL_REQUESTED,
     RUN_CONTINUED,
+    RUN_FORKED,
     RUN_PAUSED,
     RUN_UNPAUSED,
     WAIT_STARTED,
@@ -105,6 +107,10 @@ class RunView(msgspec.Struct):
     """What ended the last pause."""
     children: dict[RunId, Child] = {}
     """The child runs, in the order in which they were spawned."""
+    executed_by: dict[StateId, RunId] = {}
+    """Of a fork: the runs in which its states were executed that it has copied."""
+    manifests: dict[RunId, ArtifactId] = {}
+    """The manifests of these runs."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
@@ -134,17 +140,31 @@ class RunView(msgspec.Struct):
             return None
         if self.is_paused:
             return "being unpaused"
-        waits = [str(wait) for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)]
-        if waits:
-            return ", ".join(waits)
+        waits = [self.waits_of(attempt) for attempt in self.open_attempts.values()]
+        if not all(waits):
+            return None  # a handler runs, or its process has died
         retries = [
             state_id
             for state_id, progress in self.states.items()
             if progress.retry_due_millis is not None and state_id not in self.completed
         ]
-        if self.open_attempts:
-            return None
-        return "retry" if retries else doubts_in_words(self._left_in_doubt()) or None
+        words = [str(wait) for several in waits for wait in several]
+        if retries and self.cancel is None:
+            words.append("retry")
+        return ", ".join(words) or doubts_in_words(self._left_in_doubt()) or None
+
+    @property
+    def failure(self) -> tuple[StateId, ErrorInfo] | None:
+        """The state that failed, of several the one that cannot be tried again, with its last error."""
+        failed = [
+            (
+                (error.code not in _NOT_OWN_FAILURES, not error.retryable, progress.own_failures, number),
+                (state_id, error),
+            )
+            for number, (state_id, progress) in enumerate(self.states.items())
+            if (error := progress.last_error) is not None and state_id not in self.completed
+        ]
+        return max(failed, key=lambda each: each[0])[1] if failed else None
 
     def waits_of(self, attempt: OpenAttempt) -> list[Wait]:
         """The waits that ``attempt`` has begun, or begun again, and that have not ended."""
@@ -156,7 +176,10 @@ class RunView(msgspec.Struct):
 
     def may_be_told_of(self, effect: Effect) -> bool:
         """Whether somebody outside can know what became of ``effect``: no handler may be making it now."""
-        return not self.open_attempts or effect.key in self.awaited_effects
+        if not self.open_attempts or effect.key in self.awaited_effects:
+            return True
+        is_open = effect.state_id in self.open_attempts
+        return not is_open and all(self.waits_of(attempt) for attempt in self.open_attempts.values())
 
     @property
     def awaited_effects(self) -> set[str | None]:
@@ -303,6 +326,11 @@ class RunView(msgspec.Struct):
             if child_run_id in self.children:
                 ended = msgspec.structs.replace(self.children[child_run_id], has_ended=True)
                 self.children[child_run_id] = ended
+        elif event.name == RUN_FORKED:
+            fork = copied(event, seq)
+            self.executed_by |= fork.executed_by
+            self.manifests |= fork.manifests
+            self.checkpoint = fork.base_snapshot_id
         elif event.name == RETRY_SCHEDULED:
             try:
                 self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.engine.attempt import Completed, Failed, error_info
+from perdure.engine.attempt import Completed, Failed, info_of
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import CONTINUED_IN_DOUBT, OpenAttempt, RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.engine.prepared import Prepared
-from perdure.engine.recovery import PlanResolver, refuse_fan_out
+from perdure.engine.recovery import PlanResolver
 from perdure.engine.starting import manifest_bytes
 from perdure.engine.writer import RunWriter
-from perdure.errors import ConcurrencyError, ErrorCategory, InvalidPlanError, StateError
-from perdure.ids import RunId
+from perdure.errors import ConcurrencyError, ErrorCategory, ErrorInfo, InvalidPlanError, StateError
+from perdure.ids import RunId, StateId
 from perdure.io.children import child_run_linked
 from perdure.io.facts import fact_event
 from perdure.io.waits import signal_key
@@ -37,6 +37,16 @@ from perdure.model.events import (
 from perdure.model.handler import ContinueAsNew
 from perdure.model.legs import run_continued
 from perdure.stores.ports import Append, Blob, EventStore, Release, snapshot_blob
+
+
+def continued_beside(state_id: StateId, others: Sequence[StateId]) -> ErrorInfo:
+    """That a state cannot have its run go on as a new one, since others may be under way meanwhile."""
+    return ErrorInfo(
+        "continued_side_by_side",
+        ErrorCategory.PARSING_INPUT,
+        False,
+        f"{state_id} cannot go on as a new run: {', '.join(others[:3])} may run at its side",
+    )
 
 
 class NextLeg(NamedTuple):
@@ -97,7 +107,7 @@ class Legs:
         try:
             leg = planned_leg(self._run_id, view, self._manifest, wanted, self._resolver)
         except Exception as error:  # noqa: BLE001 — a resolver is anybody's code, and so is what was wanted
-            return Failed(error_info(error), snapshot if blobs else None, timedelta())
+            return Failed(info_of(error), snapshot if blobs else None, timedelta())
         heir = await self._reserve(leg.run_id)
         begun = [] if await self._is_there(leg) else [Append(leg.run_id, 0, leg.events)]
         self._writer.stage([completes, leg.link, ends], [*blobs, *leg.blobs])
@@ -140,7 +150,6 @@ def planned_leg(
     params = msgspec.json.decode(blob.data)["input_params"]
     manifest = msgspec.structs.replace(manifest, input_params=params)
     initial = Snapshot.of_values(dict(wanted.context))
-    refuse_fan_out(manifest.run_config)
     plan = resolver.resolve(manifest)
     if plan.op_id != manifest.op_id:
         raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
@@ -150,7 +159,7 @@ def planned_leg(
         run_id, run_id if before is None else before.first_run_id, 2 if before is None else before.leg + 1
     )
     heir = run_id.next_leg()
-    begins = RunStarted(plan.op_id, blob.id, initial.id, started.parent, continues)
+    begins = RunStarted(plan.op_id, blob.id, initial.id, started.parent, continues=continues)
     return NextLeg(
         heir,
         prepared,

@@ -12,10 +12,17 @@ from perdure.ids import ArtifactId, FactKey, InvalidIdError, RunId
 from perdure.model.events import FACT_RECORDED, DomainEvent
 from perdure.secrets import redact, secret_in_bytes
 
+MAP_PREFIX = "map:"
+"""What the keys of the facts begin with that are items of maps."""
+
 _ATTEMPT_KEY = re.compile(
     r"mfm:(?P<kind>[a-z0-9_]+)\|run:(?P<run>[^|]+)\|state:(?P<state>[^|]+)"
     r"\|attempt:(?P<attempt>[0-9]+)\|ord:(?P<ordinal>[0-9]+)"
 )
+
+PATCH_PREFIX = "patch:"
+_OF_STATES = frozenset({"wait", "map", "patch"})
+"""The words before the colon in keys that go on with a state's name and a bar."""
 
 
 class FactBinding(NamedTuple):
@@ -70,6 +77,26 @@ def is_attempt_key(key: str) -> bool:
     return _ATTEMPT_KEY.fullmatch(key) is not None
 
 
+def is_key_of_attempt(key: str, attempt: int) -> bool:
+    """Whether ``key`` is that of a reading in an attempt of this number."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    return match is not None and int(match["attempt"]) == attempt
+
+
+def state_of_fact(key: str) -> str | None:
+    """The state whose own fact ``key`` is, by the key alone; None for one that all states share."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    if match is not None:
+        return _state_of_place(match["state"])
+    kind, _, rest = key.partition(":")
+    return _state_of_place(rest.partition("|")[0]) if kind in _OF_STATES else None
+
+
+def _state_of_place(place: str) -> str:
+    """The state that does something itself, or in an item of a map: ``<state>#<index>``."""
+    return place.partition("#")[0]
+
+
 class RecordedAttempts(NamedTuple):
     """Which run's readings of time and randomness facts hold, and the last attempt of each state."""
 
@@ -83,7 +110,8 @@ def recorded_attempts(keys: Iterable[str], run_id: RunId) -> RecordedAttempts:
     attempts: dict[str, int] = {}
     for match in filter(None, map(_ATTEMPT_KEY.fullmatch, keys)):
         runs.add(match["run"])
-        attempts[match["state"]] = max(attempts.get(match["state"], 0), int(match["attempt"]))
+        state_id = _state_of_place(match["state"])
+        attempts[state_id] = max(attempts.get(state_id, 0), int(match["attempt"]))
     recorded = RunId(runs.pop()) if len(runs) == 1 else run_id
     return RecordedAttempts(recorded, attempts)
 

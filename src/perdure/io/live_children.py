@@ -92,8 +92,9 @@ class LiveChildren:
 
     async def spawned_before(self, call: IoCall, key: FactKey, answer: Json) -> None:
         """See that a child whose spawn is on record is linked: a history may break off between the two."""
-        if not self._runs.is_linked(RunId(answer["child_run_id"])):
-            parent = self._scope.run_id
+        parent, child_run_id = self._scope.run_id, RunId(answer["child_run_id"])
+        # What a fork has copied is another run's child, and stays so.
+        if child_run_id == parent.child(key) and not self._runs.is_linked(child_run_id):
             link = child_run_spawned(parent, planned_child(parent, key, call.request))
             with self._scope:
                 await self._record(key, Entry([link]))

@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.errors import ErrorInfo, InvalidShapeError, Json, StateError, shaped
 from perdure.ids import ArtifactId, OpId, RunId, StateId
+from perdure.model.forks import ForkedFrom
 from perdure.model.variants import OpenEnum, only_variant
 
 FACT_RECORDED = "fact_recorded"
@@ -25,6 +26,7 @@ WAIT_STARTED = "wait_started"
 RUN_CANCEL_REQUESTED = "run_cancel_requested"
 RUN_PAUSED = "run_paused"
 RUN_UNPAUSED = "run_unpaused"
+RUN_FORKED = "run_forked"
 RUN_CONTINUED = "run_continued"
 VALUE_PUBLISHED = "value_published"
 ARTIFACT_WRITTEN = "artifact_written"
@@ -42,6 +44,7 @@ ENGINE_EVENT_NAMES = frozenset(
         RUN_CANCEL_REQUESTED,
         RUN_PAUSED,
         RUN_UNPAUSED,
+        RUN_FORKED,
         RUN_CONTINUED,
     }
 )
@@ -132,17 +135,19 @@ class ContinuedRun(msgspec.Struct, frozen=True, gc=False):
 class RunStarted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A run began, from a manifest and a first snapshot of its context.
 
-    A child run has a ``parent``, and a run as which another one goes on ``continues`` that.
+    A child run has a ``parent``; a fork says where it was ``forked_from``; a run as which another one goes on
+    ``continues`` that.
     """
 
     op_id: OpId
     manifest_id: ArtifactId
     initial_snapshot_id: ArtifactId
     parent: ParentRun | None = None
+    forked_from: ForkedFrom | None = None
     continues: ContinuedRun | None = None
 
     def to_json(self) -> Json:
-        """``{"Kernel": {"RunStarted": {…}}}``; without ``parent`` and ``continues`` where there is none."""
+        """``{"Kernel": {"RunStarted": {…}}}``; the last three fields are left out where they are unset."""
         return event_to_json(self)
 
     @classmethod
@@ -324,6 +329,8 @@ def event_to_json(event: Event) -> Json:
             }
             if event.parent is not None:
                 body["parent"] = event.parent.to_json()
+            if event.forked_from is not None:
+                body["forked_from"] = event.forked_from.to_json()
             if event.continues is not None:
                 body["continues"] = event.continues.to_json()
         case StateEntered():

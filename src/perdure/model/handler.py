@@ -135,6 +135,13 @@ class IoProvider(Protocol):
     ) -> Signal | None:
         """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
 
+    async def patched(self, name: str) -> bool:
+        """Whether the state goes the new way where its code was changed, as a fact of the state.
+
+        False for a state that has recorded something beyond this point, before the change; True else. It is
+        the same for ever: through retries, waits and replays. ``IoError`` (``patch_name_invalid``).
+        """
+
     async def heartbeat(self, progress: Json = None) -> None:
         """Give a sign of life, which states with a ``heartbeat_timeout`` must.
 

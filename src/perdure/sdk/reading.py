@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
 from perdure.io.effects import Effect
+from perdure.io.maps import map_of
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import (
@@ -22,7 +24,7 @@ from perdure.model.events import (
     EventEnvelope,
     RunPhase,
 )
-from perdure.model.pipeline import labels_of
+from perdure.model.pipeline import labels_of, schedule_of
 from perdure.sdk.checks import expect
 from perdure.sdk.kin import parent_in, parent_of, phases_of
 from perdure.sdk.legs import chain_json, chain_of, first_leg, leg_number, place_json
@@ -42,7 +44,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     ``started_millis`` is milliseconds since 1970-01-01 UTC, and so is ``due_millis``, when a run that waits
     goes on if nothing comes before. ``in_doubt`` are the keys of effects of which nobody knows what became of
     them; ``effects_in_doubt`` say more: ``{"key", "state_id", "namespace", "intended_millis", "doubt",
-    "may_be_under_way"}``, the last of these while a handler runs that may be making the effect.
+    "may_be_under_way"}``, the last of these while a handler runs that may be making the effect. ``schedule``
+    is ``{"id", "due"}`` for a run that a schedule started.
 
     A run may be the ``leg``-th of a chain that began with ``first_run_id``, and have been ``continued_as``
     another run.
@@ -61,6 +64,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     in_doubt: tuple[str, ...] = ()
     due_millis: int | None = None
     effects_in_doubt: tuple[Json, ...] = ()
+    schedule: Json = None
     leg: int = 1
     first_run_id: RunId | None = None
     continued_as: RunId | None = None
@@ -81,6 +85,7 @@ class RunSummary(msgspec.Struct, frozen=True):
             "in_doubt": list(self.in_doubt),
             "due_millis": self.due_millis,
             "effects_in_doubt": list(self.effects_in_doubt),
+            "schedule": self.schedule,
         }
 
 
@@ -174,6 +179,7 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         tuple(effect.key for effect in view.in_doubt),
         due_millis_of(view),
         tuple(_doubt_json(view, effect) for effect in view.in_doubt),
+        None if manifest is None else schedule_of(manifest),
         leg_number(view),
         first_leg(view, run_id),
         view.continued_as,
@@ -191,12 +197,14 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         | chain
         | {
             "facts": len(view.facts),
+            "items": _items(view),
             "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
             "last_event_millis": events[-1].ts_millis,
             "states": [_state_json(view, state_id) for state_id in view.states],
             "outputs": _outputs(events),
             "waits": waits_of(view),
             "parent_run_id": None if view.started is None else parent_in(view.started),
+            "forked_from": _fork_json(view),
             "children": await phases_of(stores, view.children, events),
             "stop": _request_json(view.cancel),
             "pause": _request_json(view.pause),
@@ -204,6 +212,17 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
             "letters_unread": len(await stores.mailbox.unread(run_id)),
         }
     )
+
+
+def _items(view: RunView) -> Json:
+    """How many items of each map are on record."""
+    counts = Counter(filter(None, map(map_of, view.facts)))
+    return [{"state_id": state, "name": name or None, "recorded": n} for (state, name), n in counts.items()]
+
+
+def _fork_json(view: RunView) -> Json:
+    origin = None if view.started is None else view.started.forked_from
+    return None if origin is None else origin.to_json()
 
 
 async def existing_events(stores: Stores, run_id: RunId, from_seq: int = 1) -> list[EventEnvelope]:
@@ -228,12 +247,7 @@ def run_failure(run_id: RunId, view: RunView) -> RunError:
     """What a caller who waits for a result is told of a run that ended without one."""
     if view.phase is RunPhase.CANCELLED:
         return RunError.of("run_cancelled", "the run was cancelled", details={"run_id": run_id})
-    failed = [
-        (state_id, progress.last_error)
-        for state_id, progress in view.states.items()
-        if state_id not in view.completed and progress.last_error is not None
-    ]
-    state_id, info = failed[-1] if failed else (None, None)
+    state_id, info = view.failure or (None, None)
     return RunError.of(
         "run_failed",
         "the run failed" if info is None else f"{state_id} failed with {info.code}: {info.message}",
@@ -302,17 +316,21 @@ def _doubt_json(view: RunView, effect: Effect) -> Json:
 
 def due_millis_of(view: RunView) -> int | None:
     """When a run that waits goes on if nothing comes before."""
-    if view.waiting_for == RETRY:
-        dues = [
+    if view.waiting_for in (BEING_UNPAUSED, None):
+        return None
+    dues = [wait.until_millis for wait in _open_waits(view)]
+    if waits_for_retry(view.waiting_for):
+        dues += [
             progress.retry_due_millis
             for state_id, progress in view.states.items()
             if state_id not in view.completed
         ]
-    elif view.waiting_for in (BEING_UNPAUSED, None):
-        return None
-    else:
-        dues = [wait.until_millis for wait in _open_waits(view)]
     return min((each for each in dues if each is not None), default=None)
+
+
+def waits_for_retry(waiting_for: str | None) -> bool:
+    """Whether a state is to be tried again, by what its run waits for."""
+    return waiting_for is not None and waiting_for.rpartition(", ")[2] == RETRY
 
 
 def _request_json(request: Request | None) -> Json:

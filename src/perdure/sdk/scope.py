@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from perdure.errors import ContextError, Json
 from perdure.ids import OpPath
 from perdure.model.handler import Context, IoProvider, Recorder, State, StateOutcome
@@ -56,6 +58,9 @@ class ScopedState:
         self._op_path = op_path
         self._imports = imports
         self._meta = state.meta()
+        if self._meta.writes is not None:
+            writes = tuple(f"{op_path}.{key}" for key in self._meta.writes)
+            self._meta = msgspec.structs.replace(self._meta, writes=writes)
 
     def meta(self) -> StateMeta:
         return self._meta
@@ -63,3 +68,11 @@ class ScopedState:
     async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
         outcome = await self._state.handle(StepContext(ctx, self._op_path, self._imports), io, rec)
         return scoped_outcome(outcome, self._op_path, ctx) if isinstance(outcome, StateOutcome) else outcome
+
+    def place_of(self, key: str) -> str:
+        """The whole name of what the state reads as ``key``."""
+        return self._imports.get(key, f"{self._op_path}.{key}") or key
+
+    def imports(self, key: str) -> bool:
+        """Whether the state's operation imports ``key``."""
+        return key in self._imports

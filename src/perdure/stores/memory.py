@@ -19,6 +19,7 @@ from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunComplete
 from perdure.model.legs import continued_by, heir_in
 from perdure.stores.bundle import Stores
 from perdure.stores.letters import encode_body, opened
+from perdure.stores.memory_keeping import MemoryKeeping
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
@@ -29,6 +30,7 @@ from perdure.stores.refusals import (
     run_already_terminal,
     run_not_found,
 )
+from perdure.stores.schedules import KeptSchedule, MemorySchedules
 
 
 class MemoryState:
@@ -37,6 +39,7 @@ class MemoryState:
     def __init__(self) -> None:
         self.streams: dict[RunId, list[EventEnvelope]] = {}
         self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
+        self.put_millis: dict[ArtifactId, int] = {}
         self.recipes: set[ArtifactId] = set()
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
@@ -44,6 +47,7 @@ class MemoryState:
         # Runs that are not due at once, and whose end they wait for.
         self.due_millis: dict[RunId, int | None] = {}
         self.awaits: dict[RunId, frozenset[RunId]] = {}
+        self.schedules: dict[str, KeptSchedule] = {}
         # The first leg of each chain by its others, and the newest by the first.
         self.first_legs: dict[RunId, RunId] = {}
         self.newest_legs: dict[RunId, tuple[int, RunId]] = {}
@@ -60,12 +64,13 @@ class _LetterRow(NamedTuple):
     sent_millis: int
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeeping):
     """All ports over one :class:`MemoryState`."""
 
     def __init__(self, state: MemoryState, clock: Clock) -> None:
         self._state = state
         self._clock = clock
+        self.schedules = MemorySchedules(state.schedules, self.is_over)
 
     async def head_seq(self, run_id: RunId) -> int:
         return len(self._state.streams.get(run_id, ()))
@@ -198,6 +203,7 @@ class MemoryStore:
             new_heads[append.run_id] = append.expected_seq + len(append.events)
         now = self._clock.now_millis()
         for blob in artifacts:
+            self._state.put_millis[blob.id] = now
             if blob.id not in self._state.blobs:
                 self._state.blobs[blob.id] = (blob.kind, blob.data)
                 if isinstance(blob, RecipeBlob):
@@ -241,7 +247,12 @@ class MemoryStore:
             "artifacts": len(sizes),
             "artifact_bytes": sum(sizes),
             "stored_bytes": sum(sizes),
+            "free_bytes": 0,
         }
+
+    async def is_over(self, run_id: RunId) -> bool:
+        """Whether a run has ended, or is not there."""
+        return run_id in self._state.ended or run_id not in self._state.streams
 
     def _unfinished(self) -> Iterable[RunId]:
         return (run_id for run_id in self._state.streams if run_id not in self._state.ended)
@@ -298,7 +309,17 @@ class MemoryStore:
 def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) -> Stores:
     """Stores over ``state``, which several bundles may share as processes share a database."""
     store = MemoryStore(state if state is not None else MemoryState(), clock or SystemClock())
-    return Stores(store, store, store, store, describe=store.describe, mailbox=store, agenda=store)
+    return Stores(
+        store,
+        store,
+        store,
+        store,
+        describe=store.describe,
+        mailbox=store,
+        agenda=store,
+        schedules=store.schedules,
+        keeping=store,
+    )
 
 
 def open_memory(_rest: str, _failpoints: Failpoints | None = None) -> Stores:

@@ -6,8 +6,9 @@ check, since a store must also hold what other engines, and attackers, wrote.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ import msgspec
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.context import Snapshot
-from perdure.model.events import ArtifactKind, Event, EventEnvelope
+from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunStatus
 from perdure.model.rope import Rope
 
 
@@ -135,6 +136,20 @@ class Letter(msgspec.Struct, frozen=True):
     id: str
     body: Any
     sent_millis: int
+
+
+class ScheduleRow(msgspec.Struct, frozen=True):
+    """A schedule as a store keeps it: ``body`` is JSON data, of which the store knows nothing.
+
+    It is due at ``due_millis``, None for never, by the clock of ``ts_millis``; and when the run that it
+    ``awaits`` has ended or is not there any more. ``revision`` is 1 at first, and one more with every change.
+    """
+
+    id: str
+    body: Any
+    due_millis: int | None = None
+    awaits: RunId | None = None
+    revision: int = 1
 
 
 class EventStore(Protocol):
@@ -258,6 +273,44 @@ class Agenda(Protocol):
         """When the next unfinished run without an owner is due; None if none ever is. One indexed read."""
 
 
+class Schedules(Protocol):
+    """What is to be started when. Who changes a schedule says which revision has been looked at."""
+
+    async def create(self, row: ScheduleRow) -> ScheduleRow:
+        """Keep a schedule, durably, as its first revision.
+
+        ``ConcurrencyError`` (``schedule_exists``) if there is one of this id.
+        """
+
+    async def get(self, schedule_id: str) -> ScheduleRow:
+        """The schedule; ``NotFoundError`` (``schedule_not_found``), ``CorruptionError`` for a damaged one."""
+
+    async def list(self, after: str | None = None, limit: int = 100) -> list[str]:
+        """Ids in the order of their code points, at most ``limit``; those behind ``after``."""
+
+    async def update(self, row: ScheduleRow) -> ScheduleRow:
+        """Put ``row`` in the place of its revision, durably; returns it with the next revision.
+
+        ``ConcurrencyError`` (``schedule_changed``) if the schedule has another revision by now or is gone;
+        nothing is changed then.
+        """
+
+    async def delete(self, schedule_id: str) -> None:
+        """Forget the schedule, durably; its runs are left as they are. ``NotFoundError`` as ``get``."""
+
+    async def due(self, now_millis: int, limit: int) -> builtins.list[str]:
+        """Ids of the schedules that are due, those longest due first. One indexed read.
+
+        Those that await a run that has ended come last.
+        """
+
+    async def next_due_millis(self) -> int | None:
+        """When the next schedule is due; None if none ever is. One indexed read.
+
+        It is 0 if a schedule awaits a run that has ended.
+        """
+
+
 class Committer(Protocol):
     """Writes artifacts and events together."""
 
@@ -282,3 +335,79 @@ class Committer(Protocol):
         has ended, and never once it has ended itself. ``read`` are the ids of letters of the claim's run
         that are taken away. Errors are those of ``append`` and ``put``.
         """
+
+
+SPARED = timedelta(hours=1)
+"""What was put or renewed so lately is never swept: somebody may be about to refer to it."""
+
+
+class RunTrace(msgspec.Struct, frozen=True, gc=False):
+    """What a store knows of a run without reading its history; ids are those that its first event names.
+
+    ``status`` is None for a run that has not ended, ``last_millis`` the time of its last event. One that
+    ``is_owned`` has a live owner. Where the first event is no ``RunStarted``, what that would say is None.
+    """
+
+    run_id: RunId
+    op_id: str | None
+    parent: RunId | None
+    manifest_id: ArtifactId | None
+    status: RunStatus | None
+    last_millis: int
+    is_owned: bool
+    first_leg: RunId | None = None
+    """The first run of the chain, for one as which another goes on."""
+
+
+class Deleted(NamedTuple):
+    """Runs that are no more, with the number of their events and of these events' bytes."""
+
+    run_ids: list[RunId]
+    events: int
+    bytes: int
+
+
+class Swept(NamedTuple):
+    """Artifacts that are no more, and the bytes that they took. Parts of others count as artifacts do."""
+
+    artifacts: int
+    bytes: int
+
+
+Tell = Callable[[str, int], None]
+"""Called now and then in the course of long work with its stage, and how much of that is done."""
+
+
+class Keeping(Protocol):
+    """Forgets what nobody needs any more, beside writers of any process, who wait milliseconds at most.
+
+    Whoever is killed meanwhile leaves what a later call takes away, and nothing that refers to what is not
+    there. With ``is_dry`` nothing changes, and the answer says what would.
+    """
+
+    def traces(self) -> AsyncIterator[list[RunTrace]]:
+        """All runs, the one begun last first, page by page. One that begins meanwhile may be missing."""
+
+    async def delete(
+        self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Deleted:
+        """Forget runs, each at once and whole: stream, claim, letters, and what it awaits.
+
+        One that has not ended, has a live owner, or is not known, is passed over. Its id is free again.
+        """
+
+    async def sweep(
+        self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Swept:
+        """Take away the artifacts that no run and no letter leads to, but those of the last hour.
+
+        What an event, a letter or an artifact names by its id in its text is led to, and so are the parts of
+        recipes. With ``without`` these runs lead to nothing. ``CorruptionError`` (``artifact_corruption``),
+        before anything is taken away, if the parts of an artifact cannot be told.
+
+        A writer may refer to an artifact that its own run leads to, or that it put, or renewed, within the
+        hour before; to no other.
+        """
+
+    async def compact(self) -> None:
+        """Give room that is free inside the store back to the disk. Writers wait until it is done."""

@@ -26,7 +26,7 @@ def leg(number: int, first: RunId = RUN) -> RunId:
 def beginning(number: int, first: RunId = RUN) -> RunStarted:
     """The first event of the ``number``-th leg of a chain, from the second on."""
     continued = ContinuedRun(leg(number - 1, first), first, number)
-    return RunStarted(OpId("op"), _ARTIFACT, _ARTIFACT, None, continued)
+    return RunStarted(OpId("op"), _ARTIFACT, _ARTIFACT, continues=continued)
 
 
 def ending(number: int, first: RunId = RUN) -> list[Event]:
