@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, canonicalising, compared, fan_out, growing, http_calls, waiting
+from bench import (
+    at_once,
+    authoring,
+    canonicalising,
+    compared,
+    fan_out,
+    growing,
+    http_calls,
+    mapping,
+    waiting,
+)
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
@@ -50,14 +60,14 @@ def main() -> int:
     """Measure, print, and exit with 1 when a bar is passed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "only", nargs="*", help="the measures to take: authored, calling, …; all unless given"
+        "only", nargs="*", help="the measures to take: authored, call, map, …; all unless given"
     )
     parser.add_argument("--peers", action="store_true", help="compare with other engines too")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
     figures: list[Figure] = []
     for measure in (*MEASURES, *([peers] if options.peers else [])):
-        if options.only and measure.__name__ not in options.only:
+        if options.only and not measure.__name__.startswith(tuple(options.only)):
             continue
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             shown = len(figures)
@@ -262,6 +272,18 @@ def families(folder: Path) -> list[Figure]:
     ]
 
 
+def mapped(folder: Path) -> list[Figure]:
+    """A map over 10,000 items against states."""
+    return [
+        Figure(
+            "time per item of a map over 10,000 against a state", mapping.against_states(folder, 3), 1, "x"
+        ),
+        Figure(
+            "memory for 10,000 results of 10 KB, one by one", mapping.megabytes_one_by_one(folder), 50, "MB"
+        ),
+    ]
+
+
 def fanout(folder: Path) -> list[Figure]:
     """States that wait 50 ms each, side by side against one at a time. More is better."""
     name = "16 states of 50 ms side by side, times faster than one at a time"
@@ -379,6 +401,7 @@ MEASURES = (
     lasting,
     parked,
     families,
+    mapped,
     fanout,
     commits_and_syncs,
 )

@@ -30,6 +30,10 @@ _USAGE_CODES = frozenset(
         "effect_under_way",
         "fact_unknown",
         "failpoint_invalid",
+        "fork_key_unknown",
+        "fork_order_changed",
+        "fork_state_not_reached",
+        "fork_states_not_in_plan",
         "input_invalid",
         "input_malformed",
         "letter_invalid",
@@ -40,7 +44,18 @@ _USAGE_CODES = frozenset(
         "os_error",
         "run_already_terminal",
         "run_ambiguous",
+        "run_blocked_by_version",
+        "run_has_children",
+        "run_not_ended",
         "run_not_found",
+        "run_parent_unfinished",
+        "run_referred_to",
+        "schedule_cron_invalid",
+        "schedule_exists",
+        "schedule_invalid",
+        "schedule_never_due",
+        "schedule_not_found",
+        "schedule_zone_unknown",
         "secrets_detected",
         "signal_invalid",
         "signal_unknown",
@@ -52,7 +67,9 @@ _USAGE_CODES = frozenset(
 )
 
 
-_WHOLE = frozenset({"run", "op", "#", "phase", "time (UTC)", "started (UTC)"})
+_WHOLE = frozenset(
+    {"run", "op", "#", "phase", "time (UTC)", "started (UTC)", "schedule", "due", "next due", "overlap"}
+)
 _WIDTH_MIN = 60
 """A narrower terminal wraps its lines itself: a table as narrow as that would lose columns."""
 

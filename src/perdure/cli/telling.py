@@ -70,7 +70,7 @@ def signal(
     told = json_argument(value, None, "the value")
 
     async def tell(run: Run[object]) -> str:
-        posted = await run.signal(name, told, by=_who(by), letter_id=id)
+        posted = await run.signal(name, told, by=who(by), letter_id=id)
         return (
             f"signal {name} sent"
             if posted
@@ -102,7 +102,7 @@ def cancel(
     by
         Who wants it; the system's user unless given.
     """
-    return _asking(common, source, run_id, lambda run: run.cancel(why, by=_who(by)), "asked to stop")
+    return _asking(common, source, run_id, lambda run: run.cancel(why, by=who(by)), "asked to stop")
 
 
 def terminate(
@@ -127,9 +127,7 @@ def terminate(
     by
         Who wants it; the system's user unless given.
     """
-    return _asking(
-        common, source, run_id, lambda run: run.terminate(why, by=_who(by)), "asked to end at once"
-    )
+    return _asking(common, source, run_id, lambda run: run.terminate(why, by=who(by)), "asked to end at once")
 
 
 def pause(
@@ -154,7 +152,7 @@ def pause(
     by
         Who wants it; the system's user unless given.
     """
-    return _asking(common, source, run_id, lambda run: run.pause(why, by=_who(by)), "asked to pause")
+    return _asking(common, source, run_id, lambda run: run.pause(why, by=who(by)), "asked to pause")
 
 
 def unpause(
@@ -179,7 +177,7 @@ def unpause(
     by
         Who wants it; the system's user unless given.
     """
-    return _asking(common, source, run_id, lambda run: run.unpause(why, by=_who(by)), "asked to go on")
+    return _asking(common, source, run_id, lambda run: run.unpause(why, by=who(by)), "asked to go on")
 
 
 def resolve(
@@ -225,9 +223,9 @@ def resolve(
 
     async def tell(run: Run[object]) -> str:
         if did_not_happen:
-            await run.effect_did_not_happen(effect, by=_who(by), why=why, doubt=doubt)
+            await run.effect_did_not_happen(effect, by=who(by), why=why, doubt=doubt)
             return "told that it did not happen"
-        await run.effect_happened(effect, answer, by=_who(by), why=why, doubt=doubt)
+        await run.effect_happened(effect, answer, by=who(by), why=why, doubt=doubt)
         return "told that it happened"
 
     return _telling(common, source, run_id, tell)
@@ -295,7 +293,8 @@ def _standing(status: Json, worker: str) -> str:
     return "it is paused" if status["pause"] else f"it is left to a worker: {worker}"
 
 
-def _who(by: str | None) -> str:
+def who(by: str | None) -> str:
+    """Who says something: ``by``, or else the system's user."""
     if by is not None:
         return by
     try:

@@ -41,7 +41,7 @@ class Contexts:
         self.enter(view.states)
 
     def know(self, snapshot: Snapshot) -> None:
-        """Spare reading the run's first snapshot."""
+        """Spare reading the snapshot with which the run begins."""
         self._initial = snapshot
 
     def enter(self, state_ids: Iterable[StateId]) -> None:
@@ -72,7 +72,7 @@ class Contexts:
             return
         self._results[state_id] = result
         if self._joins:
-            self._written[state_id] = written_keys(base, result)
+            self._written[state_id] = self._written_by(state_id, base, result)
 
     def forget(self, state_id: StateId) -> None:
         """Take back that a state has completed."""
@@ -92,7 +92,8 @@ class Contexts:
             for state_id in self._graph.differing(tips):
                 if state_id not in self._written:
                     base = await snapshot(self._view.states[state_id].base_snapshot_id)
-                    self._written[state_id] = written_keys(base, await snapshot(completed[state_id]))
+                    result = await snapshot(completed[state_id])
+                    self._written[state_id] = self._written_by(state_id, base, result)
             results = {each: self._results.get(each) or await snapshot(completed[each]) for each in tips}
             self.merged[tips] = merge(self._graph, tips, results, self._written)
         return self.merged[tips]
@@ -109,3 +110,9 @@ class Contexts:
             if tips == ():
                 self._initial = found
         return found
+
+    def _written_by(self, state_id: StateId, base: Snapshot, result: Snapshot) -> frozenset[str]:
+        """What a state has written; where a run was forked, also what was set there."""
+        keys = written_keys(base, result)
+        fork = None if self._view.started is None else self._view.started.forked_from
+        return keys.union(fork.set_keys) if fork is not None and fork.state_id == state_id else keys

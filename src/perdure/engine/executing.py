@@ -13,6 +13,7 @@ from perdure.engine.attempt import Completed, Failed, Halted, execute
 from perdure.engine.children import Children
 from perdure.engine.decide import PlannedRun, deadline_of, fail
 from perdure.engine.history import OpenAttempt
+from perdure.engine.legs import Legs
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.replaying import ReplaySource
 from perdure.engine.writer import RunWriter
@@ -52,6 +53,7 @@ class Hands(msgspec.Struct, frozen=True):
     replay: ReplaySource | None
     park_after: timedelta
     children: Children
+    legs: Legs
 
     async def read_snapshot(self, snapshot_id: ArtifactId) -> Snapshot:
         """A stored context; ``CorruptionError`` for what is none."""
@@ -163,8 +165,10 @@ class AttemptRun:
     def stage_emitted(self) -> None:
         """Stage what the attempt has to say besides how it ended: its readings, events and artifacts."""
         self._hands.writer.stage_riding()
-        if self.rec.events or self.rec.blobs:
-            self._hands.writer.stage(self.rec.events, self.rec.blobs)
+        events, blobs = self.rec.events, self.rec.blobs
+        if events or blobs:
+            self.rec.events, self.rec.blobs = [], []
+            self._hands.writer.stage(events, blobs)
 
     def _replay_io(self, replay: ReplaySource) -> ReplayIo:
         hands, scope = self._hands, self.scope

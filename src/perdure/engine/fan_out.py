@@ -30,6 +30,7 @@ from perdure.engine.decide import (
     enter,
     go_on,
     may_try,
+    was_held_up,
 )
 from perdure.engine.history import RUN_CANCELLED, OpenAttempt, RunView, doubts_in_words
 from perdure.engine.joins import Frontier, JoinGraph, Tips, context_write_conflict
@@ -114,6 +115,8 @@ class _Turn:
     ) -> None:
         self._view, self._plan, self._standing = view, plan, standing
         self._waits, self._graph, self._now_millis = waits, graph, now_millis
+        assert view.started is not None, "nothing is decided before the run's start"
+        self._fork = view.started.forked_from
         self._due = [deadline]
         self._reasons: dict[str, None] = {}
         self._doubts: dict[str, None] = {}
@@ -163,15 +166,17 @@ class _Turn:
         """Whether a state has failed for good: not while one of its effects is in doubt."""
         if state_id not in self._view.states or state_id in self._view.open_attempts:
             return False
-        return not self._may_try(state_id) and not self._view.in_doubt_of(state_id)
+        return not self._may_try(state_id) and not self._view.holding_up(state_id)
 
     def _may_try(self, state_id: StateId) -> bool:
-        return may_try(self._view, state_id, self._plan.retry_policy(state_id))
+        if may_try(self._view, state_id, self._plan.retry_policy(state_id)):
+            return True
+        return was_held_up(self._view, state_id) and not self._view.holding_up(state_id)
 
     def _is_in_doubt(self, state_id: StateId) -> bool:
         if self._may_try(state_id):
             return False
-        in_doubt = self._view.in_doubt_of(state_id)
+        in_doubt = self._view.holding_up(state_id)
         if in_doubt:
             self._doubts[doubts_in_words(in_doubt)] = None
         return bool(in_doubt)
@@ -201,6 +206,8 @@ class _Turn:
                 self._reasons["retry"] = None
                 return None
             attempt, base = progress.last_attempt + 1, _Base(progress.base_snapshot_id)
+        elif (fork := self._fork) is not None and fork.set_keys and fork.state_id == state_id:
+            attempt, base = 0, _Base(fork.base_snapshot_id)
         else:
             tips = self._graph.tips[self._graph.index[state_id]]
             found = _base_of(self._view, tips, self._standing)

@@ -76,6 +76,15 @@ class JoinGraph:
         """Whether ``second`` comes after ``first`` whatever the timing."""
         return bool(self._reach[self.index[second]] >> self.index[first] & 1)
 
+    def unordered(self, state_id: StateId) -> list[StateId]:
+        """The states that neither precede a state nor come after it."""
+        own = self.index[state_id]
+        return [
+            each
+            for index, each in enumerate(self.ids)
+            if not (self._reach[own] >> index & 1 or self._reach[index] >> own & 1)
+        ]
+
     def differing(self, tips: Tips) -> list[StateId]:
         """The states that precede, or are, some of ``tips`` and not all, in plan order.
 

@@ -12,15 +12,17 @@ from perdure.engine.attempt import Completed
 from perdure.engine.decide import Pause, Run, Stop, decide, fail
 from perdure.engine.executing import AttemptRun, Hands
 from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt
+from perdure.engine.legs import Legs
 from perdure.engine.letters import LetterWatch, receive
+from perdure.engine.starting import Beginning
 from perdure.errors import ErrorCategory, ErrorInfo, StorageError
 from perdure.failpoints import FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.journal import Entry
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.model.context import Snapshot
-from perdure.model.events import RunCompleted, RunStarted
-from perdure.stores.ports import Letter, Release, snapshot_blob
+from perdure.model.events import RunCompleted
+from perdure.stores.ports import Letter, Release
 
 
 class Stint:
@@ -29,6 +31,7 @@ class Stint:
     def __init__(self, hands: Hands, letters: LetterWatch) -> None:
         self._hands = hands
         self._children = hands.children
+        self.legs: Legs = hands.legs
         self._ends: dict[RunId, RunCompleted | None] = {}
         self._stores = hands.stores
         self._run_id = hands.run_id
@@ -49,10 +52,10 @@ class Stint:
         self._current: AttemptRun | None = None
         """The attempt that has more to say than is staged."""
 
-    def begin(self, started: RunStarted, initial: Snapshot) -> None:
-        """Stage the first event of a new run, and its context."""
-        self._writer.stage((started,), (snapshot_blob(initial),))
-        self._snapshot = initial
+    def begin(self, beginning: Beginning) -> None:
+        """Stage the first events of a new run, and its context."""
+        self._writer.stage((beginning.started, *beginning.events), beginning.blobs)
+        self._snapshot = beginning.snapshot
 
     def know(self, snapshot: Snapshot) -> None:
         """Spare reading ``snapshot`` if it is where the run stands."""
@@ -111,6 +114,8 @@ class Stint:
             elif isinstance(step.then, Run):
                 await self._writer.flush()
                 await self._attempt(step.then.attempt)
+                if self.legs.next is not None:
+                    return
 
     async def _pause(self, pause: Pause, *, runs_handlers: bool) -> bool:
         """Wait for what is near, or park the run; whether it is parked."""
@@ -208,6 +213,12 @@ class Stint:
         if run.scope.fatal is not None:
             raise run.scope.fatal
         self._current = None
+        if isinstance(outcome, Completed) and outcome.continuation is not None:
+            run.stage_emitted()
+            left = await self.legs.go_on(attempt, outcome, outcome.continuation)
+            if left is None:
+                return
+            outcome = left
         run.stage(outcome)
         if isinstance(outcome, Completed):
             self._snapshot = outcome.snapshot

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
-from perdure.engine.attempt import Completed
+import msgspec
+
+from perdure.engine.attempt import Completed, Failed
 from perdure.engine.contexts import Contexts
 from perdure.engine.decide import Merge, Pause, Run, Start, Step, Stop
 from perdure.engine.executing import AttemptRun, Hands, Outcome
 from perdure.engine.fan_out import Standing, decide_side_by_side, write_conflict
 from perdure.engine.history import OpenAttempt
 from perdure.engine.joins import Frontier, JoinGraph
+from perdure.engine.legs import continued_beside
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.loop import Stint
+from perdure.engine.starting import Beginning
 from perdure.ids import RunId, StateId
 from perdure.io.flights import Flights
 from perdure.io.scope import Stopped
 from perdure.model.context import Snapshot
-from perdure.model.events import RunStarted, StateCompleted, StateEntered
+from perdure.model.events import StateCompleted, StateEntered
 from perdure.stores.ports import Release, snapshot_blob
 
 CHILD_POLL_SECONDS = 1.0
@@ -82,9 +87,11 @@ class SideBySide(Stint):
         self._watched: tuple[RunId, ...] = ()
         self._watcher: asyncio.Task[None] | None = None
 
-    def begin(self, started: RunStarted, initial: Snapshot) -> None:
-        super().begin(started, initial)
-        self._contexts.know(initial)
+    def begin(self, beginning: Beginning) -> None:
+        super().begin(beginning)
+        if beginning.events:  # those of a fork tell of states
+            self._contexts = Contexts(self._graph, self._view, self._hands.read_snapshot)
+        self._contexts.know(beginning.snapshot)
 
     def know(self, snapshot: Snapshot) -> None:
         self._contexts.know(snapshot)
@@ -106,6 +113,8 @@ class SideBySide(Stint):
         if self._children.has_news:
             await self._writer.flush()
             await self._children.pass_down()
+        if await self._go_on_as_new():
+            return True
         starting: list[_Side] = []
         async with self._writer.turn() as turn:
             await self._close_ended()
@@ -127,6 +136,27 @@ class SideBySide(Stint):
             await self._until_news(step.then)
             return False
         return await self._pause(step.then, runs_handlers=runs_handlers)
+
+    async def _go_on_as_new(self) -> bool:
+        """Whether the run has gone on as a new one, because a state that has ended wants it to."""
+        for side in self._ended:
+            outcome, run = side.outcome, side.run
+            if run is None or not isinstance(outcome, Completed) or outcome.continuation is None:
+                continue
+            others = self._graph.unordered(side.attempt.state_id)
+            if others:
+                side.outcome = Failed(continued_beside(side.attempt.state_id, others), None, timedelta())
+                continue
+            run.stage_emitted()
+            left = await self.legs.go_on(side.attempt, outcome, outcome.continuation)
+            if left is None:
+                self._ended.remove(side)
+                del self._sides[side.attempt.state_id]
+                return self.legs.next is not None
+            side.outcome = (
+                msgspec.structs.replace(left, continuation=None) if isinstance(left, Completed) else left
+            )
+        return False
 
     async def _decide(self, starting: list[_Side], *, runs_handlers: bool) -> Step:
         """Stage steps, and gather what they start; the first step that is not staged, or a pause."""

@@ -25,8 +25,12 @@ class StateDefinition(Generic[P, T, R]):
     state's result is: they differ for ``async`` functions.
     """
 
-    def __init__(self, function: Callable[P, T], meta: StateMeta, after: tuple[str, ...]) -> None:
+    def __init__(
+        self, function: Callable[P, T], meta: StateMeta, after: tuple[str, ...], *, in_process: bool = False
+    ) -> None:
         self.function = function
+        self.in_process = in_process
+        """Whether the function runs in a process of its own."""
         self.name = str(getattr(function, "__name__", ""))
         self.meta = meta
         self.after = after
@@ -90,7 +94,8 @@ class StateMaker:
     ``on_cancel`` are those of ``StateMeta``; ``retry`` takes the place of the run's retry policy. ``writes``
     names the keys that a function writes by its ``Context``, besides its result: where states run side by
     side, two that write one key are then refused before the run starts. A function that is not ``async``
-    runs in a thread.
+    runs in a thread, or with ``process=True`` in a process of its own, for work that keeps a processor busy:
+    it gets values only, and ends with its attempt.
     """
 
     def __init__(self, keep: Callable[[StateDefinition[..., Any, Any]], None] = lambda _: None) -> None:
@@ -115,6 +120,7 @@ class StateMaker:
         retry: RetryPolicy | None = None,
         heartbeat_timeout: timedelta | None = None,
         on_cancel: bool = False,
+        process: bool = False,
         writes: Sequence[str] | None = None,
     ) -> StateDecorator: ...
     def __call__(self, *function: Any, **options: Any) -> Any:
@@ -142,6 +148,7 @@ def _defined(
     retry: RetryPolicy | None = None,
     heartbeat_timeout: timedelta | None = None,
     on_cancel: bool = False,
+    process: bool = False,
     writes: Sequence[str] | None = None,
 ) -> StateDefinition[..., Any, Any]:
     if not hasattr(inspect.unwrap(function), "__code__"):
@@ -154,6 +161,7 @@ def _defined(
     expect(idempotency, (str, NoneType), "state(idempotency=…)", "a string")
     expect(timeout, (timedelta, NoneType), "state(timeout=…)", "a timedelta")
     expect(retry, (RetryPolicy, NoneType), "state(retry=…)", "a RetryPolicy")
+    expect(process, bool, "state(process=…)", "True or False")
     meta = StateMeta(
         tuple(tags),
         tuple(depends_on),
@@ -166,7 +174,7 @@ def _defined(
         writes=None if writes is None else tuple(writes),
     )
     names = tuple(each if isinstance(each, str) else each.name for each in after)
-    return StateDefinition(function, meta, names)
+    return StateDefinition(function, meta, names, in_process=process)
 
 
 state = StateMaker()
