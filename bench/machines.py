@@ -65,7 +65,9 @@ def open_store(path: Path) -> tuple[SqliteStore, Stores]:
     """A store, and the bundle around it."""
     store = SqliteStore(path)
     shared = SharedArtifacts(store)
-    return store, Stores(store, shared, store, shared, store.close, mailbox=store, agenda=store)
+    return store, Stores(
+        store, shared, store, shared, store.close, mailbox=store, agenda=store, schedules=store.schedules
+    )
 
 
 async def run_chain(

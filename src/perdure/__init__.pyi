@@ -69,6 +69,7 @@ from perdure.model.events import StateErrorInfo as StateErrorInfo
 from perdure.model.events import StateFailed as StateFailed
 from perdure.model.forks import ForkedFrom as ForkedFrom
 from perdure.model.handler import Context as Context
+from perdure.model.handler import ContinueAsNew as ContinueAsNew
 from perdure.model.handler import IoCall as IoCall
 from perdure.model.handler import IoProvider as IoProvider
 from perdure.model.handler import IoResult as IoResult
@@ -83,17 +84,21 @@ from perdure.model.plan import DependencyEdge as DependencyEdge
 from perdure.model.plan import ExecutionPlan as ExecutionPlan
 from perdure.model.plan import StateGraph as StateGraph
 from perdure.model.plan import StateNode as StateNode
+from perdure.model.schedule import Overlap as Overlap
+from perdure.model.schedule import Schedule as Schedule
 from perdure.sdk.app import App as App
 from perdure.sdk.blocking import BlockingClient as BlockingClient
 from perdure.sdk.blocking import BlockingRun as BlockingRun
 from perdure.sdk.blocking_io import BlockingIo as BlockingIo
 from perdure.sdk.blocking_io import BlockingRecorder as BlockingRecorder
+from perdure.sdk.blocking_schedules import BlockingSchedules as BlockingSchedules
 from perdure.sdk.children import ChildEnd as ChildEnd
 from perdure.sdk.children import ChildRun as ChildRun
 from perdure.sdk.children import ChildRunError as ChildRunError
 from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
+from perdure.sdk.continuing import continue_as_new as continue_as_new
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op
@@ -101,6 +106,7 @@ from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
 from perdure.sdk.runs import Run as Run
+from perdure.sdk.schedules import Schedules as Schedules
 from perdure.sdk.signals import Received as Received
 from perdure.sdk.signals import SignalDefinition as SignalDefinition
 from perdure.sdk.states import state as state

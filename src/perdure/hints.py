@@ -125,6 +125,12 @@ HINTS: dict[str, str] = {
     "context_not_canonical": "write values of None, bool, int, str, list and dict only",
     "event_name_reserved": "choose another name for the event",
     "event_not_canonical": "emit payloads of None, bool, int, str, list and dict only",
+    "continue_input_unsupported": "start such runs with input_params that are an object, with an input in it",
+    "continue_outside_state": "call it in a function that is a state, while that runs",
+    "carry_invalid": "carry values that JSON can hold: dataclasses, msgspec.Struct, pydantic or built in",
+    "continued_in_doubt": (
+        "say what became of the effects: `perdure run resolve RUN`; the state is tried once more then"
+    ),
     "handler_raised": "read the message, mend the handler, and start the run again",
     "state_outcome_invalid": "return StateOutcome() or nothing",
     "state_timeout": (
@@ -194,6 +200,17 @@ HINTS: dict[str, str] = {
     "exec_stdin_too_large": "write the data to a file and pass its path",
     "exec_stdout_invalid_json": "have the program print JSON without floats, or ask for text output",
     "exec_timeout": "raise timeout_ms, or find out why the program is slow",
+    # Schedules
+    "schedule_invalid": "`perdure schedule create --help` shows what a schedule may be",
+    "schedule_cron_invalid": (
+        "write five fields: minute, hour, day of month, month, day of week, as in '30 2 * * MON-FRI'"
+    ),
+    "schedule_zone_unknown": "write a name of the IANA database, such as Europe/Berlin",
+    "schedule_never_due": "choose days that exist, and an end after the beginning",
+    "schedule_exists": "choose another id, or delete that schedule first",
+    "schedule_not_found": "`perdure schedule list` shows the schedules of the store",
+    "schedule_changed": "look at the schedule as it is now, and decide anew",
+    "schedule_corruption": "the stored schedule was damaged; restore the store, or delete and create it anew",
     # Stores
     "context_not_an_object": "the stream was changed outside the engine; restore the store from a backup",
     "retry_scheduled_malformed": "the stream was changed outside the engine; restore the store from a backup",

@@ -27,7 +27,17 @@ def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
     """The stores of a SQLite file; what follows ``sqlite:`` is its path."""
     store = SqliteStore(rest, failpoints=failpoints)
     shared = SharedArtifacts(store)
-    return Stores(store, shared, store, shared, store.close, store.describe, mailbox=store, agenda=store)
+    return Stores(
+        store,
+        shared,
+        store,
+        shared,
+        store.close,
+        store.describe,
+        mailbox=store,
+        agenda=store,
+        schedules=store.schedules,
+    )
 
 
 def exec_transport(

@@ -11,12 +11,15 @@ import pytest
 from perdure import Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
+from perdure.stores.schedules import MemorySchedules
 from perdure.stores.sharing import SharedArtifacts
+from perdure.testing.broken_schedules import BROKEN_SCHEDULES
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.clock import FakeClock
 from perdure.testing.mailbox_conformance import MailboxConformance
+from perdure.testing.schedule_conformance import ScheduleConformance
 from perdure.testing.store_conformance import StoreConformance
-from perdure.testing.store_places import RUN, agenda, park
+from perdure.testing.store_places import RUN, StorePlaces, agenda, park
 from tests.small_parts import small_parts
 
 
@@ -40,7 +43,9 @@ class TestSqlite(StoreConformance):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
-        return Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
+        return Stores(
+            store, store, store, store, store.close, mailbox=store, agenda=store, schedules=store.schedules
+        )
 
 
 class TestSqliteWithFiles(TestSqlite):
@@ -48,7 +53,9 @@ class TestSqliteWithFiles(TestSqlite):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock, file_threshold_bytes=0)
-        return Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
+        return Stores(
+            store, store, store, store, store.close, mailbox=store, agenda=store, schedules=store.schedules
+        )
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ class TestSharedMemory(TestMemory):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, mailbox=store, agenda=store)
+        return Stores(store, shared, store, shared, mailbox=store, agenda=store, schedules=store.schedules)
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -74,7 +81,9 @@ class TestSharedSqlite(TestSqlite):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, store.close, mailbox=store, agenda=store)
+        return Stores(
+            store, shared, store, shared, store.close, mailbox=store, agenda=store, schedules=store.schedules
+        )
 
 
 class TestComposed(StoreConformance):
@@ -146,11 +155,32 @@ def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
             store = kind(self.states.setdefault(name, MemoryState()), clock)
             return Stores(store, store, store, store, mailbox=store, agenda=store)
 
+    assert _failures(Suite)
+
+
+@pytest.mark.parametrize("kind", BROKEN_SCHEDULES)
+def test_the_suite_notices_broken_schedules(kind: type[MemorySchedules]) -> None:
+    """At least one test fails on each."""
+
+    class Suite(ScheduleConformance):
+        def __init__(self) -> None:
+            self.states: dict[str, MemoryState] = {}
+
+        def open_place(self, name: str, clock: FakeClock) -> Stores:
+            state = self.states.setdefault(name, MemoryState())
+            store = MemoryStore(state, clock)
+            schedules = kind(state.schedules, store.is_over)
+            return Stores(store, store, store, store, mailbox=store, agenda=store, schedules=schedules)
+
+    assert _failures(Suite)
+
+
+def _failures(suite: type[StorePlaces]) -> list[str]:
     failed = []
-    for name in dir(Suite):
+    for name in dir(suite):
         if name.startswith("test_"):
             try:
-                asyncio.run(getattr(Suite(), name)())
+                asyncio.run(getattr(suite(), name)())
             except Exception as error:  # noqa: BLE001 — however it fails, it has noticed
                 failed.append(f"{name}: {type(error).__name__}")
-    assert failed
+    return failed

@@ -11,7 +11,18 @@ from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
 
 from perdure import __version__
-from perdure.cli import EXIT_INTERRUPTED, demo, driving, following, forking, keeping, looking, ops, telling
+from perdure.cli import (
+    EXIT_INTERRUPTED,
+    demo,
+    driving,
+    following,
+    forking,
+    keeping,
+    looking,
+    ops,
+    scheduling,
+    telling,
+)
 from perdure.cli.output import (
     EXIT_COMPLETED,
     EXIT_STORE,
@@ -33,16 +44,18 @@ cli = CommandApp(
     default_parameter=Parameter(show_default=False, negative_iterable=()),
 )
 run = CommandApp(name="run", help="Start, resume, replay, stop and look at runs.")
+schedule = CommandApp(name="schedule", help="Have runs started at their times.")
 op = CommandApp(name="op", help="Look at operations and check them.")
 artifact = CommandApp(name="artifact", help="Read what runs have written.")
 store = CommandApp(name="store", help="Make, migrate and measure stores.")
-for part in (run, op, artifact, store):
+for part in (run, schedule, op, artifact, store):
     cli.command(part)
 driving.add_to(run, cli)
 forking.add_to(run)
 looking.add_to(run)
 following.add_to(run)
 telling.add_to(run)
+scheduling.add_to(schedule)
 ops.add_to(op)
 keeping.add_to(store, artifact)
 cli.command(demo.demo)

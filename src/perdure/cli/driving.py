@@ -41,6 +41,7 @@ from perdure.ids import RunId
 from perdure.model.config import RetryPolicy, RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, RunCompleted, RunPhase, RunStatus
+from perdure.model.legs import heir_in
 from perdure.sdk import App, manifest_for
 from perdure.sdk.client import MAX_CONCURRENCY, Client
 from perdure.sdk.reading import exports_of, find_run, status_of
@@ -195,11 +196,20 @@ def worker(
     taken: dict[RunId, None] = {}
     counts = {"completed": 0, "failed": 0}
     has_advised = False
+    following: dict[RunId, asyncio.Task[None]] = {}
 
     def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if run_id not in taken:
             taken[run_id] = None
             output.report(f"run {run_id} taken up")
+        heir = heir_in([event for _, event in events[-2:]])
+        if heir is not None:
+            taken.pop(run_id, None)
+            taken[heir] = None
+            if run_id in following:
+                following[heir] = following.pop(run_id)
+            output.report(f"run {run_id} goes on as {heir}")
+            return
         for _, event in events:
             if isinstance(event, RunCompleted):
                 taken.pop(run_id, None)
@@ -216,8 +226,9 @@ def worker(
                 command = typed_command("run list", common, source, "--blocked-by-version")
                 output.report(f"runs that this worker does not know how to drive: {command}")
             return
-        if run_id in taken and result.waiting_for is not None and not await tell_waits(client, run_id):
-            output.report(f"run {run_id} is due again")
+        left = result.run_id
+        if left in taken and result.waiting_for is not None and not await tell_waits(client, left):
+            output.report(f"run {left} is due again")
 
     async def tell_waits(client: Client, run_id: RunId) -> bool:
         taken.pop(run_id, None)
@@ -230,11 +241,11 @@ def worker(
         _stop_on_sigterm()
         async with open_stores(common) as stores:
             client = Client(stores, app, max_concurrency=concurrency, observer=observe)
-            following: dict[RunId, asyncio.Task[None]] = {}
             output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
-                    following = {run_id: task for run_id, task in following.items() if not task.done()}
+                    for done in [run_id for run_id, task in following.items() if task.done()]:
+                        del following[done]
                     here = {*following, *client.driven}
                     for run_id in [each for each in taken if each not in here]:
                         await tell_waits(client, run_id)

@@ -25,16 +25,25 @@ def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str],
     columns: dict[str, list[object]] = {
         "run": [short(each.run_id) for each in found],
         "op": [f"{each.op_id or ''} {each.op_version or ''}".strip() for each in found],
-        "phase": [each.error if each.phase is None else each.phase.value for each in found],
+        "phase": [_phase(each) for each in found],
     }
+    if any(each.leg > 1 for each in found):
+        columns["leg"] = [each.leg if each.leg > 1 or each.continued_as else "" for each in found]
     if width >= _WIDE or not any(waits):
         columns["states"] = [each.states_completed for each in found]
     columns["started (UTC)"] = [minute(each.started_millis) for each in found]
     labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
-    for name, cells in (("labels", labels), ("waits for", waits)):
+    schedules = ["" if each.schedule is None else each.schedule["id"] for each in found]
+    for name, cells in (("schedule", schedules), ("labels", labels), ("waits for", waits)):
         if any(cells):
             columns[name] = [*cells]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def _phase(summary: RunSummary) -> object:
+    if summary.continued_as is not None:
+        return "Continued"
+    return summary.error if summary.phase is None else summary.phase.value
 
 
 def lines_in_doubt(found: list[RunSummary]) -> list[str]:

@@ -24,7 +24,7 @@ from perdure.cli.common import (
 )
 from perdure.cli.listing import columns_and_rows, event_cells, lines_in_doubt
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
-from perdure.cli.waiting import children_in_words, fork_in_words, next_steps, waiting_for
+from perdure.cli.waiting import chain_lines, children_in_words, fork_in_words, next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -64,10 +64,14 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         return EXIT_COMPLETED
     output.line(f"run      {data['run_id']}")
     output.line(f"phase    {data['phase']}")
+    for line in chain_lines(data):
+        output.line(line)
     output.line(f"op       {data['op_id']} {data['op_version']}")
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
         output.line(f"labels   {labels}")
+    if data["schedule"]:
+        output.line(f"schedule {data['schedule']['id']}, due {data['schedule']['due']}")
     if data["parent_run_id"]:
         output.line(f"parent   {data['parent_run_id']}")
     if data["forked_from"]:
@@ -116,6 +120,7 @@ def list_runs(
     in_doubt: Annotated[bool, Parameter(negative=())] = False,
     roots: Annotated[bool, Parameter(negative=())] = False,
     blocked_by_version: Annotated[bool, Parameter(negative=())] = False,
+    legs: Annotated[bool, Parameter(negative=())] = False,
     limit: Whole = 50,
     common: Common = COMMON,
     source: Source = SOURCE,
@@ -136,6 +141,8 @@ def list_runs(
         Only runs that are nobody's children.
     blocked_by_version
         Only unfinished runs of operations, or of versions of them, that the app does not have.
+    legs
+        Also runs that went on as new ones, which are left out otherwise.
     limit
         At most so many.
     """
@@ -150,7 +157,7 @@ def list_runs(
 
     async def read(stores: Stores) -> list[RunSummary]:
         return await list_summaries(
-            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots
+            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots, legs=legs
         )
 
     found = reading(common, read)

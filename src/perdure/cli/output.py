@@ -45,6 +45,12 @@ _USAGE_CODES = frozenset(
         "run_ambiguous",
         "run_blocked_by_version",
         "run_not_found",
+        "schedule_cron_invalid",
+        "schedule_exists",
+        "schedule_invalid",
+        "schedule_never_due",
+        "schedule_not_found",
+        "schedule_zone_unknown",
         "secrets_detected",
         "signal_invalid",
         "signal_unknown",
@@ -56,7 +62,9 @@ _USAGE_CODES = frozenset(
 )
 
 
-_WHOLE = frozenset({"run", "op", "#", "phase", "time (UTC)", "started (UTC)"})
+_WHOLE = frozenset(
+    {"run", "op", "#", "phase", "time (UTC)", "started (UTC)", "schedule", "due", "next due", "overlap"}
+)
 _WIDTH_MIN = 60
 """A narrower terminal wraps its lines itself: a table as narrow as that would lose columns."""
 

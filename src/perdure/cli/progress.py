@@ -34,6 +34,7 @@ from perdure.model.events import (
     StateFailed,
 )
 from perdure.model.forks import ForkedFrom
+from perdure.model.legs import continued_by, next_run_of
 
 _REFRESHES_PER_SECOND = 8
 _ROWS_MAX = 30
@@ -54,6 +55,8 @@ class Progress:
         self._output = output
         self._run_id = run_id
         self._children: dict[RunId, _ChildRow] = {}
+        self._going_on: set[RunId] = set()
+        self._has_legs = False
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
         self._fork: ForkedFrom | None = None
@@ -93,12 +96,35 @@ class Progress:
         with self._lock:
             if self._begun is None:
                 self._begun = seconds
-            take = self._take if run_id == self._run_id else self._take_of_child
-            if self._fork is not None and run_id == self._run_id:
-                take = self._take_copied
-            line = take(run_id, event, seconds)
+            line = self._line(run_id, event, seconds)
             if line and self._live is None:
                 self._output.report(line)
+
+    def _line(self, run_id: RunId, event: Event, now: float) -> str | None:
+        heir = next_run_of(event)
+        if heir is not None:
+            self._going_on.add(run_id)
+            return self._hand_on(run_id, heir)
+        if run_id in self._going_on and isinstance(event, RunCompleted):
+            self._going_on.discard(run_id)
+            return None
+        is_known = run_id in self._children or (run_id == self._run_id and self._has_legs)
+        if continued_by(event) is not None and is_known:
+            return None
+        take = self._take if run_id == self._run_id else self._take_of_child
+        if self._fork is not None and run_id == self._run_id:
+            take = self._take_copied
+        return take(run_id, event, now)
+
+    def _hand_on(self, run_id: RunId, heir: RunId) -> str | None:
+        """Take ``heir`` for the run that goes on as it; a line if that is the one which is followed."""
+        if run_id == self._run_id:
+            self._run_id, self._has_legs = heir, True
+            self._rows.clear()
+            return f"run {run_id} goes on as {heir}"
+        if run_id in self._children:
+            self._children[heir] = self._children.pop(run_id)
+        return None
 
     def _take(self, run_id: RunId, event: Event, now: float) -> str | None:
         match event:

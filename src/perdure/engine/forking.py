@@ -101,7 +101,7 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         fork.run_id is not None or fork.invocation_key is not None,
         fork.invocation_key is not None,
         planned,
-        manifest.run_config,
+        manifest,
         RunStarted(plan.op_id, manifest_id, started.initial_snapshot_id, forked_from=where),
         (*carried.events, _run_forked(where, carried, events, started.manifest_id)),
         blobs,

@@ -15,6 +15,7 @@ from perdure.engine.attempt import Completed, Halted, execute
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun, Run, Stop, deadline_of, decide, fail
 from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt
+from perdure.engine.legs import Legs
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.replaying import ReplaySource
@@ -63,7 +64,9 @@ class Stint:
         letters: LetterWatch,
         park_after: timedelta,
         children: Children,
+        legs: Legs,
     ) -> None:
+        self.legs = legs
         self._children = children
         self._ends: dict[RunId, RunCompleted | None] = {}
         self._stores = stores
@@ -159,6 +162,8 @@ class Stint:
             elif isinstance(step.then, Run):
                 await self._writer.flush()
                 await self._attempt(step.then.attempt)
+                if self.legs.next is not None:
+                    return
 
     def _told_of_mail(self) -> None:
         self._has_mail = True
@@ -271,6 +276,11 @@ class Stint:
             self._stage_emitted()
             return
         self._stage_emitted()
+        if isinstance(outcome, Completed) and outcome.continuation is not None:
+            left = await self.legs.go_on(attempt, outcome, outcome.continuation)
+            if left is None:
+                return
+            outcome = left
         snapshot = outcome.snapshot
         blobs = []
         if snapshot is not None and snapshot is not base:

@@ -53,7 +53,7 @@ class Beginning(NamedTuple):
     has_key: bool
     """Whether it is that of an invocation key: beginning the run twice is the same as once."""
     plan: PlannedRun
-    config: RunConfig
+    manifest: RunManifest
     started: RunStarted
     events: Sequence[Event]
     """Those after the first."""
@@ -80,8 +80,20 @@ def _fork_of(started: RunStarted) -> object:
 
 def checked_manifest(run: StartRun) -> bytes:
     """The canonical bytes of the run's manifest, which was compared with everything else that is given."""
+    data = manifest_bytes(run.manifest)
+    if artifact_id_for_bytes(data) != run.manifest_id:
+        raise InvalidPlanError.of("manifest_id_mismatch", "manifest_id is not the id of the manifest")
+    if run.manifest.op_id != run.plan.op_id:
+        raise InvalidPlanError.of("manifest_op_id_mismatch", "the plan is for another operation")
+    if run.manifest.run_config != run.run_config:
+        raise InvalidPlanError.of("run_config_mismatch", "run_config is not the manifest's")
+    return data
+
+
+def manifest_bytes(manifest: RunManifest) -> bytes:
+    """A manifest as it is kept. ``InvalidPlanError``: ``manifest_not_canonical``, ``secrets_detected``."""
     try:
-        data = canonical_json_bytes(run.manifest.to_json())
+        return canonical_json_bytes(manifest.to_json())
     except CanonicalJsonError as error:
         if error.code == "secrets_detected":
             raise InvalidPlanError(error.info) from None
@@ -90,13 +102,6 @@ def checked_manifest(run: StartRun) -> bytes:
             f"the manifest cannot be written: {error.info.message}",
             details={"reason": error.code, "pointer": error.pointer},
         ) from None
-    if artifact_id_for_bytes(data) != run.manifest_id:
-        raise InvalidPlanError.of("manifest_id_mismatch", "manifest_id is not the id of the manifest")
-    if run.manifest.op_id != run.plan.op_id:
-        raise InvalidPlanError.of("manifest_op_id_mismatch", "the plan is for another operation")
-    if run.manifest.run_config != run.run_config:
-        raise InvalidPlanError.of("run_config_mismatch", "run_config is not the manifest's")
-    return data
 
 
 def run_id_of(run_id: RunId | None, invocation_key: str | None) -> RunId:

@@ -219,8 +219,11 @@ class RunWriter:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def flush(self, *, release: Release | None = None) -> None:
-        """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
+    async def flush(self, *, release: Release | None = None, begun: Sequence[Append] = ()) -> None:
+        """Make everything staged durable, in one commit; with ``release`` the run is given up in it.
+
+        ``begun`` are the first events of other runs.
+        """
         async with self._lock:
             if not self._staged and not self._staged_read and release is None:
                 return
@@ -231,7 +234,8 @@ class RunWriter:
             def landed() -> None:
                 self.is_released = release is not None
 
-            await self._commit(self.view.head_seq - len(staged), staged, blobs, read, landed, release=release)
+            head = self.view.head_seq - len(staged)
+            await self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""

@@ -45,10 +45,11 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """A signal that has arrived: its place in the stream, and its payload."""
+    """A signal that has arrived: its place in the stream, its payload, and the letter that it came in."""
 
     seq: int
     payload_id: ArtifactId
+    letter_id: str | None = None
 
 
 class Inbox(msgspec.Struct):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
@@ -167,10 +168,24 @@ class SnapshotPolicy(enum.Enum):
     ON_SUCCESS = "OnSuccess"
 
 
+class ContinueAsNew(msgspec.Struct, frozen=True):
+    """How a run goes on as a new one: from ``context``, and as it was started.
+
+    ``input``, if it is given, takes the place of ``input`` in the manifest's ``input_params``.
+    """
+
+    context: Mapping[str, Any] = {}
+    input: Any = msgspec.UNSET
+
+
 class StateOutcome(msgspec.Struct, frozen=True):
-    """What a handler returns; None means the same as ``StateOutcome()``."""
+    """What a handler returns; None means the same as ``StateOutcome()``.
+
+    With a ``continuation`` the run ends when the state has completed, and goes on as a new one.
+    """
 
     snapshot: SnapshotPolicy = SnapshotPolicy.ON_SUCCESS
+    continuation: ContinueAsNew | None = None
 
 
 class State(Protocol):

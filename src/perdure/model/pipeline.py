@@ -83,3 +83,10 @@ def labels_of(manifest: RunManifest) -> dict[str, str]:
     params = manifest.input_params
     labels = params.get("labels") if isinstance(params, dict) else None
     return labels if isinstance(labels, dict) else {}
+
+
+def schedule_of(manifest: RunManifest) -> Json:
+    """Which schedule started a run, for which due time: ``{"id", "due"}``; None if nobody's did."""
+    params = manifest.input_params
+    schedule = params.get("schedule") if isinstance(params, dict) else None
+    return schedule if isinstance(schedule, dict) and {"id", "due"} <= schedule.keys() else None

@@ -7,6 +7,7 @@ import builtins
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
+from functools import cached_property
 from typing import Any, Generic, Self, TypeVar, overload
 
 from perdure.engine.results import RunResult
@@ -16,6 +17,7 @@ from perdure.io.effects import Effect
 from perdure.model.config import RunConfig
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport
+from perdure.sdk.blocking_schedules import BlockingSchedules
 from perdure.sdk.client import Client
 from perdure.sdk.opening import Opening
 from perdure.sdk.ops import Op
@@ -145,6 +147,11 @@ class BlockingClient:
         """Drive a run on in the background, unless somebody does already."""
         return BlockingRun(self._thread, self._thread.wait(self._client.resume(run_id)))
 
+    @cached_property
+    def schedules(self) -> BlockingSchedules:
+        """Having runs started at their times."""
+        return BlockingSchedules(self._thread.wait, self._client.schedules)
+
     def recover(self) -> builtins.list[RunId]:
         """Drive on every unfinished run that nobody owns."""
         return self._thread.wait(self._client.recover())
@@ -188,6 +195,10 @@ class BlockingRun(Generic[Out]):
     def phase(self) -> RunPhase:
         """Running, or how the run ended."""
         return self._thread.wait(self._run.phase())
+
+    def newest_leg(self) -> RunId:
+        """The run as which this one goes on in the end."""
+        return self._thread.wait(self._run.newest_leg())
 
     def context(self) -> dict[str, Json]:
         """The context after the last state that completed."""

@@ -16,9 +16,9 @@ from collections.abc import (
     Sequence,
 )
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from types import NoneType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
 from perdure.engine.dispatch import is_driven_elsewhere
@@ -36,6 +36,7 @@ from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
+from perdure.model.legs import continued_by
 from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
@@ -54,9 +55,13 @@ from perdure.sdk.reading import (
     run_not_found,
 )
 from perdure.sdk.runs import PROGRAM, Run
+from perdure.sdk.scheduling import Scheduler
 from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.sdk.waking import POLL_SECONDS, Waker
 from perdure.stores.bundle import Stores
+
+if TYPE_CHECKING:
+    from perdure.sdk.schedules import Schedules
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -91,6 +96,8 @@ class Client:
         self._clock = clock or SystemClock()
         self._observer = observer
         self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
+        self._ids: dict[asyncio.Task[RunResult], RunId] = {}
+        """Which run is driven, since it may go on as another."""
         self._dispatcher = ClientDispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
         self._engine = Engine(
             app.resolver,
@@ -105,9 +112,8 @@ class Client:
         self._failures: dict[RunId, BaseException] = {}
         """Why a run that was driven here is not any more, though it has not ended."""
         self._is_closed = False
-        self._waker = Waker(
-            stores, self._clock, park_after, self._wake, lambda: self._recover_all_but(self._left)
-        )
+        self._scheduler = Scheduler(stores, app, self._engine, self._clock, self.tell)
+        self._waker = Waker(stores, self._clock, park_after, self._wake, self._take_up)
         self._left: set[RunId] = set()
         """Runs that were begun here for others to drive."""
 
@@ -248,31 +254,46 @@ class Client:
         return Run(self, found, op)
 
     async def list(
-        self, *, phase: RunPhase | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
+        self,
+        *,
+        phase: RunPhase | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        legs: bool = False,
     ) -> list[RunSummary]:
-        """The newest runs that are in ``phase`` and bear all ``labels``."""
+        """The newest runs that are in ``phase`` and bear all ``labels``.
+
+        Of a run that goes on as others its newest leg alone, unless all ``legs`` are wanted.
+        """
         expect(phase, (RunPhase, NoneType), "list(phase=…)", "a RunPhase")
         expect_mapping(labels or {}, str, "list(labels=…)", "strings")
         expect(limit, int, "list(limit=…)", "a number")
-        return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit)
+        return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit, legs=legs)
 
     async def resume(self, run_id: str) -> Run[Any]:
-        """Drive a run on in this process, unless somebody does already."""
+        """Drive a run, or what it goes on as, on in this process, unless somebody does already."""
         run = await self.get(run_id)
-        if run.id not in self._driven:
-            self._drive(run.id, self._engine.resume(self.stores, run.id))
+        newest = await self.stores.newest_leg(run.id)
+        if newest not in self._driven:
+            self._drive(newest, self._engine.resume(self.stores, newest))
         return run
 
     async def recover(self) -> builtins.list[RunId]:
         """Drive on every unfinished run that is due and that nobody owns; returns those that were taken up.
 
-        A run that cannot be driven here (its operation is not in the app, its history is damaged) is left
-        alone for as long as this client lives. At most :data:`RECOVERIES_MAX` are taken up; call it again
-        for more.
+        Runs that are due by schedules are started first. A run that cannot be driven here (its operation is
+        not in the app, its history is damaged) is left alone for as long as this client lives. At most
+        :data:`RECOVERIES_MAX` are taken up; call it again for more.
         """
         return await self._recover_all_but(frozenset())
 
+    async def _take_up(self) -> int | None:
+        """Take up what is due but for what was left to others; when the next schedule is due."""
+        await self._recover_all_but(self._left)
+        return self._scheduler.next_millis
+
     async def _recover_all_but(self, left: Collection[RunId]) -> builtins.list[RunId]:
+        await self._scheduler.follow()
         limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
         found = [
             run_id
@@ -283,6 +304,13 @@ class Client:
             self._dispatcher.take_up(self.stores, run_id)
         return found
 
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Having runs started at their times."""
+        from perdure.sdk.schedules import Schedules
+
+        return Schedules(self.stores, self.app, self._clock, self._waker.nudge)
+
     @property
     def driven(self) -> builtins.list[RunId]:
         """The runs that are driven here now, or wait for a place."""
@@ -290,12 +318,12 @@ class Client:
 
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
-        task = self._driven.get(run_id)
+        task = self._driven.get(run_id) or self._driven.get(await self.stores.newest_leg(run_id))
         return await self.wait(run_id) if task is None else await asyncio.shield(task)
 
     async def seconds_until_due(self, limit: float) -> float:
-        """How long nothing is due that nobody owns, at most ``limit``."""
-        return await self._waker.seconds_until_due(limit)
+        """How long nothing is due that nobody owns, nor by a schedule, at most ``limit``."""
+        return self._scheduler.seconds_until_due(await self._waker.seconds_until_due(limit))
 
     def keep_recovering(self) -> None:
         """From now on drive on whatever is due and nobody owns, as :meth:`recover` does."""
@@ -344,13 +372,13 @@ class Client:
             await self.stores.close()
 
     async def wait(self, run_id: RunId) -> RunResult:
-        """Wait until a run has ended, wherever it is driven.
+        """Wait until a run has ended, wherever it is driven; one that goes on as another, until that has.
 
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
         ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
         seen = -1
-        run_id = RunId(run_id)
+        asked = run_id = RunId(run_id)
         while True:
             task = self._driven.get(run_id)
             if task is not None:
@@ -366,9 +394,14 @@ class Client:
                 if not view.head_seq:
                     raise run_not_found(run_id)
                 if view.ended is not None:
-                    return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
-            if run_id in self._failures:
-                raise self._failures[run_id]
+                    newest = await self.stores.newest_leg(run_id)
+                    if newest == run_id:
+                        return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
+                    run_id, seen = newest, -1
+                    continue
+            for each in (run_id, asked):
+                if each in self._failures:
+                    raise self._failures[each]
             await self._change(run_id)
 
     async def events_of(self, run_id: RunId, after: int = 0) -> AsyncIterator[EventEnvelope]:
@@ -424,15 +457,17 @@ class Client:
         self._left.discard(run_id)
         task = asyncio.create_task(work, name=f"perdure-run-{run_id}")
         self._driven[run_id] = task
-        task.add_done_callback(lambda done: self._ended(run_id, done))
+        self._ids[task] = run_id
+        task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, run_id: RunId, task: asyncio.Task[RunResult]) -> None:
+    def _ended(self, task: asyncio.Task[RunResult]) -> None:
+        run_id = self._ids.pop(task)
         if self._driven.get(run_id) is task:
             del self._driven[run_id]
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
-            self._waker.park(run_id, result.due_millis)
+            self._waker.park(result.run_id, result.due_millis)
         if error is not None and not is_driven_elsewhere(error):
             self._failures[run_id] = error
         self._notify(run_id)
@@ -443,7 +478,16 @@ class Client:
     async def _resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
         return await self._engine.resume(stores, run_id)
 
+    def _hand_on(self, run_id: RunId, heir: RunId) -> None:
+        """Know the run that is driven here as that which it goes on as."""
+        task = self._driven.pop(run_id, None)
+        if task is not None:
+            self._driven[heir] = task
+            self._ids[task] = heir
+
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+        if (continued := continued_by(events[0][1])) is not None:
+            self._hand_on(continued.run_id, run_id)
         self._notify(run_id)
         if any(type(event) is RunCompleted for _, event in events):
             self._waker.nudge()  # others may wait for its end

@@ -21,7 +21,8 @@ AHEAD = timedelta(seconds=1)
 class Waker:
     """Wakes the runs that were parked here; and, once it recovers, has everything taken up that is due.
 
-    ``wake`` drives one run on, ``recover`` everything that is due and that nobody owns.
+    ``wake`` drives one run on. ``recover`` drives on everything that is due and that nobody owns, and says
+    when the next schedule is due.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Waker:
         clock: Clock,
         park_after: timedelta,
         wake: Callable[[RunId], None],
-        recover: Callable[[], Awaitable[object]],
+        recover: Callable[[], Awaitable[int | None]],
     ) -> None:
         # Taken up before their time, runs are awake when it comes; their sleep ends in the process.
         self.ahead_millis = min(park_after, AHEAD) // timedelta(milliseconds=1)
@@ -79,9 +80,10 @@ class Waker:
     async def _watch(self) -> None:
         while self._parked or self._recovers:
             self._mail.clear()
+            scheduled = None
             try:
                 if self._recovers:
-                    await self._recover()
+                    scheduled = await self._recover()
                 for run_id in await self._due_here():
                     del self._parked[run_id]
                     self._wake(run_id)
@@ -89,7 +91,7 @@ class Waker:
             except StorageError as error:
                 logging.getLogger("perdure").warning("the store could not be asked what is due: %s", error)
                 next_due = None
-            await self._until(next_due)
+            await self._until(self._sooner(next_due, scheduled))
 
     async def _due_here(self) -> set[RunId]:
         if not self._parked:
@@ -105,6 +107,12 @@ class Waker:
             is_ahead = stored is not None and stored > self._clock.now_millis() + self.ahead_millis
             moments += [stored] if stored is not None and is_ahead else []
         return min(moments) - self.ahead_millis if moments else None
+
+    def _sooner(self, due_millis: int | None, scheduled_millis: int | None) -> int | None:
+        # What a schedule has due already, and was not started, cannot be started here.
+        is_ahead = scheduled_millis is not None and scheduled_millis > self._clock.now_millis()
+        moments = (due_millis, scheduled_millis if is_ahead else None)
+        return min((each for each in moments if each is not None), default=None)
 
     async def _until(self, due_millis: int | None) -> None:
         """Wait until something is due or a letter was sent here; look again after a moment in any case."""

@@ -13,10 +13,12 @@ from perdure.canonical import canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, Json
 from perdure.failpoints import Failpoints
-from perdure.ids import ArtifactId
+from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
+from perdure.model.legs import heir_in
 from perdure.stores import locations
+from perdure.stores.legs import newest_leg
 from perdure.stores.local import LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
     Agenda,
@@ -30,17 +32,20 @@ from perdure.stores.ports import (
     EventStore,
     Mailbox,
     Release,
+    Schedules,
 )
+from perdure.stores.schedules import local_schedules
 from perdure.stores.uninterrupted import uninterrupted
 
 
 class Stores:
-    """Events, artifacts, claims, letters and due times of one place.
+    """Events, artifacts, claims, letters, due times and schedules of one place.
 
     Any two ports make a bundle: without ``committer`` a commit is artifacts first, then events, and
     without ``claims`` ownership holds within this bundle alone. So do letters without ``mailbox``, which are
     lost when it is closed. Without ``agenda`` the bundle knows what is due if it also keeps the claims, and
-    nothing otherwise. ``clock`` is the time of what is kept in the bundle itself.
+    nothing otherwise. Without ``schedules`` they are the bundle's, and lost when it is closed. ``clock`` is
+    the time of what is kept in the bundle itself.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Stores:
         *,
         mailbox: Mailbox | None = None,
         agenda: Agenda | None = None,
+        schedules: Schedules | None = None,
         clock: Clock | None = None,
     ) -> None:
         if committer is None and (mailbox is not None or agenda is not None):
@@ -70,6 +76,7 @@ class Stores:
             self.agenda = LocalAgenda(events, self.claims, self.mailbox, clock)
         else:
             self.agenda = UnknownAgenda()
+        self.schedules: Schedules = schedules if schedules is not None else local_schedules(events)
         self._keeps_something = isinstance(self.mailbox, LocalMailbox) or isinstance(self.claims, LocalClaims)
         self._committer = committer
         self._close = close
@@ -139,6 +146,10 @@ class Stores:
             committed = await self._write_in_steps(artifacts, appends, claim)
         if claim is not None and isinstance(self.mailbox, LocalMailbox):
             self.mailbox.take_away(claim.run_id, read)
+            for append in appends:
+                heir = heir_in(append.events)
+                if heir is not None:
+                    self.mailbox.pass_on(append.run_id, heir)
         if claim is not None and release is not None:
             if isinstance(self.claims, LocalClaims):
                 self.claims.park(claim, release)
@@ -160,6 +171,10 @@ class Stores:
             for append in appends
         ]
         return Committed(ids, heads)
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        """The run as which ``run_id`` goes on in the end; itself for one that does not go on as another."""
+        return await newest_leg(self.events, RunId(run_id))
 
     async def describe(self) -> dict[str, Json]:
         """What is kept here and how much room it takes, as far as the stores can tell.

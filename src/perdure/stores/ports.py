@@ -6,11 +6,12 @@ check, since a store must also hold what other engines, and attackers, wrote.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -116,10 +117,14 @@ class Release(NamedTuple):
     ``due_millis`` is the moment, by the clock of ``ts_millis``; 0 is at once, None not before something else
     makes it due. That is a letter, or the end of one of the runs that it ``awaits``; one that is not known
     may begin and end later.
+
+    ``heir`` is the claim, as it was reserved, of the run as which this one goes on: it becomes durable in the
+    same commit.
     """
 
     due_millis: int | None = 0
     awaits: tuple[RunId, ...] = ()
+    heir: Claim | None = None
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -131,6 +136,20 @@ class Letter(msgspec.Struct, frozen=True):
     id: str
     body: Any
     sent_millis: int
+
+
+class ScheduleRow(msgspec.Struct, frozen=True):
+    """A schedule as a store keeps it: ``body`` is JSON data, of which the store knows nothing.
+
+    It is due at ``due_millis``, None for never, by the clock of ``ts_millis``; and when the run that it
+    ``awaits`` has ended or is not there any more. ``revision`` is 1 at first, and one more with every change.
+    """
+
+    id: str
+    body: Any
+    due_millis: int | None = None
+    awaits: RunId | None = None
+    revision: int = 1
 
 
 class EventStore(Protocol):
@@ -164,6 +183,17 @@ class EventStore(Protocol):
 
         ``after`` is the last run of the page before; none follow one that is not known. ``unfinished``
         leaves out runs whose stream holds ``RunCompleted``.
+        """
+
+
+@runtime_checkable
+class KnowsLegs(Protocol):
+    """What an event store offers that follows a chain of runs without reading its legs."""
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        """The run as which an ended one goes on in the end, by what first events say; itself if as none.
+
+        One indexed read, however long the chain is.
         """
 
 
@@ -216,8 +246,9 @@ class Mailbox(Protocol):
     async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
         """Keep a letter, durably, and make the run due at once. False if one of this id waits already.
 
-        ``NotFoundError`` (``run_not_found``) for a run without events, ``ConcurrencyError``
-        (``run_already_terminal``) for one that has ended.
+        A letter to a run that goes on as another is one to the newest of them. ``NotFoundError``
+        (``run_not_found``) for a run without events, ``ConcurrencyError`` (``run_already_terminal``) for one
+        that has ended.
         """
 
     async def unread(self, run_id: RunId) -> list[Letter]:
@@ -242,6 +273,44 @@ class Agenda(Protocol):
         """When the next unfinished run without an owner is due; None if none ever is. One indexed read."""
 
 
+class Schedules(Protocol):
+    """What is to be started when. Who changes a schedule says which revision has been looked at."""
+
+    async def create(self, row: ScheduleRow) -> ScheduleRow:
+        """Keep a schedule, durably, as its first revision.
+
+        ``ConcurrencyError`` (``schedule_exists``) if there is one of this id.
+        """
+
+    async def get(self, schedule_id: str) -> ScheduleRow:
+        """The schedule; ``NotFoundError`` (``schedule_not_found``), ``CorruptionError`` for a damaged one."""
+
+    async def list(self, after: str | None = None, limit: int = 100) -> list[str]:
+        """Ids in the order of their code points, at most ``limit``; those behind ``after``."""
+
+    async def update(self, row: ScheduleRow) -> ScheduleRow:
+        """Put ``row`` in the place of its revision, durably; returns it with the next revision.
+
+        ``ConcurrencyError`` (``schedule_changed``) if the schedule has another revision by now or is gone;
+        nothing is changed then.
+        """
+
+    async def delete(self, schedule_id: str) -> None:
+        """Forget the schedule, durably; its runs are left as they are. ``NotFoundError`` as ``get``."""
+
+    async def due(self, now_millis: int, limit: int) -> builtins.list[str]:
+        """Ids of the schedules that are due, those longest due first. One indexed read.
+
+        Those that await a run that has ended come last.
+        """
+
+    async def next_due_millis(self) -> int | None:
+        """When the next schedule is due; None if none ever is. One indexed read.
+
+        It is 0 if a schedule awaits a run that has ended.
+        """
+
+
 class Committer(Protocol):
     """Writes artifacts and events together."""
 
@@ -258,7 +327,8 @@ class Committer(Protocol):
 
         Once begun it goes on to its end: a caller that is cancelled meanwhile is told so afterwards.
         One stale run refuses the whole commit. ``claim`` is checked for its own run. ``RunCompleted`` makes
-        the runs due at once that await its run.
+        the runs due at once that await its run. If ``run_continued`` stands before it, and names a run that
+        is there then, they await that one instead, and the letters that were not read are letters to it.
 
         With ``release`` the claim's run is given up; what it waited for before is forgotten. Whatever
         ``release`` says, it is due at once if letters are left unread or if one of the runs that it awaits

@@ -58,3 +58,35 @@ def claim_lost(claim: Claim) -> ConcurrencyError:
         "this owner's claim on the run is gone",
         details={"run_id": claim.run_id, "epoch": claim.epoch},
     )
+
+
+def schedule_not_found(schedule_id: str) -> NotFoundError:
+    """The error for a schedule that a store does not hold."""
+    return NotFoundError.of(
+        "schedule_not_found", "there is no such schedule", details={"schedule_id": str(schedule_id)}
+    )
+
+
+def schedule_exists(schedule_id: str) -> ConcurrencyError:
+    """The error for a schedule that is there already."""
+    return ConcurrencyError.of(
+        "schedule_exists", "there is a schedule of this id", details={"schedule_id": str(schedule_id)}
+    )
+
+
+def schedule_changed(schedule_id: str) -> ConcurrencyError:
+    """The error for a change to a revision that is not the last one any more."""
+    return ConcurrencyError.of(
+        "schedule_changed",
+        "somebody else has changed the schedule, or deleted it",
+        details={"schedule_id": str(schedule_id)},
+    )
+
+
+def schedule_corruption(schedule_id: str) -> CorruptionError:
+    """The error for a stored schedule that is not what was written."""
+    return CorruptionError.of(
+        "schedule_corruption",
+        "a stored schedule is not what was written",
+        details={"schedule_id": str(schedule_id)},
+    )

@@ -9,10 +9,13 @@ from typing import Any
 import apsw
 
 from perdure.adapters.sqlite.awaiting import wake_awaiting
+from perdure.adapters.sqlite.heirs import pass_on
+from perdure.adapters.sqlite.legs import insert_leg
 from perdure.adapters.sqlite.runs import RunRow, made
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
 from perdure.model.events import Event, EventEnvelope, RunCompleted, is_engine_event
+from perdure.model.legs import continued_by, heir_in
 from perdure.model.wire import decode_events, encode_event
 from perdure.stores.ports import Append
 from perdure.stores.refusals import check_head
@@ -52,10 +55,13 @@ def insert_events(
             for seq, (engine, body) in enumerate(events, row.head + 1)
         ],
     )
+    if not row.head and (continued := continued_by(append.events[0])) is not None:
+        insert_leg(connection, key, continued)
     ended = RunCompleted in map(type, append.events)
     if ended:
         connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (row.key,))
-        wake_awaiting(connection, append.run_id, row.key)
+        if heir_in(append.events) is None or not pass_on(connection, append.run_id, row.key):
+            wake_awaiting(connection, append.run_id, row.key)
     return row._replace(head=row.head + len(events), ended=row.ended or ended)
 
 

@@ -33,6 +33,7 @@ from perdure.adapters.sqlite.events import (
     select_runs,
 )
 from perdure.adapters.sqlite.files import ArtifactFiles
+from perdure.adapters.sqlite.legs import select_newest
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.mailbox import (
     delete_letters,
@@ -41,6 +42,7 @@ from perdure.adapters.sqlite.mailbox import (
     select_unread,
 )
 from perdure.adapters.sqlite.runs import RunRow, give_up, make_due, renew, run_row, take
+from perdure.adapters.sqlite.schedules import SqliteSchedules
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Json
@@ -97,6 +99,7 @@ class SqliteStore:
         self._claimed: dict[RunId, int] = {}
         self._writer = Worker("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
+        self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
         self._closed = False
 
     # Events
@@ -126,6 +129,9 @@ class SqliteStore:
         return await self._reader.run(
             lambda connection: select_runs(connection, after, limit, unfinished=unfinished)
         )
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        return await self._reader.run_soon(lambda connection: select_newest(connection, run_id))
 
     # Artifacts
 
@@ -261,6 +267,8 @@ class SqliteStore:
                     delete_letters(connection, claim.run_id, read)
                 if release is not None:
                     give_up(connection, claim, rows[claim.run_id], release)
+                    if release.heir is not None:
+                        self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)
