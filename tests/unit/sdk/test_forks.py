@@ -99,10 +99,10 @@ async def test_another_version_is_asked_whether_it_takes_the_input() -> None:
     def work(config: Any, version: str, given: type) -> Any:
         op: Any = perdure.op("work", version, input=given, config=config)
 
-        @op.state
         def done(config: Any) -> Any:
             return [version, config]
 
+        op.state(done)
         return op
 
     one, two, three = work(int, "1", str), work(int, "2", str), work(int, "3", int)
