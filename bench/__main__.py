@@ -19,6 +19,7 @@ import apsw
 
 from bench import at_once, authoring, canonicalising, compared, growing, http_calls, waiting
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
+from bench.forking import against_running
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
@@ -262,6 +263,15 @@ def families(folder: Path) -> list[Figure]:
     ]
 
 
+def forking(folder: Path) -> list[Figure]:
+    """A fork at the last of 10,000 states: what was completed is copied, and not executed."""
+    ratio, commits = against_running(folder)
+    return [
+        Figure("forking a 10,000-state run at its end, against running it", ratio, 0.2, "x"),
+        Figure("commits of that fork", commits, 2, ""),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -373,6 +383,7 @@ MEASURES = (
     lasting,
     parked,
     families,
+    forking,
     commits_and_syncs,
 )
 

@@ -1,0 +1,31 @@
+"""Forking a long run at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from bench.machines import Fixed, chain, open_store, run_chain
+from perdure import Engine, ForkRun
+
+STATES = 10_000
+
+
+def against_running(folder: Path) -> tuple[float, int]:
+    """The time of a fork at the last of 10,000 states against that of the run, and the fork's commits."""
+
+    async def body() -> tuple[float, int]:
+        store, stores = open_store(folder / "runs.db")
+        async with stores:
+            begun = time.perf_counter()
+            origin = await run_chain(stores, STATES)
+            running = time.perf_counter() - begun
+            engine, before = Engine(Fixed(chain(STATES))), store.commits
+            begun = time.perf_counter()
+            fork = await engine.fork(stores, ForkRun(origin.run_id, f"s{STATES - 1}"))
+            took = time.perf_counter() - begun
+            assert fork.final_snapshot_id == origin.final_snapshot_id
+            return took / running, store.commits - before
+
+    return asyncio.run(body())
