@@ -176,3 +176,25 @@ def test_without_an_event_loop(tmp_path: Path) -> None:
         run = p.start(patient, 1)
         assert run.result() == "1 True"
         assert p.fork(run.id, "second", set={"first": 2}).result() == "2 True"
+
+
+async def test_a_long_run_s_states_are_not_all_named_in_a_message() -> None:
+    """A dozen are; the details have all."""
+    long = perdure.op("long", states=[_nothing(f"s{number:02}") for number in range(20)])
+    async with perdure.open(Stores.in_memory(), long) as p:
+        run = await p.start(long)
+        await run.wait()
+        with pytest.raises(NotFoundError) as caught:
+            await p.fork(run.id, "s20")
+        assert caught.value.info.message.endswith("long.main.s11 and 8 more")
+        assert len(caught.value.info.details["states"]) == 20
+        with pytest.raises(InvalidPlanError, match="it has none"):
+            await p.fork(run.id, "s00", set={"s": 1})
+
+
+def _nothing(name: str) -> Any:
+    def nothing() -> None:
+        pass
+
+    nothing.__name__ = name
+    return perdure.state(nothing)
