@@ -99,12 +99,18 @@ from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
 from perdure.sdk.continuing import continue_as_new as continue_as_new
+from perdure.sdk.keeping import PruneReport as PruneReport
+from perdure.sdk.mapping import ItemError as ItemError
+from perdure.sdk.mapping import MapError as MapError
+from perdure.sdk.mapping import MapOver as MapOver
+from perdure.sdk.mapping import map_over as map_over
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op
 from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
+from perdure.sdk.retention import Retention as Retention
 from perdure.sdk.runs import Run as Run
 from perdure.sdk.schedules import Schedules as Schedules
 from perdure.sdk.signals import Received as Received

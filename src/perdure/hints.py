@@ -136,6 +136,10 @@ HINTS: dict[str, str] = {
     "state_timeout": (
         "raise the state's timeout, or make it faster; code that blocks the event loop belongs in a thread"
     ),
+    "worker_process_died": (
+        "the function ended its process (out of memory, a crash in C code, os._exit): mend it, or give it "
+        "less at a time"
+    ),
     "recovery_limit_exceeded": (
         "the state ends its process again and again (out of memory, a crash in C code): mend it, start anew"
     ),
@@ -150,8 +154,8 @@ HINTS: dict[str, str] = {
         "io.patched(NAME) which of the two to send, or begin anew from here: perdure run fork RUN --at STATE"
     ),
     "fact_key_reserved": (
-        "choose a fact key that does not begin with wait:, signal:, effect: or patch:; an effect's answer "
-        "needs none"
+        "choose a fact key that does not begin with wait:, signal:, effect:, patch: or map:; an effect's "
+        "answer needs none"
     ),
     "fact_payload_conflict": (
         "record each value under a key of its own; if the code was changed, ask io.patched(NAME) which to "
@@ -220,6 +224,17 @@ HINTS: dict[str, str] = {
     "child_run_request_invalid": "see the guide on child runs for the two requests; run_config must be whole",
     "spawn_outside_state": "call it in a function that is a state, while that runs",
     "child_name_invalid": "give it a short name such as an invoice's number with a letter before it",
+    "map_outside_state": "call it in a function that is a state, while that runs, or give it the state's io",
+    "map_name_taken": "name the maps of a state: perdure.map_over(…, name=…)",
+    "map_item_changed": (
+        "have the items depend on the state's input and on recorded facts alone, in one order, so that every "
+        "attempt maps the same"
+    ),
+    "map_item_invalid": "map over values that have a JSON form without floats, such as ids",
+    "map_items_failed": (
+        "mend what the items' codes say; retry=… tries an item again, return_exceptions=True records "
+        "failures and goes on"
+    ),
     "child_run_conflict": (
         "spawn under another fact key: this one names a run that was started otherwise; if the code was "
         "changed, ask io.patched(NAME) which child to spawn"
@@ -227,11 +242,18 @@ HINTS: dict[str, str] = {
     "child_run_manifest_id_mismatch": (
         "await with the ids that the spawn answered; a child stays in the version that it was spawned in"
     ),
-    "child_run_missing_after_spawn": "await a run that was spawned, in the store where it was",
+    "child_run_missing_after_spawn": (
+        "await a run that was spawned, in the store where it was; one that was deleted is not there any more"
+    ),
     "child_run_engine_failed": "`perdure run status` of the child, or the resolver's own log, tells more",
     "child_run_task_failed": ("mend what the code of the details says, and resume the parent"),
     "child_run_too_deep": "end the recursion, or give the engine a larger max_child_depth",
     "child_run_link_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "run_not_ended": "end it first: `perdure run terminate RUN --why …`, or wait for its end",
+    "run_parent_unfinished": "wait for the parent's end, which may need the child's result, or terminate it",
+    "run_has_children": "delete the whole family with --with-children, or with_children=True",
+    "run_referred_to": "delete the runs first that need it, or together with it",
+    "retention_unsupported": "give Stores(keeping=…) what can delete, or delete where the runs are kept",
     "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",
     "artifact_not_found": "check the id; an artifact of another store must be copied here first",
     "artifact_corruption": "the stored bytes were damaged; restore the store from a backup",

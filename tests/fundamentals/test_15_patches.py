@@ -30,6 +30,7 @@ from perdure import (
     StateFailed,
     StateId,
     Stores,
+    map_over,
 )
 from perdure.engine.letters import ResolveLetter, SignalLetter
 from perdure.engine.recovery import read_view
@@ -116,6 +117,25 @@ async def test_a_run_that_went_past_the_point_keeps_to_the_old_way() -> None:
     await engine.send(stores, run.run_id, SignalLetter("go", None, "ann"), "l")
     assert (await engine.resume(stores, run.run_id)).phase is RunPhase.COMPLETED
     assert told == [False, False, True, False]
+
+
+async def test_what_a_map_s_items_did_lies_before_its_end() -> None:
+    """An item that is on record is not worked on again, so what it asked is not asked again either."""
+    told: list[bool] = []
+
+    async def new(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def ask(item: int) -> Json:
+            return (await io.call(IoCall("test", item, fact_key=f"item {item}"))).response
+
+        ctx.write("mapped", await map_over([1, 2, 3], ask, io=io))
+        await io.wait_signal("go")
+        told.append(await io.patched("polite"))
+
+    stores, engine = Stores.in_memory(), engine_of(("a", new))
+    run = await engine.start(stores, await start_run(stores, plan(("a", new))))
+    await engine.send(stores, run.run_id, SignalLetter("go", None, "ann"), "l")
+    assert (await engine.resume(stores, run.run_id)).phase is RunPhase.COMPLETED
+    assert told == [True]
 
 
 async def test_a_retry_is_told_by_what_earlier_attempts_have_recorded() -> None:

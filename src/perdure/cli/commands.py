@@ -20,6 +20,7 @@ from perdure.cli import (
     keeping,
     looking,
     ops,
+    pruning,
     scheduling,
     telling,
 )
@@ -58,6 +59,7 @@ telling.add_to(run)
 scheduling.add_to(schedule)
 ops.add_to(op)
 keeping.add_to(store, artifact)
+pruning.add_to(run, store)
 cli.command(demo.demo)
 cli.register_install_completion_command(help="Install tab completion for this shell.")
 

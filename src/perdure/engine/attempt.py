@@ -91,8 +91,8 @@ async def execute(
         return Completed(staged)
     if isinstance(ended, StateOutcome):
         return Completed(staged, ended.continuation)
-    info = ended if isinstance(ended, ErrorInfo) else error_info(ended)
-    return Failed(info, None if staged is base else staged, _retry_after(ended))
+    info = ended if isinstance(ended, ErrorInfo) else info_of(ended)
+    return Failed(info, None if staged is base else staged, retry_after(ended))
 
 
 async def _take_back_cancellation(scope: AttemptScope) -> None:
@@ -161,7 +161,7 @@ def _timed_out(timeout: timedelta | None) -> ErrorInfo:
     return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state worked longer than {timeout}")
 
 
-def error_info(error: BaseException) -> ErrorInfo:
+def info_of(error: BaseException) -> ErrorInfo:
     """What is kept of a handler's error: never its details, and no message that may hold a secret."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -173,7 +173,7 @@ def error_info(error: BaseException) -> ErrorInfo:
     return ErrorInfo("handler_raised", ErrorCategory.UNKNOWN, False, presentable(text))
 
 
-def _retry_after(failure: BaseException | ErrorInfo) -> timedelta:
+def retry_after(failure: BaseException | ErrorInfo) -> timedelta:
     """The delay that an ``IoError`` carries in its details as ``retry_after_ms``."""
     details = failure.info.details if isinstance(failure, IoError) else None
     asked = details.get("retry_after_ms") if isinstance(details, dict) else None

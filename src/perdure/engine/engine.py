@@ -39,10 +39,10 @@ from perdure.io.port import TransportFactory
 from perdure.io.router import expect_factory
 from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot
-from perdure.model.events import Event, RunPhase, RunStarted
+from perdure.model.events import ArtifactKind, Event, RunPhase, RunStarted
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import snapshot_blob
+from perdure.stores.ports import Blob, snapshot_blob
 from perdure.stores.uninterrupted import uninterrupted
 
 PARK_AFTER = timedelta(seconds=5)
@@ -135,7 +135,7 @@ class Engine:
             run.manifest,
             RunStarted(run.plan.op_id, run.manifest_id, initial.id),
             (),
-            (snapshot_blob(initial),),
+            (Blob(ArtifactKind.MANIFEST, manifest_bytes, run.manifest_id), snapshot_blob(initial)),
             initial,
         )
         return await self._begin_once(stores, beginning, on_begun, drive=drive)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.engine.attempt import Completed, Failed, error_info
+from perdure.engine.attempt import Completed, Failed, info_of
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import CONTINUED_IN_DOUBT, OpenAttempt, RunView
 from perdure.engine.ownership import HeldClaim
@@ -95,7 +95,7 @@ class Legs:
         try:
             leg = planned_leg(self._run_id, view, self._manifest, wanted, self._resolver)
         except Exception as error:  # noqa: BLE001 — a resolver is anybody's code, and so is what was wanted
-            return Failed(error_info(error), snapshot if blobs else None, timedelta())
+            return Failed(info_of(error), snapshot if blobs else None, timedelta())
         heir = await self._reserve(leg.run_id)
         self._writer.stage([completes, leg.link, ends], [*blobs, *leg.blobs])
         await self._writer.flush(

@@ -12,6 +12,9 @@ from perdure.ids import ArtifactId, FactKey, InvalidIdError, RunId
 from perdure.model.events import FACT_RECORDED, DomainEvent
 from perdure.secrets import redact, secret_in_bytes
 
+MAP_PREFIX = "map:"
+"""What the keys of the facts begin with that are items of maps."""
+
 _ATTEMPT_KEY = re.compile(
     r"mfm:(?P<kind>[a-z0-9_]+)\|run:(?P<run>[^|]+)\|state:(?P<state>[^|]+)"
     r"\|attempt:(?P<attempt>[0-9]+)\|ord:(?P<ordinal>[0-9]+)"

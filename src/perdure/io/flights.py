@@ -1,4 +1,4 @@
-"""Calls under way, which all share that ask for the same fact."""
+"""Calls that several wait for at once."""
 
 from __future__ import annotations
 

@@ -68,8 +68,14 @@ class Journal(Protocol):
     async def news(self) -> None:
         """Wait until the history has grown."""
 
-    def ride(self, key: FactKey, payload: Blob) -> None:
-        """Bind ``key`` with the next durable write that must happen anyway."""
+    def ride(self, key: FactKey, payload: Blob, request_id: str | None = None) -> Blob:
+        """Bind ``key`` with the next durable write that must happen anyway; what it is bound to.
+
+        That is another payload where one rides along already.
+        """
+
+    async def land(self) -> None:
+        """Make durable what rides along. ``StorageError`` as :meth:`add`."""
 
     def keep(self, blob: Blob) -> None:
         """Keep ``blob`` with the next durable write."""

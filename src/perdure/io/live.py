@@ -36,6 +36,7 @@ from perdure.io.flights import Flight
 from perdure.io.journal import Journal
 from perdure.io.live_children import ChildRuns, LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
+from perdure.io.live_maps import LiveItems
 from perdure.io.live_patches import LivePatches
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, TransportEnv, effect_traits_of
@@ -90,7 +91,6 @@ class LiveIo:
         self._kept: dict[ArtifactId, bytes] = {}
         self._in_flight: dict[str, Flight] = {}
         self._handler = asyncio.current_task()
-        self._ordinal = 0
 
     # Most attempts have none of these.
     @cached_property
@@ -224,6 +224,12 @@ class LiveIo:
         self._scope.check()
         kept = self._kept.get(artifact_id)
         return kept or await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
+
+    def items(self, name: str | None) -> LiveItems:
+        """As ``KeepsItems.items``."""
+        self._scope.check()
+        artifacts = self._stores.artifacts
+        return LiveItems(self._scope, artifacts, self._journal, self._clock, self._pulse, name)
 
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
@@ -378,8 +384,9 @@ class LiveIo:
     async def _reading(self, kind: str, read: Callable[[], bytes]) -> bytes:
         """The attempt's next reading of time or randomness."""
         self._scope.check()
-        key = attempt_key(kind, self._scope.run_id, self._scope.state_id, self._scope.attempt, self._ordinal)
-        self._ordinal += 1
+        place = self._scope.place
+        key = attempt_key(kind, self._scope.run_id, place.readings_key, self._scope.attempt, place.readings)
+        place.readings += 1
         self._scope.reach(key)
         bound = self._journal.facts.get(key)
         if bound is not None:

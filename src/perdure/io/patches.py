@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from perdure.ids import FactKey, StateId
-from perdure.io.facts import PATCH_PREFIX, is_attempt_key, is_key_of_attempt, state_of_fact
+from perdure.io.facts import MAP_PREFIX, PATCH_PREFIX, is_attempt_key, is_key_of_attempt, state_of_fact
 from perdure.io.waits import EFFECT_IN_DOUBT, SIGNAL_PREFIX, wait_key
 from perdure.model.events import (
     EFFECT_INTENDED,
@@ -62,6 +62,9 @@ def recorded_by(events: Iterable[EventEnvelope], state_id: StateId, attempt: int
             if owner is None:
                 if is_open and key not in others and not key.startswith(SIGNAL_PREFIX):
                     keys.add(key)
+            elif owner == state_id and key.startswith(MAP_PREFIX):
+                # What its item did is not asked for again, nor is what came before the map beyond it.
+                keys = {key}
             elif (
                 owner == state_id
                 and not key.startswith(PATCH_PREFIX)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
 
 from perdure.clock import Clock
@@ -49,6 +53,16 @@ class AttemptScope:
         self._calls = 0
         self._idle: asyncio.Event | None = None
         self._task = asyncio.current_task()
+
+    @cached_property
+    def _course(self) -> Place:
+        return Place(self, self.state_id, self.state_id)
+
+    @property
+    def place(self) -> Place:
+        """Where what is done now is done: in an item of a map of this attempt, or in the handler itself."""
+        here = HERE.get()
+        return here if here is not None and here.scope is self else self._course
 
     def check(self) -> None:
         """Raise ``IoError`` (``attempt_closed``) once the attempt is over."""
@@ -96,20 +110,64 @@ class AttemptScope:
     async def park(self, wait: Wait) -> None:
         """Have the attempt parked until ``wait`` is over, when no call is under way; never returns."""
         self.parking[wait.key] = wait
-        await self._quiet()
+        await self.quiet()
         self.stop(Stopped.PARKED)
         await asyncio.get_running_loop().create_future()
 
-    async def _quiet(self) -> None:
+    async def quiet(self) -> None:
+        """Wait until no call is under way."""
         # What a call's answer leads to comes in the next turns of the loop.
         turns = 0
         while turns < 3:
             if self._calls:
-                self._idle = asyncio.Event()
+                if self._idle is None or self._idle.is_set():
+                    self._idle = asyncio.Event()
                 await self._idle.wait()
                 turns = 0
             await asyncio.sleep(0)
             turns += 1
+
+
+class Place:
+    """One course of an attempt. What is done in it is numbered by itself, whatever others do meanwhile.
+
+    ``key`` stands for the state's id in the keys of waits, effects, children and maps; ``readings_key`` in
+    those of time and randomness, which every try of an item reads anew.
+    """
+
+    def __init__(self, scope: AttemptScope, key: str, readings_key: str, *, is_item: bool = False) -> None:
+        self.scope = scope
+        self.key = key
+        self.readings_key = self._readings_key = readings_key
+        self.is_item = is_item
+        """Whether the attempt is not to be parked before it rests."""
+        self._rests = 0
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Number anew, for the ``number``-th other try."""
+        if number:
+            self.readings_key = f"{self._readings_key}@{number}"
+        self.readings = self.waits = self.effects = 0
+        self.effect_keys: list[str] = []
+        self.maps: set[str | None] = set()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let the attempt be parked meanwhile, unless another course keeps it from that."""
+        self._rests += 1
+        if self.is_item and self._rests == 1:
+            self.scope.__exit__()
+        try:
+            yield
+        finally:
+            self._rests -= 1
+            if self.is_item and not self._rests:
+                self.scope.__enter__()
+
+
+HERE: ContextVar[Place | None] = ContextVar("HERE", default=None)
+"""The item that is worked on; of another attempt, where that has begun the child run which is executed."""
 
 
 class WorkLimit:

@@ -42,6 +42,7 @@ from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
 from perdure.sdk.dispatching import ClientDispatcher
 from perdure.sdk.forks import fork_of
+from perdure.sdk.keeping import Keeper
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import pipeline_of
@@ -72,7 +73,7 @@ _SEQ_BITS = 62
 """No event has a larger number; stores count with signed numbers of 64 bits."""
 
 
-class Client:
+class Client(Keeper):
     """Starts runs, drives them in this process, and answers questions about them.
 
     Made by :func:`perdure.open`. Everything that it drives ends with it, resumable. An ``observer`` is told

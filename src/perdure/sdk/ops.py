@@ -14,10 +14,11 @@ from perdure.model.meta import StateMeta
 from perdure.model.pipeline import Pipeline
 from perdure.model.plan import DependencyEdge, StateGraph, StateNode
 from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Origin, bind
-from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
+from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder, in_thread
 from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.continuing import Continued, outcome_of
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
+from perdure.sdk.processes import call_in_process
 from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
 from perdure.sdk.signals import SignalDefinition
 from perdure.sdk.spawning import SPAWNER, Spawner
@@ -258,8 +259,10 @@ class FunctionState:
         try:
             if definition.is_async:
                 result = await definition.function(*args, **kwargs)
+            elif definition.in_process:
+                result = await call_in_process(definition.function, args, kwargs)
             else:
-                result = await asyncio.to_thread(_called, definition.function, args, kwargs)
+                result = await in_thread(definition.function, args, kwargs)
         except Continued as wanted:
             return outcome_of(wanted, self._input_json)
         codec = self._bound.result
@@ -313,14 +316,6 @@ def _read(argument: Argument, ctx: Context) -> Json:
         if error.code != "unsatisfied_import" or argument.default is NO_DEFAULT:
             raise
         return None
-
-
-def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as error:
-        # No future can carry it, so that whoever awaits the thread would wait for ever.
-        raise RuntimeError("the function raised StopIteration") from error
 
 
 def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:

@@ -19,7 +19,7 @@ from perdure.model.events import ArtifactKind
 from perdure.model.legs import heir_in
 from perdure.stores import locations
 from perdure.stores.legs import newest_leg
-from perdure.stores.local import LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
+from perdure.stores.local import KeepsAll, LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
     Agenda,
     Append,
@@ -30,6 +30,7 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     EventStore,
+    Keeping,
     Mailbox,
     Release,
     Schedules,
@@ -44,8 +45,8 @@ class Stores:
     Any two ports make a bundle: without ``committer`` a commit is artifacts first, then events, and
     without ``claims`` ownership holds within this bundle alone. So do letters without ``mailbox``, which are
     lost when it is closed. Without ``agenda`` the bundle knows what is due if it also keeps the claims, and
-    nothing otherwise. Without ``schedules`` they are the bundle's, and lost when it is closed. ``clock`` is
-    the time of what is kept in the bundle itself.
+    nothing otherwise. Without ``schedules`` they are the bundle's, and lost when it is closed. Without
+    ``keeping`` nothing can be deleted. ``clock`` is the time of what is kept in the bundle itself.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Stores:
         mailbox: Mailbox | None = None,
         agenda: Agenda | None = None,
         schedules: Schedules | None = None,
+        keeping: Keeping | None = None,
         clock: Clock | None = None,
     ) -> None:
         if committer is None and (mailbox is not None or agenda is not None):
@@ -77,6 +79,7 @@ class Stores:
         else:
             self.agenda = UnknownAgenda()
         self.schedules: Schedules = schedules if schedules is not None else local_schedules(events)
+        self.keeping: Keeping = keeping if keeping is not None else KeepsAll()
         self._keeps_something = isinstance(self.mailbox, LocalMailbox) or isinstance(self.claims, LocalClaims)
         self._committer = committer
         self._close = close
@@ -180,8 +183,9 @@ class Stores:
         """What is kept here and how much room it takes, as far as the stores can tell.
 
         ``{"location", "kind", "schema_version", "schema_version_before", "runs", "runs_unfinished", "events",
-        "artifacts", "artifact_bytes", "stored_bytes"}``; sizes are in bytes, and ``schema_version_before`` is
-        the version that opening found.
+        "artifacts", "artifact_bytes", "stored_bytes", "free_bytes"}``; sizes are in bytes, ``free_bytes`` are
+        those of ``stored_bytes`` that wait to be used again, ``schema_version_before`` is the version that
+        opening found.
         """
         return {} if self._describe is None else dict(await self._describe())
 

@@ -5,17 +5,17 @@ It lives as long as the bundle, and nobody else sees it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import AsyncIterator, Collection, Sequence, Set
 from datetime import timedelta
 from operator import itemgetter
 
 from perdure.clock import Clock
-from perdure.errors import Json
+from perdure.errors import Json, StorageError
 from perdure.ids import RunId
 from perdure.model.events import RunCompleted
 from perdure.stores.legs import newest_leg
 from perdure.stores.letters import encode_body, opened
-from perdure.stores.ports import Claim, EventStore, Letter, Mailbox, Release
+from perdure.stores.ports import Claim, Deleted, EventStore, Letter, Mailbox, Release, RunTrace, Swept, Tell
 from perdure.stores.refusals import run_already_active, run_already_terminal, run_not_found
 
 _PAGE = 1000
@@ -181,3 +181,28 @@ class UnknownAgenda:
 
     async def next_due_millis(self) -> int | None:
         return None
+
+
+class KeepsAll:
+    """Ports that delete nothing: every call is ``StorageError`` (``retention_unsupported``)."""
+
+    async def traces(self) -> AsyncIterator[list[RunTrace]]:
+        raise _unsupported()
+        yield []
+
+    async def delete(
+        self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Deleted:
+        raise _unsupported()
+
+    async def sweep(
+        self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Swept:
+        raise _unsupported()
+
+    async def compact(self) -> None:
+        raise _unsupported()
+
+
+def _unsupported() -> StorageError:
+    return StorageError.of("retention_unsupported", "these stores cannot delete what they keep")

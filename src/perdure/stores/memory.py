@@ -19,6 +19,7 @@ from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunComplete
 from perdure.model.legs import continued_by, heir_in
 from perdure.stores.bundle import Stores
 from perdure.stores.letters import encode_body, opened
+from perdure.stores.memory_keeping import MemoryKeeping
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
@@ -38,6 +39,7 @@ class MemoryState:
     def __init__(self) -> None:
         self.streams: dict[RunId, list[EventEnvelope]] = {}
         self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
+        self.put_millis: dict[ArtifactId, int] = {}
         self.recipes: set[ArtifactId] = set()
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
@@ -62,7 +64,7 @@ class _LetterRow(NamedTuple):
     sent_millis: int
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeeping):
     """All ports over one :class:`MemoryState`."""
 
     def __init__(self, state: MemoryState, clock: Clock) -> None:
@@ -201,6 +203,7 @@ class MemoryStore:
             new_heads[append.run_id] = append.expected_seq + len(append.events)
         now = self._clock.now_millis()
         for blob in artifacts:
+            self._state.put_millis[blob.id] = now
             if blob.id not in self._state.blobs:
                 self._state.blobs[blob.id] = (blob.kind, blob.data)
                 if isinstance(blob, RecipeBlob):
@@ -244,6 +247,7 @@ class MemoryStore:
             "artifacts": len(sizes),
             "artifact_bytes": sum(sizes),
             "stored_bytes": sum(sizes),
+            "free_bytes": 0,
         }
 
     async def is_over(self, run_id: RunId) -> bool:
@@ -314,6 +318,7 @@ def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) 
         mailbox=store,
         agenda=store,
         schedules=store.schedules,
+        keeping=store,
     )
 
 

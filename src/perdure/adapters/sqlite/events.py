@@ -78,21 +78,21 @@ def select_range(
                 "an event of the stream is missing",
                 details={"run_id": str(run_id), "seq": expected},
             )
-    return _envelopes(run_id, rows)
+    return envelopes(run_id, rows)
 
 
 def select_engine_events(
     connection: apsw.Connection, run_id: RunId, from_seq: int, limit: int
 ) -> list[EventEnvelope]:
     """The first ``limit`` kernel and engine events from ``from_seq`` on."""
-    return _envelopes(run_id, _selected(connection, " AND event.engine = 1", (str(run_id), from_seq, limit)))
+    return envelopes(run_id, _selected(connection, " AND event.engine = 1", (str(run_id), from_seq, limit)))
 
 
 def select_runs(
     connection: apsw.Connection, after: RunId | None, limit: int, *, unfinished: bool
 ) -> list[RunId]:
     """Runs with events, the one begun last first: keys are given out in the order of beginning."""
-    conditions = [_BEGUN]
+    conditions = [_BEGUN, "ended < 2"]
     conditions += ["ended = 0"] if unfinished else []
     conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {_BEGUN})"] if after else []
     query = f"SELECT run_id FROM run WHERE {' AND '.join(conditions)} ORDER BY key DESC LIMIT :limit"
@@ -106,7 +106,8 @@ def _selected(connection: apsw.Connection, condition: str, bindings: tuple[Any, 
     return rows
 
 
-def _envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+def envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+    """The events of rows ``(seq, ts_millis, crc, body)``; ``event_corruption`` for one that is damaged."""
     run_crc = zlib.crc32(run_id.encode())
     for seq, ts_millis, crc, body in rows:
         if _crc(run_crc, seq, ts_millis, body) != crc:
