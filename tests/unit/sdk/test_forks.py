@@ -21,6 +21,8 @@ from perdure import (
     Stores,
 )
 from perdure.sdk.reading import status_of
+from perdure.stores.memory import memory_stores
+from perdure.testing import FakeClock
 
 prices = perdure.op("prices", input=int)
 
@@ -133,6 +135,23 @@ async def test_a_fork_is_left_to_others_or_made_once() -> None:
         assert (await again.result())["total"] == 321
         wanted = RunId.random()
         assert (await p.fork(run.id, "total", new_run_id=wanted)).id == wanted
+
+
+async def test_a_fork_outlives_the_run_that_it_comes_from() -> None:
+    """It holds all that it needs: it is replayed, and forked, after that is deleted and swept away."""
+    clock = FakeClock()
+    stores = memory_stores(clock=clock)
+    async with perdure.open(stores, shop, clock=clock) as p:
+        run = await p.start(shop, 3, context={"rate": 7})
+        await run.wait()
+        fork = await p.fork(run.id, "total", set={"tax": 0})
+        await fork.wait()
+        assert await p.delete(run.id) == [run.id]
+        clock.advance(2 * 60 * 60 * 1000)
+        assert (await p.prune(apply=True)).artifacts > 0
+        assert (await fork.replay()).first_difference is None
+        again = await p.fork(fork.id, "tax", set={"cents": 1000})
+        assert (await again.result())["total"] == 1070
 
 
 async def test_a_leg_of_a_long_life_is_forked_by_itself() -> None:
