@@ -282,7 +282,10 @@ async def test_a_doubt_lies_where_the_effect_was_made() -> None:
 
 
 def test_what_a_state_has_recorded_is_told_from_what_others_have() -> None:
-    """By the key where that names a state, by the effect, and else by who is being executed."""
+    """By the key where that names a state, by the effect, and else by who is being executed.
+
+    What comes before an item of a map is not counted beside it: some of it was asked for by items.
+    """
     run_id, snapshot = RunId.random(), ArtifactId("0" * 64)
     a, b = StateId("m.main.a"), StateId("m.main.b")
 
@@ -299,9 +302,10 @@ def test_what_a_state_has_recorded_is_told_from_what_others_have() -> None:
         fact("before"),
         StateEntered(b, 0, snapshot),
         StateEntered(a, 0, snapshot),
+        *map(fact, ("of an item", f"map:{a}|1")),
         intent(a, "ours"),
         intent(b, "theirs"),
-        *map(fact, ("ours", "theirs", "own", f"wait:{b}|0", f"map:{a}|1", f"patch:{a}|x", "signal:go|0")),
+        *map(fact, ("ours", "theirs", "own", f"wait:{b}|0", f"patch:{a}|x", "signal:go|0")),
         *map(fact, (reading(a, 0), reading(b, 1))),
         DomainEvent("wait_started", {"state_id": a, "key": f"wait:{a}|0"}),
         DomainEvent("wait_started", {"state_id": a, "key": f"wait:{a}|effect_in_doubt:ours#1"}),
