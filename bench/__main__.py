@@ -30,6 +30,7 @@ from bench import (
 )
 from bench.continued import kilobytes_kept, late_against_early
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
+from bench.forking import against_running
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
@@ -273,6 +274,11 @@ def families(folder: Path) -> list[Figure]:
     ]
 
 
+def forking(folder: Path) -> list[Figure]:
+    """A fork at the last of 10,000 states: what was completed is copied, and not executed."""
+    return [Figure("a fork at the last of 10,000 states, against the run", against_running(folder), 0.2, "x")]
+
+
 def mapped(folder: Path) -> list[Figure]:
     """A map over 10,000 items against states."""
     return [
@@ -423,6 +429,7 @@ MEASURES = (
     lasting,
     parked,
     families,
+    forking,
     mapped,
     fanout,
     continued,
