@@ -32,6 +32,7 @@ from bench.continued import kilobytes_kept, late_against_early
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.forking import against_running
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
+from bench.retention import pruned
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
 from perdure.model.events import Event
@@ -318,6 +319,22 @@ def continued(folder: Path) -> list[Figure]:
     ]
 
 
+def retention(folder: Path) -> list[Figure]:
+    """Half of two thousand runs deleted and swept; then half of the rest, beside a process that writes."""
+    done = pruned(folder)
+    commit = _median(done.alone)
+    return [
+        Figure("deleting a run of 5 states and all that it wrote", done.to_delete * 1000, 0, "ms"),
+        Figure("the same against running it", done.to_delete / done.to_run, 1, "x"),
+        Figure("the same beside a writer", done.to_delete_beside * 1000, 0, "ms"),
+        Figure("a commit of that writer when it is alone, median", commit * 1000, 0, "ms"),
+        Figure("its commits beside pruning, median, against that", _median(done.beside) / commit, 0, "x"),
+        Figure("its longest commit beside pruning", max(done.beside) * 1000, 250, "ms"),
+        Figure("the same in commits", max(done.beside) / commit, 0, "x"),
+        Figure("its longest commit when it is alone, in commits", max(done.alone) / commit, 0, "x"),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -433,6 +450,7 @@ MEASURES = (
     mapped,
     fanout,
     continued,
+    retention,
     commits_and_syncs,
 )
 

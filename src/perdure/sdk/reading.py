@@ -112,11 +112,20 @@ async def find_run(stores: Stores, text: str) -> RunId:
 
 async def all_runs(stores: Stores, *, unfinished: bool = False) -> AsyncIterator[RunId]:
     """Every run's id, the newest first, page by page."""
-    last: RunId | None = None
-    while page := await stores.events.list_runs(last, _PAGE, unfinished=unfinished):
+    read: list[RunId] = []
+    while True:
+        page = await stores.events.list_runs(read[-1] if read else None, _PAGE, unfinished=unfinished)
         for run_id in page:
             yield run_id
-        last = page[-1]
+        read += page
+        if page:
+            continue
+        # None follow a run that was deleted meanwhile: then those after the last one left are asked for.
+        count = len(read)
+        while read and not await stores.events.head_seq(read[-1]):
+            read.pop()
+        if not read or len(read) == count:
+            return
 
 
 async def list_summaries(

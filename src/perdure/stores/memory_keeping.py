@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from perdure.clock import Clock
 from perdure.ids import ArtifactId, RunId
-from perdure.model.events import ContinuedRun, RunCompleted
-from perdure.model.legs import continued_by
+from perdure.model.events import RunCompleted
 from perdure.model.wire import encode_event
-from perdure.stores.ports import SPARED, Deleted, RunTrace, Swept, Tell
+from perdure.stores.ports import SPARED, Deleted, Row, RunTrace, Swept, Tell
 from perdure.stores.references import Reference, ids_in, references
-from perdure.stores.traces import trace_of
+from perdure.stores.traces import manifest_in, trace_of
 
 if TYPE_CHECKING:
     from perdure.stores.memory import MemoryState
@@ -36,17 +35,17 @@ class MemoryKeeping:
     async def delete(
         self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
     ) -> Deleted:
-        deleted = Deleted([], 0, 0)
-        for run_id in dict.fromkeys(run_ids):
-            if run_id not in self._state.ended or self._is_owned(run_id):
-                continue
-            stream = self._state.streams[run_id]
-            size = sum(len(encode_event(each.event)) for each in stream)
-            deleted = Deleted([*deleted.run_ids, run_id], deleted.events + len(stream), deleted.bytes + size)
-            if not is_dry:
+        going = [
+            run_id
+            for run_id in dict.fromkeys(run_ids)
+            if run_id in self._state.ended and not self._is_owned(run_id)
+        ]
+        sizes = [len(encode_event(each.event)) for run_id in going for each in self._state.streams[run_id]]
+        if not is_dry:
+            for run_id in going:
                 self._forget(run_id)
-        tell("runs", len(deleted.run_ids))
-        return deleted
+        tell("runs", len(going))
+        return Deleted(going, len(sizes), sum(sizes))
 
     async def sweep(
         self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
@@ -73,7 +72,12 @@ class MemoryKeeping:
     def _trace(self, run_id: RunId) -> RunTrace:
         stream = self._state.streams[run_id]
         ends = [each.event.status for each in stream if isinstance(each.event, RunCompleted)]
-        return trace_of(stream[0], stream[-1], ends[0] if ends else None, is_owned=self._is_owned(run_id))
+        named = manifest_in(stream[0])
+        manifest = None
+        if named is not None and named in self._state.blobs:
+            manifest = Row(named in self._state.recipes, self._state.blobs[named][1])
+        status = ends[0] if ends else None
+        return trace_of(stream[0], stream[-1], status, manifest, is_owned=self._is_owned(run_id))
 
     def _is_owned(self, run_id: RunId) -> bool:
         row = self._state.claims.get(run_id)
@@ -85,17 +89,6 @@ class MemoryKeeping:
         state.ended.discard(run_id)
         for rows in (state.claims, state.letters, state.due_millis, state.awaits):
             rows.pop(run_id, None)
-        first = state.first_legs.pop(run_id, None)
-        if first is not None and state.newest_legs[first][1] == run_id:
-            left = (each for each, chain in state.first_legs.items() if chain == first)
-            legs = [(continued.leg, each) for each in left if (continued := self._continued(each))]
-            if legs:
-                state.newest_legs[first] = max(legs)
-            else:
-                del state.newest_legs[first]
-
-    def _continued(self, run_id: RunId) -> ContinuedRun | None:
-        return continued_by(self._state.streams[run_id][0].event)
 
     def _roots(self, without: Collection[RunId]) -> Iterable[Reference]:
         for run_id, stream in self._state.streams.items():
