@@ -13,7 +13,7 @@ from perdure.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.letters import StopLetter
 from perdure.engine.recovery import read_view
-from perdure.engine.schedules import Start, next_step, wakening
+from perdure.engine.schedules import Start, coming, next_step, wakening
 from perdure.engine.starting import StartRun
 from perdure.errors import ConcurrencyError, CorruptionError, NotFoundError, PerdureError
 from perdure.ids import RunId
@@ -96,7 +96,10 @@ class Scheduler:
         schedule = Schedule.from_json(row.body)
         for taken in range(_STEPS_MAX):
             now = self._clock.now_millis()
-            step = next_step(schedule, now, is_busy=await self._is_busy(schedule))
+            soon = coming(schedule, now)
+            is_started = soon is not None and await self._stores.events.head_seq(soon.run_id) > 0
+            is_busy = await self._is_busy(schedule)
+            step = next_step(schedule, now, is_busy=is_busy, is_started=is_started)
             if step is None:
                 return taken > 0
             if step.start is not None:
