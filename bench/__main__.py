@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, canonicalising, compared, growing, http_calls, waiting
+from bench import at_once, authoring, canonicalising, compared, growing, http_calls, timetable, waiting
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
@@ -360,6 +360,16 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def schedules(folder: Path) -> list[Figure]:
+    """Looking at ten thousand of which none is due, and starting a run."""
+    statements, ratio = asyncio.run(timetable.looking(folder))
+    return [
+        Figure("statements of a look at 10,000 schedules, none due", statements, 1, ""),
+        Figure("a look at 10,000 schedules against one at 10", ratio, 2, "×"),
+        Figure("commits of a start", asyncio.run(timetable.commits_of_a_start(folder / "c.db")), 3, ""),
+    ]
+
+
 MEASURES = (
     time_per_state,
     together,
@@ -373,6 +383,7 @@ MEASURES = (
     lasting,
     parked,
     families,
+    schedules,
     commits_and_syncs,
 )
 
