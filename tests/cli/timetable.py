@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from perdure.demo import Order, checkout
+from perdure.sdk.client import Client
 from tests.cli.shop import opened, purchase, refund
 from tests.schedules import run_of
 
@@ -32,12 +33,19 @@ async def fill_with_schedules(path: str) -> None:
     await schedules.create("hourly", purchase, tea, cron="0 * * * *", overlap="queue", starts=STARTS)
     await schedules.create("unborn", checkout, tea, cron="0 0 L FEB *", starts=STARTS)
     await schedules.backfill("nightly", datetime(2025, 12, 30, tzinfo=UTC))
+    await _settle(client)
     await schedules.trigger("weekly")
     await schedules.pause("weekly", "the bank is closed", by="ann")
+    await _settle(client)
     await schedules.trigger("hourly")
     await schedules.trigger("hourly")
+    await _settle(client)
+    await schedules.backfill("hourly", datetime(2025, 12, 31, 22, tzinfo=UTC))
+    await client.aclose()
+
+
+async def _settle(client: Client) -> None:
+    """Have everything done that is due, one schedule at a time, so that runs begin in the same order."""
     while await client.recover():
         while client.driven:
             await client.drive_result(client.driven[0])
-    await schedules.backfill("hourly", datetime(2025, 12, 31, 22, tzinfo=UTC))
-    await client.aclose()
