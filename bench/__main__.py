@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, canonicalising, compared, growing, http_calls, timetable, waiting
+from bench import (
+    at_once,
+    authoring,
+    canonicalising,
+    compared,
+    growing,
+    http_calls,
+    mapping,
+    timetable,
+    waiting,
+)
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from perdure import Engine, Failpoints, RunId
@@ -50,14 +60,14 @@ def main() -> int:
     """Measure, print, and exit with 1 when a bar is passed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "only", nargs="*", help="the measures to take: authored, calling, …; all unless given"
+        "only", nargs="*", help="the measures to take: authored, call, map, …; all unless given"
     )
     parser.add_argument("--peers", action="store_true", help="compare with other engines too")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
     figures: list[Figure] = []
     for measure in (*MEASURES, *([peers] if options.peers else [])):
-        if options.only and measure.__name__ not in options.only:
+        if options.only and not measure.__name__.startswith(tuple(options.only)):
             continue
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             shown = len(figures)
@@ -262,6 +272,18 @@ def families(folder: Path) -> list[Figure]:
     ]
 
 
+def mapped(folder: Path) -> list[Figure]:
+    """A map over 10,000 items against states."""
+    return [
+        Figure(
+            "time per item of a map over 10,000 against a state", mapping.against_states(folder, 3), 1, "x"
+        ),
+        Figure(
+            "memory for 10,000 results of 10 KB, one by one", mapping.megabytes_one_by_one(folder), 50, "MB"
+        ),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -384,6 +406,7 @@ MEASURES = (
     parked,
     families,
     schedules,
+    mapped,
     commits_and_syncs,
 )
 

@@ -11,6 +11,7 @@ import importlib
 _MODULES = {
     "canonical": "CanonicalJsonError artifact_id_for_bytes artifact_id_for_json canonical_json_bytes",
     "engine.engine": "Engine",
+    "engine.forking": "ForkRun",
     "engine.starting": "StartRun",
     "engine.recovery": "PlanResolver",
     "engine.results": "RunResult",
@@ -35,7 +36,10 @@ _MODULES = {
         "ArtifactKind DomainEvent EventEnvelope RunCompleted RunPhase RunStarted RunStatus "
         "StateCompleted StateEntered StateErrorInfo StateFailed"
     ),
-    "model.handler": "Context IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome",
+    "model.forks": "ForkedFrom",
+    "model.handler": (
+        "Context ContinueAsNew IoCall IoProvider IoResult Recorder Signal SnapshotPolicy State StateOutcome"
+    ),
     "model.meta": "SideEffectKind StateMeta",
     "model.schedule": "Overlap Schedule",
     "model.plan": "DependencyEdge ExecutionPlan StateGraph StateNode",
@@ -45,10 +49,14 @@ _MODULES = {
     "sdk.blocking_io": "BlockingIo BlockingRecorder",
     "sdk.children": "ChildEnd ChildRun ChildRunError gather_children spawn",
     "sdk.client": "Client",
+    "sdk.continuing": "continue_as_new",
+    "sdk.keeping": "PruneReport",
+    "sdk.mapping": "ItemError MapError MapOver map_over",
     "sdk.opening": "open",
     "sdk.ops": "Op op",
     "sdk.pipelines": "pipeline step",
     "sdk.reading": "RunSummary",
+    "sdk.retention": "Retention",
     "sdk.runs": "Run",
     "sdk.schedules": "Schedules",
     "sdk.signals": "Received SignalDefinition",

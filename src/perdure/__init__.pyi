@@ -7,6 +7,7 @@ from perdure.canonical import canonical_json_bytes as canonical_json_bytes
 from perdure.engine.dispatch import Dispatcher as Dispatcher
 from perdure.engine.dispatch import LocalDispatcher as LocalDispatcher
 from perdure.engine.engine import Engine as Engine
+from perdure.engine.forking import ForkRun as ForkRun
 from perdure.engine.recovery import PlanResolver as PlanResolver
 from perdure.engine.results import RunResult as RunResult
 from perdure.engine.starting import StartRun as StartRun
@@ -66,7 +67,9 @@ from perdure.model.events import StateCompleted as StateCompleted
 from perdure.model.events import StateEntered as StateEntered
 from perdure.model.events import StateErrorInfo as StateErrorInfo
 from perdure.model.events import StateFailed as StateFailed
+from perdure.model.forks import ForkedFrom as ForkedFrom
 from perdure.model.handler import Context as Context
+from perdure.model.handler import ContinueAsNew as ContinueAsNew
 from perdure.model.handler import IoCall as IoCall
 from perdure.model.handler import IoProvider as IoProvider
 from perdure.model.handler import IoResult as IoResult
@@ -95,12 +98,19 @@ from perdure.sdk.children import ChildRunError as ChildRunError
 from perdure.sdk.children import gather_children as gather_children
 from perdure.sdk.children import spawn as spawn
 from perdure.sdk.client import Client as Client
+from perdure.sdk.continuing import continue_as_new as continue_as_new
+from perdure.sdk.keeping import PruneReport as PruneReport
+from perdure.sdk.mapping import ItemError as ItemError
+from perdure.sdk.mapping import MapError as MapError
+from perdure.sdk.mapping import MapOver as MapOver
+from perdure.sdk.mapping import map_over as map_over
 from perdure.sdk.opening import open as open  # noqa: A004 — read as perdure.open
 from perdure.sdk.ops import Op as Op
 from perdure.sdk.ops import op as op
 from perdure.sdk.pipelines import pipeline as pipeline
 from perdure.sdk.pipelines import step as step
 from perdure.sdk.reading import RunSummary as RunSummary
+from perdure.sdk.retention import Retention as Retention
 from perdure.sdk.runs import Run as Run
 from perdure.sdk.schedules import Schedules as Schedules
 from perdure.sdk.signals import Received as Received

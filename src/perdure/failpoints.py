@@ -23,6 +23,9 @@ POINTS: dict[str, str] = {
     "transport.before": "before a call goes out",
     "transport.after": "after a call was answered, before its fact is recorded",
     "artifact_file.after": "after a large artifact became a file, before the commit that names it",
+    "delete.after": "after runs were forgotten, before the room of their events is free",
+    "sweep.before": "before artifacts are swept, some at a time",
+    "sweep.after": "after large artifacts were swept, before their files are removed",
 }
 
 _SPEC = re.compile(r"(?P<point>[a-z._]+)(?::(?P<hit>[1-9][0-9]*))?=(?P<action>stop|kill)")

@@ -35,6 +35,7 @@ HINTS: dict[str, str] = {
         "wait for a timedelta that is not negative, until a datetime with a time zone, or for signals by "
         "name; a wait's own name begins with a letter"
     ),
+    "patch_name_invalid": "give the patch a short name that says what has changed",
     "wait_started_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "effect_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "run_request_malformed": "the stream was changed outside the engine; restore the store from a backup",
@@ -44,7 +45,7 @@ HINTS: dict[str, str] = {
     ),
     "effect_request_mismatch": (
         "make the request from recorded facts only, so that every attempt makes the same; give other effects "
-        "another idempotency_key"
+        "another idempotency_key; if the code was changed, ask io.patched(NAME) which of the two to make"
     ),
     "effect_answer_lost": (
         "the effect was made once and is not made again; have the transport answer what may be recorded, or "
@@ -57,8 +58,24 @@ HINTS: dict[str, str] = {
     ),
     "heartbeat_missed": "call io.heartbeat() more often than heartbeat_timeout, or allow for more time",
     "run_timeout": "start the run anew with a longer timeout in its RunConfig",
-    "invocation_conflict": "use another key, or start with the same manifest and initial context as before",
-    "recovery_state_not_in_plan": "resume with the version of the operation that the run was started with",
+    "invocation_conflict": (
+        "use another key, or start with the same operation, version, input and initial context as before"
+    ),
+    "recovery_state_not_in_plan": (
+        "the operation has changed under its name and version: give the new code another op_version and "
+        "deploy both side by side, or go on without the missing states: perdure run fork RUN --at STATE"
+    ),
+    "run_blocked_by_version": (
+        "deploy the version that the run names side by side with the new one, or go on in another: "
+        "perdure run fork RUN --at STATE --op-version V; or give it up: perdure run terminate RUN --why TEXT"
+    ),
+    "fork_state_not_reached": "`perdure run status RUN` shows the states that the run has entered",
+    "fork_states_not_in_plan": (
+        "fork at an earlier state, before those that are named, or into a version that has them"
+    ),
+    "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
+    "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
+    "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
     "missing_run_started": "the stream was not begun by an engine; it cannot be resumed",
     "empty_plan": "give the plan at least one state",
@@ -69,7 +86,7 @@ HINTS: dict[str, str] = {
     "os_error": "check the path, its permissions, and the room on the disk",
     "usage": "`perdure --help`, and `--help` after any command, show what there is",
     "input_malformed": "give JSON, @FILE, or - for standard input",
-    "op_not_found": "`perdure op list` shows the operations of the app",
+    "op_not_found": "`perdure op list` shows the operations of the app, with their versions",
     "dangling_dependency_tag": "give a state of the operation the tag, or take the dependency away",
     "duplicate_state_id": "give each state of an operation a name of its own",
     "duplicate_step_id": "name the steps: step(operation, step_id=…)",
@@ -80,16 +97,22 @@ HINTS: dict[str, str] = {
     "client_not_open": "write `async with perdure.open(…) as p`, `with …` or `p = await perdure.open(…)`",
     "config_invalid": "mend the configuration; it is to be of the type given as op(…, config=…)",
     "input_invalid": "mend the input; `perdure op show` names what the states take",
-    "manifest_artifact_mismatch": "pass the id that put_manifest returned for this very manifest",
+    "manifest_artifact_mismatch": (
+        "pass the id that put_manifest returned for this very manifest; what was started does not change, "
+        "but can be forked into another version: perdure run fork RUN --at STATE --op-version V"
+    ),
     "missing_idempotency_key": "give StateMeta an idempotency_key, or declare another side effect",
     "missing_state_for_edge": "have expand return the state that the edge names, or remove the edge",
     "op_expand_failed": "mend expand: it must give the states for this input and configuration",
     "op_not_deterministic": "have expand depend on its arguments alone: no clock, no randomness, no globals",
     "pipeline_malformed": "the manifest was written by another program, or a newer version; update perdure",
-    "plan_op_id_mismatch": "plan the operation that the manifest names",
+    "plan_op_id_mismatch": "plan the operation that the manifest names; another one is another run",
     "unsatisfied_import": "put a step that exports the key before this one, or into the initial context",
     # Attempts
-    "argument_invalid": "make the parameter's type agree with what was recorded; old runs have old values",
+    "argument_invalid": (
+        "make the parameter's type agree with what was recorded, or give the new code another op_version: "
+        "old runs have old values; `perdure run fork RUN --at STATE --set KEY=JSON` puts a new one in place"
+    ),
     "result_missing": (
         "annotate the parameter as `… | None`, or give it a default: a state that cleans up, or that comes "
         "after one that was skipped, may find no result"
@@ -102,22 +125,42 @@ HINTS: dict[str, str] = {
     "context_not_canonical": "write values of None, bool, int, str, list and dict only",
     "event_name_reserved": "choose another name for the event",
     "event_not_canonical": "emit payloads of None, bool, int, str, list and dict only",
+    "continue_input_unsupported": "start such runs with input_params that are an object, with an input in it",
+    "continue_outside_state": "call it in a function that is a state, while that runs",
+    "carry_invalid": "carry values that JSON can hold: dataclasses, msgspec.Struct, pydantic or built in",
+    "continued_in_doubt": (
+        "say what became of the effects: `perdure run resolve RUN`; the state is tried once more then"
+    ),
     "handler_raised": "read the message, mend the handler, and start the run again",
     "state_outcome_invalid": "return StateOutcome() or nothing",
     "state_timeout": (
         "raise the state's timeout, or make it faster; code that blocks the event loop belongs in a thread"
+    ),
+    "worker_process_died": (
+        "the function ended its process (out of memory, a crash in C code, os._exit): mend it, or give it "
+        "less at a time"
     ),
     "recovery_limit_exceeded": (
         "the state ends its process again and again (out of memory, a crash in C code): mend it, start anew"
     ),
     # IO
     "missing_fact_key": "give the call a fact_key, so that its answer is recorded",
-    "missing_fact": "the code asks for what the recorded run never asked; replay it with the code of then",
-    "fact_request_mismatch": "use one fact key for one request; put what varies into the key",
-    "fact_key_reserved": (
-        "choose a fact key that does not begin with wait:, signal: or effect:; an effect's answer needs none"
+    "missing_fact": (
+        "the code asks for what the recorded run never asked: replay it with the code of then, have the "
+        "change ask io.patched(NAME), or make it in another op_version"
     ),
-    "fact_payload_conflict": "record each value under a key of its own",
+    "fact_request_mismatch": (
+        "use one fact key for one request; put what varies into the key; if the code was changed, ask "
+        "io.patched(NAME) which of the two to send, or begin anew from here: perdure run fork RUN --at STATE"
+    ),
+    "fact_key_reserved": (
+        "choose a fact key that does not begin with wait:, signal:, effect:, patch: or map:; an effect's "
+        "answer needs none"
+    ),
+    "fact_payload_conflict": (
+        "record each value under a key of its own; if the code was changed, ask io.patched(NAME) which to "
+        "record"
+    ),
     "fact_payload_not_canonical": "have the transport answer with JSON data, without floats",
     "fact_not_recorded": "the store refused a write; the state is tried again",
     "fact_recorded_malformed": "the stream was changed outside the engine; restore the store from a backup",
@@ -181,13 +224,39 @@ HINTS: dict[str, str] = {
     "child_run_request_invalid": "see the guide on child runs for the two requests; run_config must be whole",
     "spawn_outside_state": "call it in a function that is a state, while that runs",
     "child_name_invalid": "give it a short name such as an invoice's number with a letter before it",
-    "child_run_conflict": "spawn under another fact key: this one names a run that was started otherwise",
-    "child_run_manifest_id_mismatch": "await with the ids that the spawn answered",
-    "child_run_missing_after_spawn": "await a run that was spawned, in the store where it was",
+    "map_outside_state": "call it in a function that is a state, while that runs, or give it the state's io",
+    "map_name_taken": "name the maps of a state: perdure.map_over(…, name=…)",
+    "map_item_changed": (
+        "have the items depend on the state's input and on recorded facts alone, in one order, so that every "
+        "attempt maps the same"
+    ),
+    "map_item_invalid": "map over values that have a JSON form without floats, such as ids",
+    "map_items_failed": (
+        "mend what the items' codes say; retry=… tries an item again, return_exceptions=True records "
+        "failures and goes on"
+    ),
+    "child_run_conflict": (
+        "spawn under another fact key: this one names a run that was started otherwise; if the code was "
+        "changed, ask io.patched(NAME) which child to spawn"
+    ),
+    "child_run_manifest_id_mismatch": (
+        "await with the ids that the spawn answered; a child stays in the version that it was spawned in"
+    ),
+    "child_run_missing_after_spawn": (
+        "await a run that was spawned, in the store where it was; one that was deleted is not there any more"
+    ),
     "child_run_engine_failed": "`perdure run status` of the child, or the resolver's own log, tells more",
-    "child_run_task_failed": "mend what the code of the details says, and resume the parent",
+    "child_run_task_failed": (
+        "mend what the code of the details says, and resume the parent; for run_blocked_by_version, deploy "
+        "the child's version side by side"
+    ),
     "child_run_too_deep": "end the recursion, or give the engine a larger max_child_depth",
     "child_run_link_malformed": "the stream was changed outside the engine; restore the store from a backup",
+    "run_not_ended": "end it first: `perdure run terminate RUN --why …`, or wait for its end",
+    "run_parent_unfinished": "wait for the parent's end, which may need the child's result, or terminate it",
+    "run_has_children": "delete the whole family with --with-children, or with_children=True",
+    "run_referred_to": "delete the runs first that need it, or together with it",
+    "retention_unsupported": "give Stores(keeping=…) what can delete, or delete where the runs are kept",
     "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",
     "artifact_not_found": "check the id; an artifact of another store must be copied here first",
     "artifact_corruption": "the stored bytes were damaged; restore the store from a backup",

@@ -147,6 +147,10 @@ class RunId(str):
         """The id of the child run that this run spawns under ``fact_key`` (UUID version 5)."""
         return RunId(uuid.uuid5(uuid.UUID(self), fact_key))
 
+    def next_leg(self) -> RunId:
+        """The id of the run as which this one goes on (UUID version 5)."""
+        return self.child("continue")
+
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UUID = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")

@@ -37,6 +37,7 @@ def open_sqlite(rest: str, failpoints: Failpoints | None = None) -> Stores:
         mailbox=store,
         agenda=store,
         schedules=store.schedules,
+        keeping=store.keeping,
     )
 
 

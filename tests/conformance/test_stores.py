@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,22 @@ from perdure.adapters.sqlite.store import SqliteStore
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
 from perdure.stores.schedules import MemorySchedules
 from perdure.stores.sharing import SharedArtifacts
+from perdure.testing import broken_keeping
 from perdure.testing.broken_schedules import BROKEN_SCHEDULES
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.clock import FakeClock
+from perdure.testing.keeping_conformance import KeepingConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.schedule_conformance import ScheduleConformance
 from perdure.testing.store_conformance import StoreConformance
-from perdure.testing.store_places import RUN, StorePlaces, agenda, park
+from perdure.testing.store_places import RUN, StorePlaces, agenda, park, refusal
 from tests.small_parts import small_parts
+
+
+def _all(store: MemoryStore | SqliteStore) -> dict[str, Any]:
+    """The ports besides events, artifacts and commits."""
+    keeping = store.keeping if isinstance(store, SqliteStore) else store
+    return {"mailbox": store, "agenda": store, "schedules": store.schedules, "keeping": keeping}
 
 
 class TestMemory(StoreConformance):
@@ -43,9 +52,7 @@ class TestSqlite(StoreConformance):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
-        return Stores(
-            store, store, store, store, store.close, mailbox=store, agenda=store, schedules=store.schedules
-        )
+        return Stores(store, store, store, store, store.close, **_all(store))
 
 
 class TestSqliteWithFiles(TestSqlite):
@@ -53,9 +60,7 @@ class TestSqliteWithFiles(TestSqlite):
 
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock, file_threshold_bytes=0)
-        return Stores(
-            store, store, store, store, store.close, mailbox=store, agenda=store, schedules=store.schedules
-        )
+        return Stores(store, store, store, store, store.close, **_all(store))
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ class TestSharedMemory(TestMemory):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = MemoryStore(self.states.setdefault(name, MemoryState()), clock)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, mailbox=store, agenda=store, schedules=store.schedules)
+        return Stores(store, shared, store, shared, **_all(store))
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -81,9 +86,7 @@ class TestSharedSqlite(TestSqlite):
     def open_place(self, name: str, clock: FakeClock) -> Stores:
         store = SqliteStore(self.folder / f"{name}.db", clock=clock)
         shared = SharedArtifacts(store)
-        return Stores(
-            store, shared, store, shared, store.close, mailbox=store, agenda=store, schedules=store.schedules
-        )
+        return Stores(store, shared, store, shared, store.close, **_all(store))
 
 
 class TestComposed(StoreConformance):
@@ -91,6 +94,7 @@ class TestComposed(StoreConformance):
 
     shares_claims = False
     is_atomic = False
+    can_delete = False
 
     @pytest.fixture(autouse=True)
     def _places(self) -> None:
@@ -143,7 +147,7 @@ class _EventsOnly:
         return await self._append(run_id, expected_seq, events)
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("kind", [*BROKEN, *broken_keeping.BROKEN])
 def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
     """At least one test fails on each."""
 
@@ -153,9 +157,9 @@ def test_the_suite_notices_a_broken_store(kind: type[MemoryStore]) -> None:
 
         def open_place(self, name: str, clock: FakeClock) -> Stores:
             store = kind(self.states.setdefault(name, MemoryState()), clock)
-            return Stores(store, store, store, store, mailbox=store, agenda=store)
+            return Stores(store, store, store, store, **_all(store))
 
-    assert _failures(Suite)
+    assert _failed(Suite)
 
 
 @pytest.mark.parametrize("kind", BROKEN_SCHEDULES)
@@ -172,10 +176,27 @@ def test_the_suite_notices_broken_schedules(kind: type[MemorySchedules]) -> None
             schedules = kind(state.schedules, store.is_over)
             return Stores(store, store, store, store, mailbox=store, agenda=store, schedules=schedules)
 
-    assert _failures(Suite)
+    assert _failed(Suite)
 
 
-def _failures(suite: type[StorePlaces]) -> list[str]:
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("kind", broken_keeping.BROKEN_IN_PARTS)
+def test_the_suite_notices_what_breaks_parts(kind: type[MemoryStore]) -> None:
+    """At least one test fails on each, over the wrapper that cuts artifacts."""
+
+    class Suite(KeepingConformance):
+        def __init__(self) -> None:
+            self.states: dict[str, MemoryState] = {}
+
+        def open_place(self, name: str, clock: FakeClock) -> Stores:
+            store = kind(self.states.setdefault(name, MemoryState()), clock)
+            shared = SharedArtifacts(store)
+            return Stores(store, shared, store, shared, **_all(store))
+
+    assert _failed(Suite)
+
+
+def _failed(suite: type[StorePlaces]) -> list[str]:
     failed = []
     for name in dir(suite):
         if name.startswith("test_"):
@@ -184,3 +205,11 @@ def _failures(suite: type[StorePlaces]) -> list[str]:
             except Exception as error:  # noqa: BLE001 — however it fails, it has noticed
                 failed.append(f"{name}: {type(error).__name__}")
     return failed
+
+
+async def test_a_bundle_does_not_guess_what_may_go() -> None:
+    """Where nobody is there who deletes, nothing can be deleted."""
+    store = MemoryStore(MemoryState(), FakeClock())
+    keeping = Stores(store, store).keeping
+    calls = [keeping.delete([RUN]), keeping.sweep(), keeping.compact(), anext(keeping.traces())]
+    assert {(await refusal(call)).code for call in calls} == {"retention_unsupported"}

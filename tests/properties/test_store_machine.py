@@ -16,7 +16,7 @@ from perdure import ArtifactId, ArtifactKind, PerdureError, RunId, Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import RunCompleted, RunStatus
 from perdure.stores.memory import MemoryState, memory_stores
-from perdure.stores.ports import Append, Blob, Claim, Letter, Release
+from perdure.stores.ports import Append, Blob, Claim, Letter, Release, RunTrace
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_places import TTL, told
@@ -47,7 +47,9 @@ class StoreMachine(RuleBasedStateMachine):
         path = Path(self.folder.name) / "runs.db"
         store = SqliteStore(path, clock=self.clock, file_threshold_bytes=2)
         shared = SharedArtifacts(store)
-        return Stores(store, shared, store, shared, store.close, mailbox=store, agenda=store)
+        return Stores(
+            store, shared, store, shared, store.close, mailbox=store, agenda=store, keeping=store.keeping
+        )
 
     def teardown(self) -> None:
         asyncio.run(self.sqlite.close())
@@ -104,6 +106,19 @@ class StoreMachine(RuleBasedStateMachine):
     def end(self, run: RunId) -> None:
         ended = RunCompleted(RunStatus.COMPLETED, None)
         self.heads[run] = self.both(lambda stores: stores.events.append(run, self.heads[run], [ended]))
+
+    @rule(run=runs, other=runs)
+    def delete(self, run: RunId, other: RunId) -> None:
+        """Those that have ended and that nobody has begin anew afterwards."""
+
+        async def traces(stores: Stores) -> list[RunTrace]:
+            return [trace async for page in stores.keeping.traces() for trace in page]
+
+        self.both(traces)
+        self.both(lambda stores: stores.keeping.delete([run, other], is_dry=True))
+        deleted = self.both(lambda stores: stores.keeping.delete([run, other]))
+        self.heads |= dict.fromkeys(deleted.run_ids, 0)
+        self.both(traces)
 
     @rule(run=runs, letter=letters)
     def post(self, run: RunId, letter: str) -> None:

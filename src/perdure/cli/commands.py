@@ -11,7 +11,19 @@ from cyclopts import App as CommandApp
 from cyclopts import CycloptsError, Parameter
 
 from perdure import __version__
-from perdure.cli import EXIT_INTERRUPTED, demo, driving, following, keeping, looking, ops, scheduling, telling
+from perdure.cli import (
+    EXIT_INTERRUPTED,
+    demo,
+    driving,
+    following,
+    forking,
+    keeping,
+    looking,
+    ops,
+    pruning,
+    scheduling,
+    telling,
+)
 from perdure.cli.output import (
     EXIT_COMPLETED,
     EXIT_STORE,
@@ -40,12 +52,14 @@ store = CommandApp(name="store", help="Make, migrate and measure stores.")
 for part in (run, schedule, op, artifact, store):
     cli.command(part)
 driving.add_to(run, cli)
+forking.add_to(run)
 looking.add_to(run)
 following.add_to(run)
 telling.add_to(run)
 scheduling.add_to(schedule)
 ops.add_to(op)
 keeping.add_to(store, artifact)
+pruning.add_to(run, store)
 cli.command(demo.demo)
 cli.register_install_completion_command(help="Install tab completion for this shell.")
 

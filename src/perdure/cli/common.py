@@ -204,3 +204,11 @@ def shown(value: Any, characters: int = 60) -> str:
     """A JSON value in at most so many characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def size(count: int) -> str:
+    """A number of bytes for a person."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

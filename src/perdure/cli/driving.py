@@ -32,6 +32,7 @@ from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
 from perdure.engine.engine import Engine
+from perdure.engine.recovery import BLOCKED
 from perdure.engine.results import RunResult
 from perdure.engine.starting import StartRun
 from perdure.errors import Json, PerdureError
@@ -40,6 +41,7 @@ from perdure.ids import RunId
 from perdure.model.config import RetryPolicy, RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, RunCompleted, RunPhase, RunStatus
+from perdure.model.legs import heir_in
 from perdure.sdk import App, manifest_for
 from perdure.sdk.client import MAX_CONCURRENCY, Client
 from perdure.sdk.reading import exports_of, find_run, status_of
@@ -127,7 +129,7 @@ def start(
         begun = StartRun(manifest, manifest_id, plan, config, initial, wanted, key)
         return await engine.start(stores, begun, drive=wait)
 
-    return _drive(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
+    return drive_run(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
 
 
 def resume(
@@ -149,7 +151,7 @@ def resume(
     async def go(stores: Stores, engine: Engine) -> RunResult:
         return await engine.resume(stores, found)
 
-    return _drive(output, common, source, app, failpoint, found, go)
+    return drive_run(output, common, source, app, failpoint, found, go)
 
 
 def _seconds(_: type, tokens: Sequence[Token]) -> float:
@@ -193,11 +195,21 @@ def worker(
     app = wanted_app(source)
     taken: dict[RunId, None] = {}
     counts = {"completed": 0, "failed": 0}
+    has_advised = False
+    following: dict[RunId, asyncio.Task[None]] = {}
 
     def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if run_id not in taken:
             taken[run_id] = None
             output.report(f"run {run_id} taken up")
+        heir = heir_in([event for _, event in events[-2:]])
+        if heir is not None:
+            taken.pop(run_id, None)
+            taken[heir] = None
+            if run_id in following:
+                following[heir] = following.pop(run_id)
+            output.report(f"run {run_id} goes on as {heir}")
+            return
         for _, event in events:
             if isinstance(event, RunCompleted):
                 taken.pop(run_id, None)
@@ -205,12 +217,18 @@ def worker(
                 output.report(f"run {run_id} {event.status.value.lower()}")
 
     async def finish(client: Client, run_id: RunId) -> None:
+        nonlocal has_advised
         try:
             result = await client.drive_result(run_id)
-        except PerdureError:
+        except PerdureError as error:
+            if error.code == BLOCKED and not has_advised:
+                has_advised = True  # which runs they are is logged
+                command = typed_command("run list", common, source, "--blocked-by-version")
+                output.report(f"runs that this worker does not know how to drive: {command}")
             return
-        if run_id in taken and result.waiting_for is not None and not await tell_waits(client, run_id):
-            output.report(f"run {run_id} is due again")
+        left = result.run_id
+        if left in taken and result.waiting_for is not None and not await tell_waits(client, left):
+            output.report(f"run {left} is due again")
 
     async def tell_waits(client: Client, run_id: RunId) -> bool:
         taken.pop(run_id, None)
@@ -223,11 +241,11 @@ def worker(
         _stop_on_sigterm()
         async with open_stores(common) as stores:
             client = Client(stores, app, max_concurrency=concurrency, observer=observe)
-            following: dict[RunId, asyncio.Task[None]] = {}
             output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
-                    following = {run_id: task for run_id, task in following.items() if not task.done()}
+                    for done in [run_id for run_id, task in following.items() if task.done()]:
+                        del following[done]
                     here = {*following, *client.driven}
                     for run_id in [each for each in taken if each not in here]:
                         await tell_waits(client, run_id)
@@ -265,7 +283,7 @@ def worker(
     return EXIT_COMPLETED
 
 
-def _drive(
+def drive_run(
     output: Output,
     common: Common,
     source: Source,

@@ -68,12 +68,12 @@ def family_text(root: Member) -> str:
 
 
 class FamilyTree:
-    """Draws a family. ``asked`` is marked, and always shown."""
+    """Draws a family. ``asked``, the first leg of a run's chain, is marked, and always shown."""
 
     def __init__(self, asked: RunId, *, shows_all: bool) -> None:
         self._asked = asked
         self._shows_all = shows_all
-        self._told: dict[tuple[RunId | None, RunId], str] = {}
+        self._told: dict[RunId, str] = {}
 
     def drawn(self, root: Member, console: Any) -> Tree:
         """A picture for ``console``."""
@@ -107,19 +107,20 @@ class FamilyTree:
         lines = []
         is_first = not self._told
         for member in members(root):
-            place = (member.parent_run_id, member.run_id)
+            if member.stands_above:
+                continue
             is_waiting = stands(member.standing) == "waiting"
             told = self._words(member.standing) if is_waiting else stands(member.standing)
-            if self._told.get(place) != told and not is_first and not member.stands_above:
+            if self._told.get(_chain(member)) != told and not is_first:
                 lines.append(self._label(member, time.time(), has_symbols=True).plain)
-            self._told[place] = told
+            self._told[_chain(member)] = told
         return lines
 
     def _urgencies(self, root: Member) -> dict[int, int]:
         """How urgent the most urgent is of each member and its descendants; the asked-for is above all."""
         urgency: dict[int, int] = {}
         for member in reversed(list(members(root))):
-            own = -1 if member.run_id == self._asked else _URGENCY[stands(member.standing)]
+            own = -1 if _chain(member) == self._asked else _URGENCY[stands(member.standing)]
             urgency[id(member)] = min([own, *(urgency[id(child)] for child in member.children)])
         return urgency
 
@@ -138,7 +139,7 @@ class FamilyTree:
     def _label(self, member: Member, now: float, *, has_symbols: bool) -> Text:
         from rich.text import Text
 
-        standing, is_asked = member.standing, member.run_id == self._asked
+        standing, is_asked = member.standing, _chain(member) == self._asked
         symbol, colour = _LOOKS[stands(standing)]
         label = Text().append(short(member.run_id), "bold" if is_asked else None)
         if standing.op_id is not None:
@@ -167,11 +168,17 @@ class FamilyTree:
         return f"{word}: {standing.failure}" if standing.failure is not None else word
 
 
+def _chain(member: Member) -> RunId:
+    return member.standing.chain or member.run_id
+
+
 def _notes(member: Member, now: float) -> Iterator[str]:
     standing = member.standing
     if standing.started_millis is not None:
         ended = now if standing.ended_millis is None else standing.ended_millis / 1000
         yield span(ended - standing.started_millis / 1000)
+    if standing.leg > 1:
+        yield f"leg {standing.leg}"
     if member.close_policy not in (None, ClosePolicy.AWAIT):
         yield f"close: {member.close_policy.value}"
     if member.is_adopted:

@@ -16,10 +16,12 @@ from perdure.cli.family import FamilyTree, family_text
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output
 from perdure.cli.progress import Progress
 from perdure.ids import RunId
-from perdure.model.events import RunPhase
+from perdure.model.events import RunCompleted, RunPhase
+from perdure.model.legs import next_run_of
 from perdure.sdk import App
 from perdure.sdk.client import Client
 from perdure.sdk.families import FamilyReader, Member
+from perdure.sdk.legs import chain_of
 from perdure.sdk.reading import find_run
 from perdure.sdk.waking import POLL_SECONDS
 from perdure.stores.bundle import Stores
@@ -32,7 +34,7 @@ def add_to(run: CommandApp) -> None:
 
 
 def watch(run_id: str, /, *, common: Common = COMMON) -> int:
-    """Follow a run that another process drives, until it ends.
+    """Follow a run that another process drives, until it ends; from leg to leg if it goes on as others.
 
     perdure run watch 4f1c
 
@@ -47,15 +49,19 @@ def watch(run_id: str, /, *, common: Common = COMMON) -> int:
     async def body() -> RunPhase:
         async with open_stores(common) as stores:
             found = await find_run(stores, run_id)
+            leg: RunId | None = found
             phase = RunPhase.RUNNING
             with Progress(output, found) as progress:
-                async for envelope in Client(stores, App()).events_of(found):
-                    if common.json:
-                        print(json.dumps(envelope.to_json(), sort_keys=True), flush=True)
-                    else:
-                        progress.take(found, envelope.event, (envelope.ts_millis or 0) / 1000)
-                    if type(envelope.event).__name__ == "RunCompleted":
-                        phase = RunPhase(envelope.event.to_json()["Kernel"]["RunCompleted"]["status"])
+                while leg is not None:
+                    watched, leg = leg, None
+                    async for envelope in Client(stores, App()).events_of(watched):
+                        if common.json:
+                            print(json.dumps(envelope.to_json(), sort_keys=True), flush=True)
+                        else:
+                            progress.take(watched, envelope.event, (envelope.ts_millis or 0) / 1000)
+                        leg = next_run_of(envelope.event) or leg
+                        if isinstance(envelope.event, RunCompleted):
+                            phase = RunPhase(envelope.event.status.value)
             return phase
 
     try:
@@ -98,7 +104,7 @@ def tree(
 
     async def read(stores: Stores) -> tuple[RunId, Member]:
         found = await find_run(stores, run_id)
-        return found, await FamilyReader(stores, found).read()
+        return await chain_of(stores, found), await FamilyReader(stores, found).read()
 
     asked, root = reading(common, read)
     if common.json:
@@ -112,7 +118,8 @@ def tree(
 async def _follow(output: Output, common: Common, run_id: str, *, shows_all: bool) -> int:
     async with open_stores(common) as stores:
         asked = await find_run(stores, run_id)
-        reader, shown = FamilyReader(stores, asked), FamilyTree(asked, shows_all=shows_all)
+        reader = FamilyReader(stores, asked)
+        shown = FamilyTree(await chain_of(stores, asked), shows_all=shows_all)
         console, text = output.console(), ""
         root = await reader.read()
         live: Any = None

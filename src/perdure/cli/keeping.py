@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cyclopts import App as CommandApp
 
-from perdure.cli.common import COMMON, Common, reading, store_url
+from perdure.cli.common import COMMON, Common, reading, size, store_url
 from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
 from perdure.errors import Json
 from perdure.ids import ArtifactId
@@ -68,8 +68,9 @@ def info(*, common: Common = COMMON) -> int:
         output.line(f"{name.replace('_', ' '):<16}{data[name]}")
     output.line(f"{'runs':<16}{data['runs']:,}, of them {data['runs_unfinished']:,} unfinished")
     output.line(f"{'events':<16}{data['events']:,}")
-    output.line(f"{'artifacts':<16}{data['artifacts']:,}, {_size(data['artifact_bytes'])}")
-    output.line(f"{'room taken':<16}{_size(data['stored_bytes'])}")
+    output.line(f"{'artifacts':<16}{data['artifacts']:,}, {size(data['artifact_bytes'])}")
+    free = f", of it {size(data['free_bytes'])} free for what comes" if data["free_bytes"] else ""
+    output.line(f"{'room taken':<16}{size(data['stored_bytes'])}{free}")
     return EXIT_COMPLETED
 
 
@@ -105,10 +106,3 @@ def get(artifact_id: str, /, *, output: Path | None = None, common: Common = COM
 
 def _described(common: Common, *, makes: bool = False) -> Json:
     return reading(common, lambda stores: stores.describe(), makes=makes)
-
-
-def _size(count: int) -> str:
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"

@@ -8,6 +8,7 @@ import msgspec
 from cyclopts import App as CommandApp
 from cyclopts import Parameter
 
+from perdure.cli.blocked import list_blocked
 from perdure.cli.common import (
     COMMON,
     SOURCE,
@@ -23,7 +24,7 @@ from perdure.cli.common import (
 )
 from perdure.cli.listing import columns_and_rows, event_cells, lines_in_doubt
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError, when
-from perdure.cli.waiting import children_in_words, next_steps, waiting_for
+from perdure.cli.waiting import chain_lines, children_in_words, fork_in_words, next_steps, waiting_for
 from perdure.engine.history import fold
 from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -63,6 +64,8 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         return EXIT_COMPLETED
     output.line(f"run      {data['run_id']}")
     output.line(f"phase    {data['phase']}")
+    for line in chain_lines(data):
+        output.line(line)
     output.line(f"op       {data['op_id']} {data['op_version']}")
     if data["labels"]:
         labels = " ".join(f"{name}={value}" for name, value in sorted(data["labels"].items()))
@@ -71,6 +74,9 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         output.line(f"schedule {data['schedule']['id']}, due {data['schedule']['due']}")
     if data["parent_run_id"]:
         output.line(f"parent   {data['parent_run_id']}")
+    if data["forked_from"]:
+        for line in fork_in_words(data["forked_from"]):
+            output.line(line)
     if data["children"]:
         output.line(f"children {children_in_words(data['children'])}")
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
@@ -113,8 +119,11 @@ def list_runs(
     label: tuple[str, ...] = (),
     in_doubt: Annotated[bool, Parameter(negative=())] = False,
     roots: Annotated[bool, Parameter(negative=())] = False,
+    blocked_by_version: Annotated[bool, Parameter(negative=())] = False,
+    legs: Annotated[bool, Parameter(negative=())] = False,
     limit: Whole = 50,
     common: Common = COMMON,
+    source: Source = SOURCE,
 ) -> int:
     """List runs, the newest first.
 
@@ -130,6 +139,10 @@ def list_runs(
         Only runs with effects of which nobody knows what became of them.
     roots
         Only runs that are nobody's children.
+    blocked_by_version
+        Only unfinished runs of operations, or of versions of them, that the app does not have.
+    legs
+        Also runs that went on as new ones, which are left out otherwise.
     limit
         At most so many.
     """
@@ -137,10 +150,14 @@ def list_runs(
         raise UsageError.of("usage", "a phase is running, completed, failed or cancelled")
     wanted = None if phase is None else RunPhase(phase.capitalize())
     labels = label_arguments(label)
+    if blocked_by_version:
+        if in_doubt or roots or wanted not in (None, RunPhase.RUNNING):
+            raise UsageError.of("usage", "--blocked-by-version goes with --label and --limit alone")
+        return list_blocked(wanted_app(source), labels, limit, common)
 
     async def read(stores: Stores) -> list[RunSummary]:
         return await list_summaries(
-            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots
+            stores, phase=wanted, labels=labels, limit=limit, in_doubt=in_doubt, roots=roots, legs=legs
         )
 
     found = reading(common, read)
@@ -324,6 +341,9 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
         output.line(f"  key {each.key}")
         output.line(f"    recorded  {shown(each.recorded, 200)}")
         output.line(f"    replayed  {shown(each.replayed, 200)}")
+    output.line(
+        "if the code was changed: ask io.patched(NAME) where, or give the new code another op_version"
+    )
     return EXIT_FAILED
 
 

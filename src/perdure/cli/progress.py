@@ -19,6 +19,7 @@ from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
     RUN_CANCEL_REQUESTED,
+    RUN_FORKED,
     RUN_PAUSED,
     RUN_UNPAUSED,
     VALUE_PUBLISHED,
@@ -32,6 +33,8 @@ from perdure.model.events import (
     StateEntered,
     StateFailed,
 )
+from perdure.model.forks import ForkedFrom
+from perdure.model.legs import continued_by, next_run_of
 
 _REFRESHES_PER_SECOND = 8
 _ROWS_MAX = 30
@@ -52,8 +55,12 @@ class Progress:
         self._output = output
         self._run_id = run_id
         self._children: dict[RunId, _ChildRow] = {}
+        self._going_on: set[RunId] = set()
+        self._has_legs = False
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
+        self._fork: ForkedFrom | None = None
+        """Where the run was forked, while what it has copied passes by."""
         self._begun: float | None = None
         self._ended_seconds: float | None = None
         self._lock = threading.Lock()
@@ -89,15 +96,41 @@ class Progress:
         with self._lock:
             if self._begun is None:
                 self._begun = seconds
-            take = self._take if run_id == self._run_id else self._take_of_child
-            line = take(run_id, event, seconds)
+            line = self._line(run_id, event, seconds)
             if line and self._live is None:
                 self._output.report(line)
 
+    def _line(self, run_id: RunId, event: Event, now: float) -> str | None:
+        heir = next_run_of(event)
+        if heir is not None:
+            self._going_on.add(run_id)
+            return self._hand_on(run_id, heir)
+        if run_id in self._going_on and isinstance(event, RunCompleted):
+            self._going_on.discard(run_id)
+            return None
+        is_known = run_id in self._children or (run_id == self._run_id and self._has_legs)
+        if continued_by(event) is not None and is_known:
+            return None
+        take = self._take if run_id == self._run_id else self._take_of_child
+        if self._fork is not None and run_id == self._run_id:
+            take = self._take_copied
+        return take(run_id, event, now)
+
+    def _hand_on(self, run_id: RunId, heir: RunId) -> str | None:
+        """Take ``heir`` for the run that goes on as it; a line if that is the one which is followed."""
+        if run_id == self._run_id:
+            self._run_id, self._has_legs = heir, True
+            self._rows.clear()
+            return f"run {run_id} goes on as {heir}"
+        if run_id in self._children:
+            self._children[heir] = self._children.pop(run_id)
+        return None
+
     def _take(self, run_id: RunId, event: Event, now: float) -> str | None:
         match event:
-            case RunStarted():
-                return f"run {run_id} started"
+            case RunStarted(forked_from=fork):
+                self._fork = fork
+                return f"run {run_id} started" + ("" if fork is None else f", a fork of {fork.run_id}")
             case StateEntered():
                 self._rows[event.state_id] = ["running", event.attempt + 1, 0, now, None]
                 again = f" (attempt {event.attempt + 1})" if event.attempt else ""
@@ -125,6 +158,17 @@ class Progress:
             case _:
                 return None
         return None
+
+    def _take_copied(self, run_id: RunId, event: Event, now: float) -> str | None:
+        """What another run has done is told in a line."""
+        fork = self._fork
+        if fork is None or not isinstance(event, DomainEvent) or event.name != RUN_FORKED:
+            return None
+        if (event.payload["run_id"], event.payload["seq"]) != (fork.run_id, fork.seq):
+            return None  # that run was a fork itself
+        self._fork = None
+        count = sum(map(len, event.payload["executed_by"].values()))
+        return f"{count} state{'' if count == 1 else 's'} carried over; it begins at {fork.state_id}"
 
     def _take_of_child(self, run_id: RunId, event: Event, now: float) -> str | None:
         child = self._children.setdefault(run_id, _ChildRow(now))

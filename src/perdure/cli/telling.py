@@ -294,6 +294,7 @@ def _standing(status: Json, worker: str) -> str:
 
 
 def who(by: str | None) -> str:
+    """Who says something: ``by``, or else the system's user."""
     if by is not None:
         return by
     try:

@@ -91,10 +91,29 @@ def next_steps(status: Json, common: Common) -> list[str]:
     return steps
 
 
+def chain_lines(status: Json) -> list[str]:
+    """Where a run stands in its chain, by its status; no line for one that is in none."""
+    if "leg" not in status:
+        return []
+    lines = [f"leg      {status['leg']} of {status['legs']}, the first is {status['first_run_id']}"]
+    if status["continued_as"]:
+        lines.append(f"went on  as {status['continued_as']}")
+    if status["newest_run_id"] not in (status["run_id"], status["continued_as"]):
+        lines.append(f"newest   {status['newest_run_id']}")
+    return lines
+
+
 def children_in_words(phases: Mapping[str, int]) -> str:
     """How many children there are, and in which phases, by a status's ``children``."""
     words = [f"{count} {phase.lower()}" for phase, count in sorted(phases.items())]
     return f"{sum(phases.values())}: {', '.join(words)}"
+
+
+def fork_in_words(origin: Json) -> list[str]:
+    """Where a run was forked, by whom and why, and what was set, by a status's ``forked_from``."""
+    reason = f": {origin['reason']}" if origin["reason"] else ""
+    lines = [f"fork     of {origin['run_id']} at {origin['state_id']}, by {origin['by']}{reason}"]
+    return lines + [f"set      {key}" for key in origin["set_keys"]]
 
 
 def doubts(status: Json) -> list[str]:

@@ -17,7 +17,7 @@ from perdure.io.live import LiveIo
 from perdure.io.replay import ReplayIo
 from perdure.io.scope import AttemptScope, Stopped, WorkLimit
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.handler import State, StateOutcome
+from perdure.model.handler import ContinueAsNew, State, StateOutcome
 from perdure.model.meta import StateMeta
 from perdure.secrets import text_may_hold_secret
 
@@ -31,6 +31,8 @@ class Completed(msgspec.Struct, frozen=True):
     """The handler returned; the context is now this."""
 
     snapshot: Snapshot
+    continuation: ContinueAsNew | None = None
+    """As what the handler wants the run to go on."""
 
 
 class Halted(msgspec.Struct, frozen=True):
@@ -65,10 +67,10 @@ async def execute(
     """
     failpoints.hit("handler.before")
     base = ctx.base
-    failure: BaseException | ErrorInfo | None = None
+    ended: BaseException | ErrorInfo | StateOutcome | None = None
     try:
         try:
-            failure = await _call(state, meta, ctx, io, rec, scope, clock)
+            ended = await _call(state, meta, ctx, io, rec, scope, clock)
         except asyncio.CancelledError:
             if scope.stopped is None:
                 raise
@@ -81,14 +83,16 @@ async def execute(
     if scope.fatal is not None:
         raise scope.fatal
     if scope.stopped is Stopped.STALE:
-        failure = _missed_heartbeat(meta)
+        ended = _missed_heartbeat(meta)
     elif scope.stopped is not None:
         return Halted(scope.stopped)
     failpoints.hit("handler.after")
-    if failure is None:
+    if ended is None:
         return Completed(staged)
-    info = failure if isinstance(failure, ErrorInfo) else _info_of(failure)
-    return Failed(info, None if staged is base else staged, _retry_after(failure))
+    if isinstance(ended, StateOutcome):
+        return Completed(staged, ended.continuation)
+    info = ended if isinstance(ended, ErrorInfo) else info_of(ended)
+    return Failed(info, None if staged is base else staged, retry_after(ended))
 
 
 async def _take_back_cancellation(scope: AttemptScope) -> None:
@@ -114,7 +118,7 @@ async def _call(
     rec: AttemptRecorder,
     scope: AttemptScope,
     clock: Clock,
-) -> BaseException | ErrorInfo | None:
+) -> BaseException | ErrorInfo | StateOutcome | None:
     timeout = meta.timeout
     limit = scope.work_limit = None if timeout is None else WorkLimit(timeout, clock)
     try:
@@ -143,7 +147,7 @@ async def _call(
             False,
             f"a handler returns StateOutcome or None, not {type(outcome).__name__}",
         )
-    return None
+    return outcome
 
 
 def _missed_heartbeat(meta: StateMeta) -> ErrorInfo:
@@ -157,7 +161,7 @@ def _timed_out(timeout: timedelta | None) -> ErrorInfo:
     return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state worked longer than {timeout}")
 
 
-def _info_of(error: BaseException) -> ErrorInfo:
+def info_of(error: BaseException) -> ErrorInfo:
     """What is kept of a handler's error: never its details, and no message that may hold a secret."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -169,7 +173,7 @@ def _info_of(error: BaseException) -> ErrorInfo:
     return ErrorInfo("handler_raised", ErrorCategory.UNKNOWN, False, presentable(text))
 
 
-def _retry_after(failure: BaseException | ErrorInfo) -> timedelta:
+def retry_after(failure: BaseException | ErrorInfo) -> timedelta:
     """The delay that an ``IoError`` carries in its details as ``retry_after_ms``."""
     details = failure.info.details if isinstance(failure, IoError) else None
     asked = details.get("retry_after_ms") if isinstance(details, dict) else None

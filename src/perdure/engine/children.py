@@ -18,6 +18,7 @@ from perdure.ids import ArtifactId, RunId
 from perdure.io.children import Child, ClosePolicy, PlannedChild
 from perdure.model.events import ParentRun, RunCompleted, RunPhase, RunStarted, RunStatus
 from perdure.stores.bundle import Stores
+from perdure.stores.legs import end_of
 
 _TOGETHER = 100
 
@@ -146,7 +147,7 @@ class Children:
 
     async def failure_of(self, run_id: RunId) -> tuple[str, str | None]:
         """As ``ChildRuns.failure_of``."""
-        view = await read_view(self._stores, run_id)
+        view = await read_view(self._stores, await self._stores.newest_leg(run_id))
         failed = [
             (progress.last_error.code, state_id)
             for state_id, progress in view.states.items()
@@ -164,12 +165,9 @@ class Children:
                     ends[run_id] = end
                 continue
             head = await self._stores.events.head_seq(run_id)
-            if not head:
-                ends[run_id] = None
-                continue
-            last = (await self._stores.events.read_range(run_id, head, head))[0].event
-            if isinstance(last, RunCompleted):
-                ends[run_id] = last
+            end = await end_of(self._stores.events, run_id, head)
+            if end is not None or not head:
+                ends[run_id] = end
         return ends
 
     async def follow_many(self, run_ids: Collection[RunId], *, until_all: bool) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 
 from perdure.arguments import expect
 from perdure.engine.history import (
+    CONTINUED_IN_DOUBT,
     ORPHAN_ATTEMPT_RECOVERED,
     RUN_CANCELLED,
     OpenAttempt,
@@ -161,9 +162,11 @@ def decide(
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
     if not may_try(view, state_id, plan.retry_policy(state_id)):
-        in_doubt = view.in_doubt_of(state_id)
+        in_doubt = view.holding_up(state_id)
         if in_doubt:
             return Step((), Pause(deadline, doubts_in_words(in_doubt)), place)
+        if was_held_up(view, state_id):
+            return _enter(view, state_id, plan, now_millis, deadline, place)
         return _end(view, RunStatus.FAILED, ends)
     return _enter(view, state_id, plan, now_millis, deadline, place)
 
@@ -229,7 +232,7 @@ def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
 def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, ends: Ends) -> Step:
     """Close what is open, clean up however long it takes, and end."""
     for attempt in view.open_attempts.values():
-        if plan.nodes[attempt.state_id] not in plan.cleanup:
+        if attempt.state_id not in plan.cleanup_ids:
             return Step((_closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
     if view.cancel is not None and not view.cancel.terminates:
         for node in plan.cleanup:
@@ -327,6 +330,12 @@ def may_try(view: RunView, state_id: StateId, policy: RetryPolicy) -> bool:
     if progress is None or error is None:
         return True
     return progress.was_told or (error.retryable and progress.own_failures < policy.max_attempts)
+
+
+def was_held_up(view: RunView, state_id: StateId) -> bool:
+    """Whether the state has failed for nothing but effects of the run that were in doubt then."""
+    error = view.states[state_id].last_error
+    return error is not None and error.code == CONTINUED_IN_DOUBT
 
 
 def _checkpoint(view: RunView) -> ArtifactId:

@@ -34,14 +34,18 @@ class Dispatcher(Protocol):
     def resting(self, stores: Stores, run_id: RunId) -> AbstractAsyncContextManager[None]:
         """While it is entered, ``run_id`` waits for others, and takes none of the places to run."""
 
+    def hand_on(self, stores: Stores, run_id: RunId, heir: RunId) -> None:
+        """Have ``heir``, as which ``run_id`` goes on, stand where that stood, as a parent and as a child."""
+
     async def withdraw(self, stores: Stores, parent: RunId) -> None:
         """Interrupt, resumable, what is driven here for ``parent`` alone, or for what was driven for it."""
 
 
 class _Driven:
-    """A run that is driven here, and for whom."""
+    """A run that is driven here, and for whom: the one that was asked for, and the ``leg`` that it is now."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: RunId) -> None:
+        self.run_id = self.leg = run_id
         self.task: asyncio.Task[RunResult]
         self.parents: set[RunId] = set()
         self.has_begun = False
@@ -75,8 +79,9 @@ class LocalDispatcher:
             nothing.cancel()
             return nothing
         task = self.take_up(stores, run_id)
-        if (stores, run_id) in self._driven:
-            self._link(stores, run_id, parent)
+        driven = self._driven.get((stores, run_id))
+        if driven is not None:
+            self._link(stores, driven.run_id, parent)
         return task
 
     def take_up(self, stores: Stores, run_id: RunId) -> asyncio.Task[RunResult]:
@@ -86,7 +91,7 @@ class LocalDispatcher:
             if not self._driven:
                 # It belongs to the event loop in which somebody had to wait for it.
                 self._places = asyncio.Semaphore(self._max_concurrency)
-            driven = _Driven()
+            driven = _Driven(run_id)
             driven.task = self._begin(run_id, partial(self._drive, driven, stores, run_id))
             self._driven[stores, run_id] = driven
             driven.task.add_done_callback(lambda _: self._ended(stores, run_id))
@@ -110,7 +115,8 @@ class LocalDispatcher:
         """Whether ``of`` is ``run_id``, or is driven for it, or for a run that is."""
         driven = self._driven.get((stores, of))
         parents = driven.parents if driven is not None else ()
-        return of == run_id or any(self._is_above(stores, run_id, parent) for parent in parents)
+        is_same = driven is not None and driven is self._driven.get((stores, run_id))
+        return of == run_id or is_same or any(self._is_above(stores, run_id, parent) for parent in parents)
 
     async def _drive(self, driven: _Driven, stores: Stores, run_id: RunId) -> RunResult:
         await self._places.acquire()
@@ -154,6 +160,21 @@ class LocalDispatcher:
             if not driven.has_place:
                 places.release()
 
+    def hand_on(self, stores: Stores, run_id: RunId, heir: RunId) -> None:
+        driven = self._driven.get((stores, run_id))
+        if driven is not None:
+            self._forget_leg(stores, driven)
+            driven.leg = heir
+            self._driven[stores, heir] = driven
+        for child in self._driven_for.pop((stores, run_id), ()):
+            self._driven[stores, child].parents.discard(run_id)
+            self._link(stores, child, heir)
+
+    def _forget_leg(self, stores: Stores, driven: _Driven) -> None:
+        """Know the run only by the id by which it was asked for: others may still ask so."""
+        if driven.leg != driven.run_id:
+            self._driven.pop((stores, driven.leg), None)
+
     async def withdraw(self, stores: Stores, parent: RunId) -> None:
         # Again and again: what is driven for somebody who ends just now is driven for ``parent`` then.
         while alone := self._alone(stores, parent):
@@ -173,8 +194,9 @@ class LocalDispatcher:
 
     def _ended(self, stores: Stores, run_id: RunId) -> None:
         ended = self._driven[stores, run_id]
-        for child in list(self._driven_for.get((stores, run_id), ())):
-            self._unlink(stores, child, run_id)
+        self._forget_leg(stores, ended)
+        for child in list(self._driven_for.get((stores, ended.leg), ())):
+            self._unlink(stores, child, ended.leg)
             for parent in ended.parents:
                 self._link(stores, child, parent)
         for parent in list(ended.parents):

@@ -13,14 +13,18 @@ from perdure.clock import Clock, SystemClock
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun
 from perdure.engine.dispatch import MAX_CONCURRENCY, Dispatcher, LocalDispatcher
+from perdure.engine.forking import ForkRun, planned_fork
 from perdure.engine.history import RunView
+from perdure.engine.legs import Legs
 from perdure.engine.letters import AnyLetter, LetterWatch, send
-from perdure.engine.loop import ReplaySource, Stint
+from perdure.engine.loop import Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
 from perdure.engine.prepared import PreparedRuns
-from perdure.engine.recovery import PlanResolver, checked_plan, read_view, refuse_fan_out
+from perdure.engine.recovery import PlanResolver, checked_plan, read_manifest, read_view, refuse_fan_out
+from perdure.engine.replaying import replay_source
 from perdure.engine.results import RunResult
-from perdure.engine.starting import StartRun, checked_manifest, run_id_of
+from perdure.engine.starting import Beginning, StartRun, checked_manifest, run_id_of
+from perdure.engine.unplanned import NO_PLAN, is_terminated
 from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import (
     ConcurrencyError,
@@ -30,14 +34,15 @@ from perdure.errors import (
     StorageError,
 )
 from perdure.failpoints import Failpoints, FailpointStop
-from perdure.ids import ArtifactId, RunId
+from perdure.ids import RunId
 from perdure.io.port import TransportFactory
 from perdure.io.router import expect_factory
-from perdure.model.config import IoMode, RunConfig
+from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot
-from perdure.model.events import Event, RunPhase, RunStarted
+from perdure.model.events import ArtifactKind, Event, RunPhase, RunStarted
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
+from perdure.stores.ports import Blob, snapshot_blob
 from perdure.stores.uninterrupted import uninterrupted
 
 PARK_AFTER = timedelta(seconds=5)
@@ -122,49 +127,92 @@ class Engine:
             )
         plan = PlannedRun.of(run.plan, run.run_config)
         initial = Snapshot.of_values(run.initial_context.dump())
-        run_id = run_id_of(run)
+        beginning = Beginning(
+            run_id_of(run.run_id, run.invocation_key),
+            run.run_id is not None or run.invocation_key is not None,
+            run.invocation_key is not None,
+            plan,
+            run.manifest,
+            RunStarted(run.plan.op_id, run.manifest_id, initial.id),
+            (),
+            (Blob(ArtifactKind.MANIFEST, manifest_bytes, run.manifest_id), snapshot_blob(initial)),
+            initial,
+        )
+        return await self._begin_once(stores, beginning, on_begun, drive=drive)
 
+    async def fork(
+        self,
+        stores: Stores,
+        fork: ForkRun,
+        *,
+        drive: bool = True,
+        on_begun: Callable[[], None] = lambda: None,
+    ) -> RunResult:
+        """Begin a run where another one entered a state, and drive it, as :meth:`start` does.
+
+        Raises as :meth:`start`; ``NotFoundError`` (``run_not_found``, ``fork_state_not_reached``) and
+        ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``).
+        """
+        expect(stores, Stores, "fork(stores, …)", "Stores")
+        expect(fork, ForkRun, "fork(…, fork)", "a ForkRun")
+        beginning = await planned_fork(stores, fork, self._resolver)
+        return await self._begin_once(stores, beginning, on_begun, drive=drive)
+
+    async def _begin_once(
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None], *, drive: bool
+    ) -> RunResult:
+        """Begin a run, or go on with the one that its invocation key has begun before."""
+        run_id, is_named = beginning.run_id, beginning.is_named
         # A random id is new; were it not, the first commit would be refused.
-        is_named = run.run_id is not None or run.invocation_key is not None
         if not is_named or not await stores.events.head_seq(run_id):
             try:
-                return await self._begin(stores, run, run_id, plan, initial, on_begun, drive=drive)
+                return await self._begin(stores, beginning, on_begun, drive=drive)
             except ConcurrencyError as error:
                 came_second = error.code == "run_already_active" and await stores.events.head_seq(run_id)
                 if not is_named or not came_second:
                     raise
-        if run.invocation_key is None:
+        if not beginning.has_key:
             raise ConcurrencyError.of(
                 "run_already_exists", "a run of this id exists", details={"run_id": run_id}
             )
-        await self._check_invocation(stores, run_id, run.manifest_id, initial.id)
+        first = await stores.events.read_range(run_id, 1, 1)
+        if not beginning.is_begun_by(first[0].event):
+            raise ConcurrencyError.of(
+                "invocation_conflict",
+                "the invocation key belongs to a run with another manifest or initial context",
+                details={"run_id": run_id},
+            )
         on_begun()
         return await self._attach(stores, run_id, drive=drive)
 
     async def _begin(
-        self,
-        stores: Stores,
-        run: StartRun,
-        run_id: RunId,
-        plan: PlannedRun,
-        initial: Snapshot,
-        on_begun: Callable[[], None],
-        *,
-        drive: bool,
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None], *, drive: bool
     ) -> RunResult:
         """Begin a run that nobody has begun; ``run_already_active`` if somebody does meanwhile."""
-        held = await self._claim(stores, run_id)
+        run_id = beginning.run_id
+        holding: list[HeldClaim] = []
         try:
-            started = RunStarted(run.plan.op_id, run.manifest_id, initial.id)
+            held = await self._claim(stores, run_id, holding)
             view = RunView(started_millis=self._clock.now_millis())
-            stint = await self._stint(stores, run_id, held, view, plan, run.run_config, on_begun)
-            stint.begin(started, initial)
+            stint = await self._stint(
+                stores,
+                run_id,
+                held,
+                view,
+                beginning.plan,
+                beginning.manifest,
+                holding,
+                self._failpoints,
+                on_begun,
+            )
+            stint.begin(beginning)
             if drive:
-                return await self._drive(stores, stint, run_id, view)
+                result = await self._drive(stores, stint, run_id, view)
+                return await self._follow(stores, stint, result, holding, self._failpoints)
             await stint.leave()
             return _result_of(run_id, view)
         finally:
-            await self._let_go(held)
+            await self._let_go(holding)
 
     async def send(self, stores: Stores, run_id: RunId, letter: AnyLetter, letter_id: str) -> bool:
         """Tell a run something; whoever drives it takes note within a second.
@@ -173,8 +221,10 @@ class Engine:
         anything is written: ``CanonicalJsonError``, ``RunError`` (``letter_invalid``), ``NotFoundError``
         (``run_not_found``), ``ConcurrencyError`` (``run_already_terminal``).
         """
-        posted = await send(stores, RunId(run_id), letter, letter_id)
-        self._watch(stores).nudge(run_id)
+        run_id = RunId(run_id)
+        posted = await send(stores, run_id, letter, letter_id)
+        watch = self._watch(stores)
+        watch.nudge(run_id if watch.is_watched(run_id) else await stores.newest_leg(run_id))
         return posted
 
     def _watch(self, stores: Stores) -> LetterWatch:
@@ -188,7 +238,8 @@ class Engine:
 
         Without ``runs_handlers`` it is driven only as far as nothing is executed: its letters become
         events, and a parked run that was cancelled ends. A run that has ended gives its result, and nothing
-        is appended. Raises ``NotFoundError``
+        is appended. Of a run that goes on as another the newest leg is driven on, and of those that begin
+        meanwhile each; the result is the last one's. Raises ``NotFoundError``
         (``run_not_found``), ``ConcurrencyError`` (``run_already_active``), ``InvalidPlanError`` and
         ``CorruptionError``.
         """
@@ -204,38 +255,61 @@ class Engine:
         run_id = RunId(run_id)
         if not await stores.events.head_seq(run_id):
             raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
-        held = await self._claim(stores, run_id)
+        holding: list[HeldClaim] = []
         try:
+            await self._claim(stores, run_id, holding)
             view = await read_view(stores, run_id)
-            prepared = self._prepared.take(run_id)
-            manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
-            if view.ended is not None:
-                return _result_of(run_id, view)
-            stint = await self._stint(
-                stores, run_id, held, view, plan, manifest.run_config, failpoints=failpoints
-            )
-            if prepared is not None:
-                stint.know(prepared.initial)
-            return await self._drive(stores, stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
+            if view.continued_as is not None and (newest := await stores.newest_leg(run_id)) != run_id:
+                await self._let_go([holding.pop()])
+                self._dispatcher.hand_on(stores, run_id, newest)
+                await self._claim(stores, newest, holding)
+                run_id, view = newest, await read_view(stores, newest)
+            stint, result = await self._resume_leg(stores, run_id, view, holding, failpoints, runs_handlers)
+            return await self._follow(stores, stint, result, holding, failpoints)
         finally:
-            await self._let_go(held)
+            await self._let_go(holding)
 
-    async def _check_invocation(
-        self, stores: Stores, run_id: RunId, manifest_id: ArtifactId, snapshot_id: ArtifactId
-    ) -> None:
-        """Refuse to take the run of an invocation key for another one (``invocation_conflict``)."""
-        first = await stores.events.read_range(run_id, 1, 1)
-        started = first[0].event
-        if (
-            not isinstance(started, RunStarted)
-            or started.manifest_id != manifest_id
-            or started.initial_snapshot_id != snapshot_id
-        ):
-            raise ConcurrencyError.of(
-                "invocation_conflict",
-                "the invocation key belongs to a run with another manifest or initial context",
-                details={"run_id": run_id},
-            )
+    async def _resume_leg(
+        self,
+        stores: Stores,
+        run_id: RunId,
+        view: RunView,
+        holding: list[HeldClaim],
+        failpoints: Failpoints,
+        runs_handlers: bool = True,
+    ) -> tuple[Stint | None, RunResult]:
+        """Drive a run on that is the last one claimed; no stint if it has ended."""
+        prepared = self._prepared.take(run_id)
+        try:
+            manifest, plan = await checked_plan(stores, view, self._resolver, prepared)
+        except InvalidPlanError:
+            if view.started is None or not await is_terminated(stores, run_id, view):
+                raise
+            manifest, plan = await read_manifest(stores, view.started.manifest_id), NO_PLAN
+        if view.ended is not None:
+            return None, _result_of(run_id, view)
+        stint = await self._stint(stores, run_id, holding[-1], view, plan, manifest, holding, failpoints)
+        if prepared is not None:
+            stint.know(prepared.initial)
+        result = await self._drive(stores, stint, run_id, view, runs_handlers=runs_handlers, has_mail=True)
+        return stint, result
+
+    async def _follow(
+        self,
+        stores: Stores,
+        stint: Stint | None,
+        result: RunResult,
+        holding: list[HeldClaim],
+        failpoints: Failpoints,
+    ) -> RunResult:
+        """Drive the legs as which a run goes on, one after the other; the last one's result."""
+        while stint is not None and (leg := stint.legs.next) is not None:
+            self._dispatcher.hand_on(stores, result.run_id, leg.run_id)
+            self._prepared.keep(leg.run_id, leg.prepared)
+            self._keeper.drop(holding.pop(0))  # given up in the commit that began the leg
+            view = await read_view(stores, leg.run_id)
+            stint, result = await self._resume_leg(stores, leg.run_id, view, holding, failpoints)
+        return result
 
     async def _attach(self, stores: Stores, run_id: RunId, *, drive: bool) -> RunResult:
         """The run that an invocation key already names, driven on if nobody drives it."""
@@ -245,23 +319,22 @@ class Engine:
             except ConcurrencyError as error:
                 if error.code != "run_already_active":
                     raise
-        return _result_of(run_id, await read_view(stores, run_id))
+        newest = await stores.newest_leg(run_id)
+        return _result_of(newest, await read_view(stores, newest))
 
-    async def _claim(self, stores: Stores, run_id: RunId) -> HeldClaim:
+    async def _claim(self, stores: Stores, run_id: RunId, holding: list[HeldClaim]) -> HeldClaim:
+        """A claim on the run, which is then the last of those that are to be let go."""
         claim = await stores.claims.acquire(run_id, self._owner, self._keeper.ttl)
         held = HeldClaim(claim, stores.claims, self._clock, self._keeper.ttl)
         self._keeper.keep(held)
+        holding.append(held)
         return held
 
-    async def _let_go(self, held: HeldClaim) -> None:
-        self._keeper.drop(held)
-        # A claim that the last commit gave up is released already; anything else must not stay behind.
-        try:
-            await uninterrupted(held.store.release(held.claim))
-        except StorageError:
-            logging.getLogger("perdure").warning(
-                "run %s could not be released; it is free when its claim expires", held.claim.run_id
-            )
+    async def _let_go(self, holding: Sequence[HeldClaim]) -> None:
+        for held in holding:
+            self._keeper.drop(held)
+        if holding:
+            await uninterrupted(_release(holding))
 
     async def _stint(
         self,
@@ -270,31 +343,37 @@ class Engine:
         held: HeldClaim,
         view: RunView,
         plan: PlannedRun,
-        config: RunConfig,
+        manifest: RunManifest,
+        holding: list[HeldClaim],
+        failpoints: Failpoints,
         on_begun: Callable[[], None] = lambda: None,
-        failpoints: Failpoints | None = None,
     ) -> Stint:
-        failpoints = failpoints or self._failpoints
+        async def reserve(heir: RunId) -> HeldClaim:
+            return await self._claim(stores, heir, holding)
 
         def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
             on_begun()
             if self._observer is not None:
                 self._observer(run_id, events)
 
+        config = manifest.run_config
+        writer = RunWriter(stores, run_id, view, held, failpoints, observe)
+        replay = await replay_source(stores, run_id, view, config)
         return Stint(
             stores,
             run_id,
-            RunWriter(stores, run_id, view, held, failpoints, observe),
+            writer,
             plan,
             config,
             self._transports,
             self._secrets,
             self._clock,
             failpoints,
-            await self._replay_source(stores, run_id, view, config),
+            replay,
             self._watch(stores),
             self._park_after,
             self._children_of(stores, run_id, view),
+            Legs(run_id, writer, manifest, self._resolver, reserve, is_replayed=replay is not None),
         )
 
     def _children_of(self, stores: Stores, run_id: RunId, view: RunView) -> Children:
@@ -340,20 +419,6 @@ class Engine:
             raise
         return _result_of(run_id, view, stint.waiting)
 
-    async def _replay_source(
-        self, stores: Stores, run_id: RunId, view: RunView, config: RunConfig
-    ) -> ReplaySource | None:
-        if config.io_mode is not IoMode.REPLAY:
-            return None
-        if config.replay_of is None:
-            return ReplaySource.of_view(view, run_id)
-        recorded = await read_view(stores, config.replay_of)
-        if recorded.started is None:
-            raise NotFoundError.of(
-                "run_not_found", "the run to replay is not kept here", details={"run_id": config.replay_of}
-            )
-        return ReplaySource.of_view(recorded, config.replay_of)
-
 
 def _expect_collaborators(
     resolver: PlanResolver,
@@ -378,6 +443,17 @@ def _expect_collaborators(
     if secrets is not None:
         for source in expect_many(secrets, object, "Engine(secrets=…)", "sources of secrets"):
             expect_methods(source, ("get",), "each of Engine(secrets=…)", "a source of secrets")
+
+
+async def _release(holding: Sequence[HeldClaim]) -> None:
+    # A claim that the last commit gave up is released already; anything else must not stay behind.
+    for held in holding:
+        try:
+            await held.store.release(held.claim)
+        except StorageError:
+            logging.getLogger("perdure").warning(
+                "run %s could not be released; it is free when its claim expires", held.claim.run_id
+            )
 
 
 def _result_of(run_id: RunId, view: RunView, waiting: Pause | None = None) -> RunResult:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from perdure.engine.carrying import copied
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import Child, completed, spawned
@@ -24,6 +25,8 @@ from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
     RUN_CANCEL_REQUESTED,
+    RUN_CONTINUED,
+    RUN_FORKED,
     RUN_PAUSED,
     RUN_UNPAUSED,
     WAIT_STARTED,
@@ -37,10 +40,12 @@ from perdure.model.events import (
     StateEntered,
     StateFailed,
 )
+from perdure.model.legs import next_run_of
 
 ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
 ATTEMPT_INTERRUPTED = "attempt_interrupted"
 RUN_CANCELLED = "run_cancelled"
+CONTINUED_IN_DOUBT = "continued_in_doubt"
 _NOT_OWN_FAILURES = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED, RUN_CANCELLED})
 
 
@@ -102,10 +107,16 @@ class RunView(msgspec.Struct):
     """What ended the last pause."""
     children: dict[RunId, Child] = {}
     """The child runs, in the order in which they were spawned."""
+    executed_by: dict[StateId, RunId] = {}
+    """Of a fork: the runs in which its states were executed that it has copied."""
+    manifests: dict[RunId, ArtifactId] = {}
+    """The manifests of these runs."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
     ended: RunCompleted | None = None
+    continued_as: RunId | None = None
+    """The run as which this one goes on, of which it was the end."""
 
     @property
     def phase(self) -> RunPhase:
@@ -162,6 +173,16 @@ class RunView(msgspec.Struct):
         """The state's own effects of which nobody knows what became."""
         return [effect for effect in self.in_doubt if effect.state_id == state_id]
 
+    def holding_up(self, state_id: StateId) -> list[Effect]:
+        """The effects in doubt before which the state, which has failed, is not to be given up.
+
+        Its own; and all of the run's if it was to go on as a new run, which would not know of them.
+        """
+        error = self.states[state_id].last_error
+        if error is not None and error.code == CONTINUED_IN_DOUBT:
+            return self.in_doubt
+        return self.in_doubt_of(state_id)
+
     def _left_in_doubt(self) -> list[Effect]:
         """Those of states that have failed and are not to be tried again before somebody has said it."""
         return [
@@ -170,7 +191,7 @@ class RunView(msgspec.Struct):
             if progress.last_error is not None
             and progress.last_error.code not in _NOT_OWN_FAILURES
             and not progress.was_told
-            for effect in self.in_doubt_of(state_id)
+            for effect in self.holding_up(state_id)
         ]
 
     def advance(self, event: Event, seq: int) -> None:
@@ -278,6 +299,8 @@ class RunView(msgspec.Struct):
             self._progressed()
         elif event.name in (RUN_CANCEL_REQUESTED, RUN_PAUSED, RUN_UNPAUSED):
             self._request(event, seq)
+        elif event.name == RUN_CONTINUED:
+            self.continued_as = next_run_of(event)
         elif event.name == CHILD_RUN_SPAWNED:
             child = spawned(event, seq)
             self.children.setdefault(child.run_id, child)
@@ -286,6 +309,11 @@ class RunView(msgspec.Struct):
             if child_run_id in self.children:
                 ended = msgspec.structs.replace(self.children[child_run_id], has_ended=True)
                 self.children[child_run_id] = ended
+        elif event.name == RUN_FORKED:
+            fork = copied(event, seq)
+            self.executed_by |= fork.executed_by
+            self.manifests |= fork.manifests
+            self.checkpoint = fork.base_snapshot_id
         elif event.name == RETRY_SCHEDULED:
             try:
                 self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])
@@ -306,8 +334,10 @@ class RunView(msgspec.Struct):
 
     def _arrive(self, key: str, payload_id: ArtifactId, meta: Json, seq: int) -> None:
         name = key.removeprefix(SIGNAL_PREFIX).rpartition("|")[0]
-        self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id))
-        self._read(meta.get("letter") if isinstance(meta, dict) else None)
+        told = meta.get("letter") if isinstance(meta, dict) else None
+        letter_id = told if isinstance(told, str) else None
+        self.inbox.arrived.setdefault(name, []).append(Arrival(seq, payload_id, letter_id))
+        self._read(letter_id)
 
     def _read(self, letter_id: Json) -> None:
         if isinstance(letter_id, str):

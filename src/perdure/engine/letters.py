@@ -193,6 +193,10 @@ class LetterWatch:
         if self._timer is None and self._looking is None:
             self._schedule()
 
+    def is_watched(self, run_id: RunId) -> bool:
+        """Whether letters to the run are looked for."""
+        return run_id in self._told
+
     def leave(self, run_id: RunId) -> None:
         """Look no more for letters to the run."""
         self._told.pop(run_id, None)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
-
-import msgspec
 
 from perdure.canonical import CanonicalJsonError
 from perdure.clock import Clock
 from perdure.engine.attempt import Completed, Halted, execute
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun, Run, Stop, deadline_of, decide, fail
-from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt, RunView
+from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt
+from perdure.engine.legs import Legs
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.recorder import AttemptRecorder
+from perdure.engine.replaying import ReplaySource
+from perdure.engine.starting import Beginning
 from perdure.engine.writer import RunWriter
 from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, Json, StorageError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import ArtifactId, RunId
-from perdure.io.facts import FactBinding, recorded_attempts
 from perdure.io.journal import Entry
 from perdure.io.live import LiveIo
 from perdure.io.port import TransportFactory
@@ -37,7 +37,6 @@ from perdure.model.events import (
     VALUE_PUBLISHED,
     DomainEvent,
     RunCompleted,
-    RunStarted,
     StateCompleted,
 )
 from perdure.model.meta import StateMeta
@@ -45,50 +44,6 @@ from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Letter, Release, snapshot_blob
 from perdure.stores.reading import read_json
-
-
-class ReplaySource(msgspec.Struct, frozen=True):
-    """Where a replayed run's answers come from: a recorded run's facts and attempt numbers."""
-
-    facts: Mapping[str, FactBinding]
-    run_id: RunId
-    attempts: Mapping[str, int]
-    effect_fact_keys: frozenset[str]
-
-    @classmethod
-    def of_view(cls, view: RunView, run_id: RunId) -> ReplaySource:
-        """The source that ``run_id``'s history is.
-
-        A state's readings are those of the attempt that completed, of its last one where none did.
-        """
-        recorded = recorded_attempts(view.facts, run_id)
-        attempts = dict(recorded.last_attempts)
-        for state_id, progress in view.states.items():
-            completed = progress.completed_attempt
-            attempts[state_id] = progress.last_attempt if completed is None else completed
-        effects = frozenset(str(effect.fact_key) for effect in view.effects.values())
-        return cls(dict(view.facts), recorded.run_id, attempts, effects)
-
-    def io(
-        self,
-        scope: AttemptScope,
-        stores: Stores,
-        attempt: int,
-        meta: StateMeta,
-        *,
-        missing_fact_retryable: bool,
-    ) -> ReplayIo:
-        """The IO of one replayed attempt."""
-        return ReplayIo(
-            scope,
-            stores,
-            self.facts,
-            self.run_id,
-            attempt,
-            missing_fact_retryable,
-            meta.side_effects,
-            self.effect_fact_keys,
-        )
 
 
 class Stint:
@@ -109,7 +64,9 @@ class Stint:
         letters: LetterWatch,
         park_after: timedelta,
         children: Children,
+        legs: Legs,
     ) -> None:
+        self.legs = legs
         self._children = children
         self._ends: dict[RunId, RunCompleted | None] = {}
         self._stores = stores
@@ -135,10 +92,10 @@ class Stint:
         self._snapshot: Snapshot | None = None
         self._recorder: AttemptRecorder | None = None
 
-    def begin(self, started: RunStarted, initial: Snapshot) -> None:
-        """Stage the first event of a new run, and its context."""
-        self._writer.stage((started,), (snapshot_blob(initial),))
-        self._snapshot = initial
+    def begin(self, beginning: Beginning) -> None:
+        """Stage the first events of a new run, and its context."""
+        self._writer.stage((beginning.started, *beginning.events), beginning.blobs)
+        self._snapshot = beginning.snapshot
 
     def know(self, snapshot: Snapshot) -> None:
         """Spare reading ``snapshot`` if it is where the run stands."""
@@ -205,6 +162,8 @@ class Stint:
             elif isinstance(step.then, Run):
                 await self._writer.flush()
                 await self._attempt(step.then.attempt)
+                if self.legs.next is not None:
+                    return
 
     def _told_of_mail(self) -> None:
         self._has_mail = True
@@ -317,6 +276,11 @@ class Stint:
             self._stage_emitted()
             return
         self._stage_emitted()
+        if isinstance(outcome, Completed) and outcome.continuation is not None:
+            left = await self.legs.go_on(attempt, outcome, outcome.continuation)
+            if left is None:
+                return
+            outcome = left
         snapshot = outcome.snapshot
         blobs = []
         if snapshot is not None and snapshot is not base:

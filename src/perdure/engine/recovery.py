@@ -16,6 +16,8 @@ from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
 
 RECOVERY_PAGE_EVENTS = 2000
+BLOCKED = "run_blocked_by_version"
+"""The code of the error that says that a process does not know what a run is made of."""
 
 
 class PlanResolver(Protocol):
@@ -42,7 +44,7 @@ async def checked_plan(
         raise InvalidPlanError.of(
             "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
         )
-    planned = prepared.plan if prepared else _planned(manifest, resolver)
+    planned = prepared.plan if prepared else PlannedRun.of(resolved(manifest, resolver), manifest.run_config)
     gone = sorted(view.states.keys() - planned.nodes.keys())
     if gone:
         raise InvalidPlanError.of(
@@ -53,12 +55,23 @@ async def checked_plan(
     return manifest, planned
 
 
-def _planned(manifest: RunManifest, resolver: PlanResolver) -> PlannedRun:
-    plan = resolver.resolve(manifest)
+def resolved(manifest: RunManifest, resolver: PlanResolver) -> ExecutionPlan:
+    """The plan of a run that exists; ``InvalidPlanError`` (``run_blocked_by_version``) if nobody knows it."""
+    try:
+        plan = resolver.resolve(manifest)
+    except InvalidPlanError as error:
+        if error.code != "op_not_found":
+            raise
+        raise InvalidPlanError.of(
+            "run_blocked_by_version",
+            error.info.message,
+            category=error.info.category,
+            details=error.info.details,
+        ) from error
     expect(plan, ExecutionPlan, "what resolve(manifest) gives", "an ExecutionPlan")
     if plan.op_id != manifest.op_id:
         raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
-    return PlannedRun.of(plan, manifest.run_config)
+    return plan
 
 
 async def read_view(stores: Stores, run_id: RunId) -> RunView:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import msgspec
 
 from perdure.arguments import expect, expect_methods
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
+from perdure.engine.decide import PlannedRun
 from perdure.errors import ConcurrencyError, InvalidPlanError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunConfig, RunManifest
+from perdure.model.context import Snapshot
+from perdure.model.events import Event, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
+from perdure.stores.ports import Blob
 
 
 class StartRun(msgspec.Struct, frozen=True):
@@ -37,18 +44,43 @@ class StartRun(msgspec.Struct, frozen=True):
         )
 
 
+class Beginning(NamedTuple):
+    """How a run begins, checked: its first events, what they name, and the context after them."""
+
+    run_id: RunId
+    is_named: bool
+    """Whether somebody has chosen the id, so that a run of it may be there."""
+    has_key: bool
+    """Whether it is that of an invocation key: beginning the run twice is the same as once."""
+    plan: PlannedRun
+    manifest: RunManifest
+    started: RunStarted
+    events: Sequence[Event]
+    """Those after the first."""
+    blobs: Sequence[Blob]
+    snapshot: Snapshot
+
+    def is_begun_by(self, event: Event) -> bool:
+        """Whether ``event``, the first of a run, began it in the same way."""
+        if not isinstance(event, RunStarted):
+            return False
+        ours, theirs = self.started, event
+        return (ours.manifest_id, ours.initial_snapshot_id, _fork_of(ours)) == (
+            theirs.manifest_id,
+            theirs.initial_snapshot_id,
+            _fork_of(theirs),
+        )
+
+
+def _fork_of(started: RunStarted) -> object:
+    """Where a fork comes from, whoever made it and why; None for what is no fork."""
+    origin = started.forked_from
+    return None if origin is None else (origin.run_id, origin.seq, origin.base_snapshot_id)
+
+
 def checked_manifest(run: StartRun) -> bytes:
     """The canonical bytes of the run's manifest, which was compared with everything else that is given."""
-    try:
-        data = canonical_json_bytes(run.manifest.to_json())
-    except CanonicalJsonError as error:
-        if error.code == "secrets_detected":
-            raise InvalidPlanError(error.info) from None
-        raise InvalidPlanError.of(
-            "manifest_not_canonical",
-            f"the manifest cannot be written: {error.info.message}",
-            details={"reason": error.code, "pointer": error.pointer},
-        ) from None
+    data = manifest_bytes(run.manifest)
     if artifact_id_for_bytes(data) != run.manifest_id:
         raise InvalidPlanError.of("manifest_id_mismatch", "manifest_id is not the id of the manifest")
     if run.manifest.op_id != run.plan.op_id:
@@ -58,13 +90,27 @@ def checked_manifest(run: StartRun) -> bytes:
     return data
 
 
-def run_id_of(run: StartRun) -> RunId:
-    """The id that the run gets: the one asked for, that of its key, or a random one."""
-    if run.invocation_key is None:
-        return RunId.random() if run.run_id is None else RunId(run.run_id)
-    run_id = RunId.for_invocation(run.invocation_key)
-    if run.run_id not in (None, run_id):
+def manifest_bytes(manifest: RunManifest) -> bytes:
+    """A manifest as it is kept. ``InvalidPlanError``: ``manifest_not_canonical``, ``secrets_detected``."""
+    try:
+        return canonical_json_bytes(manifest.to_json())
+    except CanonicalJsonError as error:
+        if error.code == "secrets_detected":
+            raise InvalidPlanError(error.info) from None
+        raise InvalidPlanError.of(
+            "manifest_not_canonical",
+            f"the manifest cannot be written: {error.info.message}",
+            details={"reason": error.code, "pointer": error.pointer},
+        ) from None
+
+
+def run_id_of(run_id: RunId | None, invocation_key: str | None) -> RunId:
+    """The id that a run gets: the one asked for, that of its key, or a random one."""
+    if invocation_key is None:
+        return RunId.random() if run_id is None else RunId(run_id)
+    of_key = RunId.for_invocation(invocation_key)
+    if run_id not in (None, of_key):
         raise ConcurrencyError.of(
             "invocation_conflict", "the invocation key gives another run id than the one asked for"
         )
-    return run_id
+    return of_key

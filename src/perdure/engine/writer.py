@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.errors import ConcurrencyError, StorageError
 from perdure.failpoints import Failpoints
-from perdure.ids import FactKey, RunId
+from perdure.ids import FactKey, RunId, StateId
 from perdure.io.effects import Effect
 from perdure.io.facts import Facts, fact_event
 from perdure.io.journal import Entry
+from perdure.io.patches import recorded_by
 from perdure.io.waits import Inbox, Wait
 from perdure.model.events import Event
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, Release
+from perdure.stores.reading import read_engine_events
 from perdure.stores.refusals import run_already_active
 from perdure.stores.uninterrupted import uninterrupted
 
@@ -63,7 +65,7 @@ class RunWriter:
         self._observer = observer
         self._staged: list[Event] = []
         self._staged_blobs: list[Blob] = []
-        self._riding: list[tuple[Event, Blob]] = []
+        self._riding: dict[FactKey, tuple[Event, Blob]] = {}
         self._kept: list[Blob] = []
         self._staged_read: list[str] = []
         self._lock = asyncio.Lock()
@@ -105,13 +107,13 @@ class RunWriter:
         """Stage what rides along; called when the attempt ends, before its closing event."""
         if not self._riding and not self._kept:
             return
-        riding, self._riding = self._riding, []
+        riding, self._riding = self._riding.values(), {}
         self.stage([event for event, _ in riding], [*self._kept, *(blob for _, blob in riding)])
         self._kept = []
 
-    def ride(self, key: FactKey, payload: Blob) -> None:
-        """Bind ``key`` with the next durable write."""
-        self._riding.append((fact_event(key, payload.id), payload))
+    def ride(self, key: FactKey, payload: Blob, request_id: str | None = None) -> Blob:
+        """As ``Journal.ride``."""
+        return self._riding.setdefault(key, (fact_event(key, payload.id, request_id), payload))[1]
 
     def keep(self, blob: Blob) -> None:
         """Keep ``blob`` with the next durable write."""
@@ -135,13 +137,18 @@ class RunWriter:
         if isinstance(error, ConcurrencyError):
             raise error
         if error is not None:
-            raise StorageError.of(
-                "fact_not_recorded",
-                f"the store could not keep a fact: {error.code}",
-                retryable=True,
-                details={"key": str(key)},
-                hint=error.hint,
-            ) from error
+            raise _not_recorded(error, key) from error
+
+    async def land(self) -> None:
+        """As ``Journal.land``."""
+        async with self._lock:
+            if self._riding:
+                try:
+                    await self._write([])
+                except ConcurrencyError:
+                    raise
+                except StorageError as error:
+                    raise _not_recorded(error) from error
 
     async def append(self, make: Callable[[], Entry]) -> None:
         """As ``Journal.append``."""
@@ -149,6 +156,14 @@ class RunWriter:
             entry = make()
             if any(entry):
                 await self._write([_Waiting(entry)])
+
+    async def recorded_by(self, state_id: StateId) -> Collection[str]:
+        """As ``Journal.recorded_by``."""
+        attempt = self.view.open_attempts[state_id]
+        # Only the first attempt has no other before it.
+        from_seq = 1 if attempt.attempt else attempt.entered_seq
+        events = await read_engine_events(self._stores.events, self._run_id, from_seq)
+        return recorded_by(events, state_id, attempt.attempt)
 
     async def _write_waiting(self) -> None:
         """Write all entries that wait, in one commit; if it is refused, each in its own."""
@@ -172,9 +187,9 @@ class RunWriter:
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         """Write entries and what rides along; the caller has the lock."""
-        carried, kept = len(self._riding), len(self._kept)
-        new = [event for event, _ in self._riding]
-        blobs = [*self._kept, *(blob for _, blob in self._riding)]
+        carried, kept = list(self._riding), len(self._kept)
+        new = [event for event, _ in self._riding.values()]
+        blobs = [*self._kept, *(blob for _, blob in self._riding.values())]
         read: list[str] = []
         begun: list[Append] = []
         for each in batch:
@@ -188,7 +203,9 @@ class RunWriter:
             # Not after the commit: whoever made it may have been cancelled meanwhile.
             for each in batch:
                 self._waiting.pop(each, None)
-            del self._riding[:carried], self._kept[:kept]
+            for key in carried:
+                del self._riding[key]
+            del self._kept[:kept]
             for seq, event in enumerate(new, head + 1):
                 self.view.advance(event, seq)
             self._tell()
@@ -209,8 +226,11 @@ class RunWriter:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def flush(self, *, release: Release | None = None) -> None:
-        """Make everything staged durable, in one commit; with ``release`` the run is given up in it."""
+    async def flush(self, *, release: Release | None = None, begun: Sequence[Append] = ()) -> None:
+        """Make everything staged durable, in one commit; with ``release`` the run is given up in it.
+
+        ``begun`` are the first events of other runs.
+        """
         async with self._lock:
             if not self._staged and not self._staged_read and release is None:
                 return
@@ -221,7 +241,8 @@ class RunWriter:
             def landed() -> None:
                 self.is_released = release is not None
 
-            await self._commit(self.view.head_seq - len(staged), staged, blobs, read, landed, release=release)
+            head = self.view.head_seq - len(staged)
+            await self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
@@ -286,3 +307,13 @@ class RunWriter:
             return False
         stored = await self._stores.events.read_range(self._run_id, head + 1)
         return [envelope.event for envelope in stored] == list(events)
+
+
+def _not_recorded(error: StorageError, key: str | None = None) -> StorageError:
+    return StorageError.of(
+        "fact_not_recorded",
+        f"the store could not keep {'facts' if key is None else 'a fact'}: {error.code}",
+        retryable=True,
+        details=None if key is None else {"key": str(key)},
+        hint=error.hint,
+    )

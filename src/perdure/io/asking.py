@@ -8,14 +8,14 @@ from perdure.canonical import CanonicalJsonError, canonical_json_bytes, encode_s
 from perdure.errors import ErrorCategory, IoError, Json
 from perdure.ids import FactKey
 from perdure.io.effects import EFFECT_PREFIX
-from perdure.io.facts import FactBinding, request_id_of
+from perdure.io.facts import MAP_PREFIX, PATCH_PREFIX, FactBinding, request_id_of
 from perdure.io.waits import CHILD, EFFECT_IN_DOUBT, SIGNAL_PREFIX, WAIT_PREFIX
 from perdure.model.handler import IoCall
 from perdure.secrets.prefilter import surely_clean
 from perdure.secrets.resolved import RESOLVED
 
 NAME_CHARACTERS_MAX = 200
-_RESERVED_PREFIXES = (WAIT_PREFIX, SIGNAL_PREFIX, EFFECT_PREFIX)
+_RESERVED_PREFIXES = (WAIT_PREFIX, SIGNAL_PREFIX, EFFECT_PREFIX, PATCH_PREFIX, MAP_PREFIX)
 _RESERVED_NAMES = (f"{CHILD}:", f"{EFFECT_IN_DOUBT}:")
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -146,6 +146,17 @@ def checked_signals(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names or not all(map(_is_name, names)):
         raise _wait_invalid("signals are named by short printable texts")
     return tuple(checked_fact_key(name) for name in dict.fromkeys(names))
+
+
+def checked_patch(name: str) -> str:
+    """A patch's name, free of secrets; ``IoError`` (``patch_name_invalid``)."""
+    if not _is_name(name):
+        raise IoError.of(
+            "patch_name_invalid",
+            "a patch is named by a short printable text",
+            category=ErrorCategory.PARSING_INPUT,
+        )
+    return checked_fact_key(name)
 
 
 def _is_name(name: object) -> bool:

@@ -158,10 +158,15 @@ def await_answer(run_id: RunId, end: RunCompleted, snapshot: Json, error: Json) 
 
 def child_run_spawned(parent: RunId, child: PlannedChild) -> DomainEvent:
     """The link from a parent to its child."""
+    return child_run_linked(parent, Child(child.run_id, child.manifest_blob.id, child.close_policy))
+
+
+def child_run_linked(parent: RunId, child: Child) -> DomainEvent:
+    """The link from a run to a child of its own, or of the run that it continues."""
     payload: dict[str, Json] = {
         "parent_run_id": parent,
         "child_run_id": child.run_id,
-        "child_manifest_id": child.manifest_blob.id,
+        "child_manifest_id": child.manifest_id,
     }
     if child.close_policy is not ClosePolicy.AWAIT:
         payload["close_policy"] = child.close_policy.value

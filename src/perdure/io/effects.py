@@ -58,9 +58,9 @@ class Effect(msgspec.Struct, frozen=True):
         return self.outcome is None
 
 
-def effect_key(call: IoCall, run_id: str, state_id: str, ordinal: int) -> str:
-    """The key of the effect that ``call`` is: its own, or that of its place among the attempt's effects."""
-    return call.idempotency_key if call.idempotency_key is not None else f"{run_id}:{state_id}:{ordinal}"
+def effect_key(call: IoCall, run_id: str, place: str, ordinal: int) -> str:
+    """The key of the effect that ``call`` is: its own, or that of its number in its place."""
+    return call.idempotency_key if call.idempotency_key is not None else f"{run_id}:{place}:{ordinal}"
 
 
 def effect_fact_key(call: IoCall, of_state: SideEffectKind, key: str) -> str | None:

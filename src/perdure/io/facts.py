@@ -12,10 +12,17 @@ from perdure.ids import ArtifactId, FactKey, InvalidIdError, RunId
 from perdure.model.events import FACT_RECORDED, DomainEvent
 from perdure.secrets import redact, secret_in_bytes
 
+MAP_PREFIX = "map:"
+"""What the keys of the facts begin with that are items of maps."""
+
 _ATTEMPT_KEY = re.compile(
     r"mfm:(?P<kind>[a-z0-9_]+)\|run:(?P<run>[^|]+)\|state:(?P<state>[^|]+)"
     r"\|attempt:(?P<attempt>[0-9]+)\|ord:(?P<ordinal>[0-9]+)"
 )
+
+PATCH_PREFIX = "patch:"
+_OF_STATES = frozenset({"wait", "map", "patch"})
+"""The words before the colon in keys that go on with a state's name and a bar."""
 
 
 class FactBinding(NamedTuple):
@@ -68,6 +75,21 @@ def attempt_key(kind: str, run_id: str, state_id: str, attempt: int, ordinal: in
 def is_attempt_key(key: str) -> bool:
     """Whether ``key`` belongs to one attempt: such a fact is no progress of the run."""
     return _ATTEMPT_KEY.fullmatch(key) is not None
+
+
+def is_key_of_attempt(key: str, attempt: int) -> bool:
+    """Whether ``key`` is that of a reading in an attempt of this number."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    return match is not None and int(match["attempt"]) == attempt
+
+
+def state_of_fact(key: str) -> str | None:
+    """The state whose own fact ``key`` is, by the key alone; None for one that all states share."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    if match is not None:
+        return match["state"]
+    kind, _, rest = key.partition(":")
+    return rest.partition("|")[0] if kind in _OF_STATES else None
 
 
 class RecordedAttempts(NamedTuple):

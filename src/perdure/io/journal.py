@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from perdure.ids import FactKey
+from perdure.ids import FactKey, StateId
 from perdure.io.effects import Effect
 from perdure.io.facts import Facts
 from perdure.io.waits import Inbox, Wait
@@ -62,11 +62,20 @@ class Journal(Protocol):
         follow it. What it raises is raised.
         """
 
+    async def recorded_by(self, state_id: StateId) -> Collection[str]:
+        """The keys of what is on record of a state that is being executed, as ``patches`` counts it."""
+
     async def news(self) -> None:
         """Wait until the history has grown."""
 
-    def ride(self, key: FactKey, payload: Blob) -> None:
-        """Bind ``key`` with the next durable write that must happen anyway."""
+    def ride(self, key: FactKey, payload: Blob, request_id: str | None = None) -> Blob:
+        """Bind ``key`` with the next durable write that must happen anyway; what it is bound to.
+
+        That is another payload where one rides along already.
+        """
+
+    async def land(self) -> None:
+        """Make durable what rides along. ``StorageError`` as :meth:`add`."""
 
     def keep(self, blob: Blob) -> None:
         """Keep ``blob`` with the next durable write."""

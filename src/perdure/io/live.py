@@ -23,20 +23,25 @@ from perdure.io.asking import (
     checked_fact_key,
     checked_moment,
     checked_name,
+    checked_patch,
     checked_request_id,
     checked_signals,
     fact_payload_conflict,
     own_fact_key,
 )
-from perdure.io.children import SPAWN, is_child_call
+from perdure.io.children import AWAIT, SPAWN, is_child_call
 from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
+from perdure.io.flights import Flight
 from perdure.io.journal import Journal
 from perdure.io.live_children import ChildRuns, LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
+from perdure.io.live_maps import LiveItems
+from perdure.io.live_patches import LivePatches
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, TransportEnv, effect_traits_of
 from perdure.io.scope import AttemptScope, Pulse
+from perdure.io.waits import CHILD, wait_key
 from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall, IoResult, Signal
 from perdure.model.meta import StateMeta
@@ -84,9 +89,8 @@ class LiveIo:
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
-        self._in_flight: dict[str, _Flight] = {}
+        self._in_flight: dict[str, Flight] = {}
         self._handler = asyncio.current_task()
-        self._ordinal = 0
 
     # Most attempts have none of these.
     @cached_property
@@ -103,6 +107,10 @@ class LiveIo:
             self._scope, self._stores, self._journal, self._waits, self._child_runs, self._pulse
         )
 
+    @cached_property
+    def _patches(self) -> LivePatches:
+        return LivePatches(self._scope, self._stores.artifacts, self._journal)
+
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
         key = None
@@ -111,6 +119,7 @@ class LiveIo:
             key = own_fact_key(call.fact_key, own)
         bound = None if key is None else self._journal.facts.get(key)
         if key is not None and bound is not None:
+            self._asks(call, key)
             request_id = checked_request_id(call)
             if self._journal.effects:
                 self._effects.skip(key, call, request_id)
@@ -120,6 +129,7 @@ class LiveIo:
                 await self._children.spawned_before(call, key, recorded.response)
             return recorded
         if is_child_call(call) and key is not None:
+            self._asks(call, key)
             request_id, asked_key = checked_request_id(call), key
             return await self._once(key, request_id, lambda: self._children.call(call, asked_key, request_id))
         traits = self._traits_of(call)
@@ -168,6 +178,7 @@ class LiveIo:
                 await self._record(checked, payload, None)
             return IoResult(None, payload.id)
 
+        self._scope.reach(checked)
         # Whoever binds the key first decides; the others are compared with that.
         while (bound := self._journal.facts.get(checked)) is None:
             flight = self._in_flight.get(checked)
@@ -181,7 +192,9 @@ class LiveIo:
 
     async def get_recorded_fact(self, key: str) -> ArtifactId | None:
         self._scope.check()
-        bound = self._journal.facts.get(checked_fact_key(key))
+        checked = checked_fact_key(key)
+        self._scope.reach(checked)
+        bound = self._journal.facts.get(checked)
         return None if bound is None else bound.payload_id
 
     async def now_millis(self) -> int:
@@ -203,10 +216,20 @@ class LiveIo:
 
         return str(msgspec.json.decode(await self._reading("uuid4", draw)))
 
+    async def patched(self, name: str) -> bool:
+        self._scope.check()
+        return await self._patches.answer(checked_patch(name))
+
     async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
         self._scope.check()
         kept = self._kept.get(artifact_id)
         return kept or await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
+
+    def items(self, name: str | None) -> LiveItems:
+        """As ``KeepsItems.items``."""
+        self._scope.check()
+        artifacts = self._stores.artifacts
+        return LiveItems(self._scope, artifacts, self._journal, self._clock, self._pulse, name)
 
     async def close(self) -> None:
         """Stop the calls that the handler left running."""
@@ -222,6 +245,7 @@ class LiveIo:
         self, key: FactKey, request_id: str | None, fetch: Callable[[], Awaitable[IoResult]]
     ) -> IoResult:
         """The recorded answer of ``key``, or that of the one fetch which all who ask for it share."""
+        self._scope.reach(key)
         while True:
             self._scope.check()  # a call that was given up because the attempt is over is not made again
             bound = self._journal.facts.get(key)
@@ -230,7 +254,7 @@ class LiveIo:
                 return await self._recorded(bound)
             flight = self._in_flight.get(key)
             if flight is None:
-                flight = self._in_flight[key] = _Flight(request_id)
+                flight = self._in_flight[key] = Flight(request_id)
                 if asyncio.current_task() is self._handler:
                     # Without a task of its own: the handler that awaits its call directly, as most do.
                     return await self._fly(key, flight, fetch)
@@ -241,7 +265,7 @@ class LiveIo:
             if result is not None:
                 return result
 
-    async def _fly(self, key: FactKey, flight: _Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
+    async def _fly(self, key: FactKey, flight: Flight, fetch: Callable[[], Awaitable[IoResult]]) -> IoResult:
         try:
             flight.result = await fetch()
         except asyncio.CancelledError:
@@ -255,6 +279,12 @@ class LiveIo:
             del self._in_flight[key]
             flight.land()
         return flight.result
+
+    def _asks(self, call: IoCall, key: FactKey) -> None:
+        self._scope.reach(key)
+        if call.namespace == AWAIT and isinstance(call.request, dict):
+            # Awaiting is perhaps not a wait this time: the child may have ended since.
+            self._scope.reach(wait_key(self._scope.state_id, f"{CHILD}:{call.request.get('child_run_id')}"))
 
     def _traits_of(self, call: IoCall) -> EffectTraits:
         if self._transport is None:
@@ -354,46 +384,13 @@ class LiveIo:
     async def _reading(self, kind: str, read: Callable[[], bytes]) -> bytes:
         """The attempt's next reading of time or randomness."""
         self._scope.check()
-        key = attempt_key(kind, self._scope.run_id, self._scope.state_id, self._scope.attempt, self._ordinal)
-        self._ordinal += 1
+        place = self._scope.place
+        key = attempt_key(kind, self._scope.run_id, place.readings_key, self._scope.attempt, place.readings)
+        place.readings += 1
+        self._scope.reach(key)
         bound = self._journal.facts.get(key)
         if bound is not None:
             return await read_bytes(self._stores.artifacts, bound.payload_id)
         data = read()
         self._journal.ride(key, Blob(ArtifactKind.FACT_PAYLOAD, data))
         return data
-
-
-class _Flight:
-    """A call that is being made, and whoever waits for it. It is given up when nobody does any more."""
-
-    def __init__(self, request_id: str | None) -> None:
-        self.request_id = request_id
-        self.task: asyncio.Task[IoResult] | None = None
-        self.result: IoResult | None = None
-        self.error: BaseException | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    async def landing(self) -> IoResult | None:
-        """Wait for the result, or None if the call was given up. Raises what the call raised."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._waiting.discard(future)
-            if not self._waiting and self.task is not None:
-                self.task.cancel()
-            raise
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-    def land(self) -> None:
-        """Tell whoever waits."""
-        if self.task is not None:
-            # The waiters raise it; nobody asks the task.
-            self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)

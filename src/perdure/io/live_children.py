@@ -35,6 +35,7 @@ from perdure.io.scope import AttemptScope, Pulse
 from perdure.model.events import ArtifactKind, RunCompleted, RunStarted, RunStatus
 from perdure.model.handler import IoCall, IoResult
 from perdure.stores.bundle import Stores
+from perdure.stores.legs import end_of
 from perdure.stores.ports import Append, Blob, snapshot_blob
 from perdure.stores.reading import read_json
 
@@ -91,8 +92,9 @@ class LiveChildren:
 
     async def spawned_before(self, call: IoCall, key: FactKey, answer: Json) -> None:
         """See that a child whose spawn is on record is linked: a history may break off between the two."""
-        if not self._runs.is_linked(RunId(answer["child_run_id"])):
-            parent = self._scope.run_id
+        parent, child_run_id = self._scope.run_id, RunId(answer["child_run_id"])
+        # What a fork has copied is another run's child, and stays so.
+        if child_run_id == parent.child(key) and not self._runs.is_linked(child_run_id):
             link = child_run_spawned(parent, planned_child(parent, key, call.request))
             with self._scope:
                 await self._record(key, Entry([link]))
@@ -163,8 +165,7 @@ class LiveChildren:
         self._scope.check()
         try:
             first = await self._stores.events.read_range(run_id, 1, 1)
-            head = await self._stores.events.head_seq(run_id)
-            last = await self._stores.events.read_range(run_id, max(head, 1), max(head, 1))
+            end = await end_of(self._stores.events, run_id)
         except StorageError as error:
             raise _unreadable(run_id, error) from error
         if not first:
@@ -173,14 +174,14 @@ class LiveChildren:
                 "the child run that is awaited does not exist",
                 details={"child_run_id": run_id},
             )
-        started, end = first[0].event, last[0].event
+        started = first[0].event
         if not isinstance(started, RunStarted) or started.manifest_id != manifest_id:
             raise IoError.of(
                 "child_run_manifest_id_mismatch",
                 "the child run that is awaited has another manifest",
                 details={"child_run_id": run_id},
             )
-        return end if isinstance(end, RunCompleted) else None
+        return end
 
     async def _answer(self, run_id: RunId, end: RunCompleted) -> Json:
         try:

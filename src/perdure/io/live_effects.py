@@ -86,7 +86,6 @@ class LiveEffects:
         self._journal = journal
         self._clock = clock
         self._waits = waits
-        self._ordinal = 0
 
     def skip(self, fact_key: FactKey, call: IoCall, request_id: str) -> None:
         """Take note that ``call`` is answered by a fact: it keeps its place if it is an effect."""
@@ -94,16 +93,18 @@ class LiveEffects:
             if effect.fact_key == fact_key:
                 if effect.request_id != request_id:
                     raise effect_request_mismatch(effect.key)
-                self._ordinal += call.idempotency_key is None
+                self._scope.place.effects += call.idempotency_key is None
 
     def key_of(self, call: IoCall) -> str:
         """The key of ``call`` as the attempt's next effect."""
-        return effect_key(call, self._scope.run_id, self._scope.state_id, self._ordinal)
+        place = self._scope.place
+        return effect_key(call, self._scope.run_id, place.key, place.effects)
 
     def plan(self, call: IoCall, traits: EffectTraits) -> PlannedEffect:
         """Give ``call`` its keys: its own, or those of its place among the attempt's effects."""
-        key = self.key_of(call)
-        self._ordinal += call.idempotency_key is None
+        key, place = self.key_of(call), self._scope.place
+        place.effects += call.idempotency_key is None
+        place.effect_keys.append(key)
         fact_key = FactKey(EFFECT_PREFIX + key if call.fact_key is None else call.fact_key)
         return PlannedEffect(msgspec.structs.replace(call, idempotency_key=key), key, fact_key, traits)
 

@@ -9,7 +9,7 @@ from perdure.clock import Clock
 from perdure.errors import StorageError
 from perdure.ids import ArtifactId, RunId
 from perdure.io.journal import Entry, Journal
-from perdure.io.scope import AttemptScope, Pulse
+from perdure.io.scope import AttemptScope, Pulse, Stopped
 from perdure.io.waits import (
     CHILD,
     EFFECT_IN_DOUBT,
@@ -21,6 +21,9 @@ from perdure.io.waits import (
     wait_key,
     wait_started,
 )
+
+_LOOKS_AGAIN_SECONDS = 60.0
+"""How soon an item that waits looks at the clock again, which may have been set."""
 
 
 class LiveWaits:
@@ -34,7 +37,6 @@ class LiveWaits:
         self._journal = journal
         self._clock = clock
         self._park_after_millis = park_after // timedelta(milliseconds=1)
-        self._ordinal = 0
         self._begun: set[str] = set()
 
     async def sleep_until(self, due_millis: int | None, name: str | None, after_millis: int = 0) -> None:
@@ -67,11 +69,13 @@ class LiveWaits:
     ) -> Wait:
         """The wait as it was begun first, by this attempt or an earlier one, else a new one."""
         self._scope.check()
+        place = self._scope.place
         if name is None:
-            key = wait_key(self._scope.state_id, self._ordinal)
-            self._ordinal += 1
+            key = wait_key(place.key, place.waits)
+            place.waits += 1
         else:
-            key = wait_key(self._scope.state_id, name)
+            key = wait_key(place.key, name)
+        self._scope.reach(key)
         begun = self._journal.waits.get(key)
         if begun is not None:
             until_millis = begun.until_millis
@@ -83,7 +87,7 @@ class LiveWaits:
             if self._next_of(wait).events:
                 await self._append(wait)
             elif wait.until_millis is None or self._is_far(wait.until_millis):
-                await self._scope.park(wait)
+                await self._park(wait)
             else:
                 await self._until_due_or_news(wait.until_millis)
         return bound.payload_id
@@ -113,6 +117,33 @@ class LiveWaits:
         except StorageError as error:
             self._scope.fatal = error
             raise
+
+    async def _park(self, wait: Wait) -> None:
+        """Have the attempt parked. An item returns when there is news, for others may go on for long."""
+        scope, place = self._scope, self._scope.place
+        if not place.is_item:
+            await scope.park(wait)
+        scope.parking[wait.key] = wait
+        quiet = asyncio.ensure_future(scope.quiet())
+        news = asyncio.ensure_future(self._journal.news())
+        try:
+            with place.resting(), self._pulse:
+                # By the loop's clock, which a test's does not make jump: what can be parked is.
+                limit = self._seconds_until(wait.until_millis)
+                await asyncio.wait({quiet, news}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                if quiet.done() and not news.done():
+                    scope.stop(Stopped.PARKED)
+                    await asyncio.get_running_loop().create_future()
+        finally:
+            quiet.cancel()
+            news.cancel()
+            if scope.stopped is None:
+                del scope.parking[wait.key]
+
+    def _seconds_until(self, due_millis: int | None) -> float:
+        if due_millis is None:
+            return _LOOKS_AGAIN_SECONDS
+        return min(_LOOKS_AGAIN_SECONDS, max(0, due_millis - self._clock.now_millis()) / 1000)
 
     async def _until_due_or_news(self, due_millis: int) -> None:
         due = asyncio.ensure_future(self._clock.sleep_until(due_millis))

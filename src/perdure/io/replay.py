@@ -22,13 +22,16 @@ from perdure.io.asking import (
     checked_fact_key,
     checked_moment,
     checked_name,
+    checked_patch,
     checked_request_id,
     checked_signals,
     fact_payload_conflict,
     own_fact_key,
 )
 from perdure.io.effects import effect_fact_key, effect_key
-from perdure.io.facts import Facts, attempt_key
+from perdure.io.facts import FactBinding, Facts, attempt_key
+from perdure.io.patches import patch_key
+from perdure.io.replay_maps import ReplayItems
 from perdure.io.scope import AttemptScope
 from perdure.io.waits import wait_key
 from perdure.model.events import ArtifactKind
@@ -64,9 +67,6 @@ class ReplayIo:
         self._missing_fact_retryable = missing_fact_retryable
         self._side_effects = side_effects
         self._effect_fact_keys = effect_fact_keys
-        self._ordinal = 0
-        self._effect_ordinal = 0
-        self._wait_ordinal = 0
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
@@ -78,7 +78,7 @@ class ReplayIo:
             )
         key = own_fact_key(fact_key, of_effect)
         if key in self._effect_fact_keys and call.idempotency_key is None:
-            self._effect_ordinal += 1
+            self._scope.place.effects += 1
         request_id = checked_request_id(call)
         payload_id = self._payload_id(key)
         check_request(key, self._facts[key], request_id)
@@ -107,6 +107,14 @@ class ReplayIo:
     async def uuid4(self) -> str:
         return str(msgspec.json.decode(await self._reading("uuid4")))
 
+    async def patched(self, name: str) -> bool:
+        self._scope.check()
+        bound = self._facts.get(patch_key(self._scope.state_id, checked_patch(name)))
+        if bound is None:
+            return False  # it was recorded before the code was changed
+        value, _ = await read_json(self._stores.artifacts, bound.payload_id)
+        return bool(value)
+
     async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
         self._scope.check()
         return await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
@@ -134,31 +142,41 @@ class ReplayIo:
     async def heartbeat(self, progress: Json = None) -> None:
         self._scope.check()
 
+    def items(self, name: str | None) -> ReplayItems:
+        """As ``KeepsItems.items``."""
+        self._scope.check()
+        return ReplayItems(self._scope, self._stores.artifacts, self._bound, name)
+
     async def close(self) -> None:
         """Nothing runs behind a replayed handler."""
 
     def _end_of_wait(self, name: str | None) -> ArtifactId:
         self._scope.check()
-        named = checked_name(name)
+        named, place = checked_name(name), self._scope.place
         if named is None:
-            named = str(self._wait_ordinal)
-            self._wait_ordinal += 1
-        return self._payload_id(wait_key(self._scope.state_id, named))
+            named = str(place.waits)
+            place.waits += 1
+        return self._payload_id(wait_key(place.key, named))
 
     def _effect_fact_key(self, call: IoCall) -> str | None:
         """The key under which an effect was recorded that has no fact key of its own."""
-        key = effect_key(call, self._recorded_run_id, self._scope.state_id, self._effect_ordinal)
+        place = self._scope.place
+        key = effect_key(call, self._recorded_run_id, place.key, place.effects)
         return effect_fact_key(call, self._side_effects, key)
 
     async def _reading(self, kind: str) -> bytes:
         self._scope.check()
+        place = self._scope.place
         key = attempt_key(
-            kind, self._recorded_run_id, self._scope.state_id, self._recorded_attempt, self._ordinal
+            kind, self._recorded_run_id, place.readings_key, self._recorded_attempt, place.readings
         )
-        self._ordinal += 1
+        place.readings += 1
         return await read_bytes(self._stores.artifacts, self._payload_id(key))
 
     def _payload_id(self, key: FactKey) -> ArtifactId:
+        return self._bound(key).payload_id
+
+    def _bound(self, key: FactKey) -> FactBinding:
         bound = self._facts.get(key)
         if bound is None:
             info = ErrorInfo(
@@ -169,4 +187,4 @@ class ReplayIo:
                 {"key": str(key)},
             )
             raise MissingFactError(info, key)
-        return bound.payload_id
+        return bound

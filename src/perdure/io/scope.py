@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
 
 from perdure.clock import Clock
@@ -29,6 +33,9 @@ class AttemptScope:
     Made in the task that runs the handler.
     """
 
+    reached: set[str] | None = None
+    """The keys of all facts that the handler has asked for since it was called; None for none."""
+
     def __init__(self, run_id: RunId, state_id: StateId, attempt: int) -> None:
         self.run_id = run_id
         self.state_id = state_id
@@ -47,6 +54,16 @@ class AttemptScope:
         self._idle: asyncio.Event | None = None
         self._task = asyncio.current_task()
 
+    @cached_property
+    def _course(self) -> Place:
+        return Place(self, self.state_id, self.state_id)
+
+    @property
+    def place(self) -> Place:
+        """Where what is done now is done: in an item of a map of this attempt, or in the handler itself."""
+        here = HERE.get()
+        return here if here is not None and here.scope is self else self._course
+
     def check(self) -> None:
         """Raise ``IoError`` (``attempt_closed``) once the attempt is over."""
         if self._closed:
@@ -57,6 +74,12 @@ class AttemptScope:
             )
         if self.fatal is not None:
             raise self.fatal
+
+    def reach(self, key: str) -> None:
+        """Take note that the handler has asked for the fact of ``key``, or waits for it."""
+        if self.reached is None:
+            self.reached = set()
+        self.reached.add(key)
 
     def close(self) -> None:
         """End the attempt for its handler."""
@@ -87,20 +110,64 @@ class AttemptScope:
     async def park(self, wait: Wait) -> None:
         """Have the attempt parked until ``wait`` is over, when no call is under way; never returns."""
         self.parking[wait.key] = wait
-        await self._quiet()
+        await self.quiet()
         self.stop(Stopped.PARKED)
         await asyncio.get_running_loop().create_future()
 
-    async def _quiet(self) -> None:
+    async def quiet(self) -> None:
+        """Wait until no call is under way."""
         # What a call's answer leads to comes in the next turns of the loop.
         turns = 0
         while turns < 3:
             if self._calls:
-                self._idle = asyncio.Event()
+                if self._idle is None or self._idle.is_set():
+                    self._idle = asyncio.Event()
                 await self._idle.wait()
                 turns = 0
             await asyncio.sleep(0)
             turns += 1
+
+
+class Place:
+    """One course of an attempt. What is done in it is numbered by itself, whatever others do meanwhile.
+
+    ``key`` stands for the state's id in the keys of waits, effects, children and maps; ``readings_key`` in
+    those of time and randomness, which every try of an item reads anew.
+    """
+
+    def __init__(self, scope: AttemptScope, key: str, readings_key: str, *, is_item: bool = False) -> None:
+        self.scope = scope
+        self.key = key
+        self.readings_key = self._readings_key = readings_key
+        self.is_item = is_item
+        """Whether the attempt is not to be parked before it rests."""
+        self._rests = 0
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Number anew, for the ``number``-th other try."""
+        if number:
+            self.readings_key = f"{self._readings_key}@{number}"
+        self.readings = self.waits = self.effects = 0
+        self.effect_keys: list[str] = []
+        self.maps: set[str | None] = set()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let the attempt be parked meanwhile, unless another course keeps it from that."""
+        self._rests += 1
+        if self.is_item and self._rests == 1:
+            self.scope.__exit__()
+        try:
+            yield
+        finally:
+            self._rests -= 1
+            if self.is_item and not self._rests:
+                self.scope.__enter__()
+
+
+HERE: ContextVar[Place | None] = ContextVar("HERE", default=None)
+"""The item that is worked on; of another attempt, where that has begun the child run which is executed."""
 
 
 class WorkLimit:

@@ -45,10 +45,11 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """A signal that has arrived: its place in the stream, and its payload."""
+    """A signal that has arrived: its place in the stream, its payload, and the letter that it came in."""
 
     seq: int
     payload_id: ArtifactId
+    letter_id: str | None = None
 
 
 class Inbox(msgspec.Struct):
@@ -69,9 +70,9 @@ class Inbox(msgspec.Struct):
         return min(waiting, key=lambda each: each[1].seq, default=None)
 
 
-def wait_key(state_id: StateId, name: str | int) -> FactKey:
-    """The key of a state's wait of this name, or of this number among those without one."""
-    return FactKey.trusted(f"{WAIT_PREFIX}{state_id}|{name}")
+def wait_key(place: str, name: str | int) -> FactKey:
+    """The key of the wait of this name, or of this number among those without one, of a state or an item."""
+    return FactKey.trusted(f"{WAIT_PREFIX}{place}|{name}")
 
 
 def signal_key(name: str, number: int) -> FactKey:

@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.errors import ErrorInfo, InvalidShapeError, Json, StateError, shaped
 from perdure.ids import ArtifactId, OpId, RunId, StateId
+from perdure.model.forks import ForkedFrom
 from perdure.model.variants import OpenEnum, only_variant
 
 FACT_RECORDED = "fact_recorded"
@@ -25,6 +26,8 @@ WAIT_STARTED = "wait_started"
 RUN_CANCEL_REQUESTED = "run_cancel_requested"
 RUN_PAUSED = "run_paused"
 RUN_UNPAUSED = "run_unpaused"
+RUN_FORKED = "run_forked"
+RUN_CONTINUED = "run_continued"
 VALUE_PUBLISHED = "value_published"
 ARTIFACT_WRITTEN = "artifact_written"
 OP_BOUNDARY = "op_boundary"
@@ -41,7 +44,8 @@ ENGINE_EVENT_NAMES = frozenset(
         RUN_CANCEL_REQUESTED,
         RUN_PAUSED,
         RUN_UNPAUSED,
-        "run_continued",
+        RUN_FORKED,
+        RUN_CONTINUED,
     }
 )
 
@@ -116,16 +120,34 @@ class ParentRun(msgspec.Struct, frozen=True, gc=False):
         return {"run_id": self.run_id, "depth": self.depth}
 
 
+class ContinuedRun(msgspec.Struct, frozen=True, gc=False):
+    """The run that goes on as another, which is the ``leg``-th of a chain; the chain's first run is leg 1."""
+
+    run_id: RunId
+    first_run_id: RunId
+    leg: Ordinal
+
+    def to_json(self) -> Json:
+        """``{"run_id", "first_run_id", "leg"}``."""
+        return {"run_id": self.run_id, "first_run_id": self.first_run_id, "leg": self.leg}
+
+
 class RunStarted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A run began, from a manifest and a first snapshot of its context; a child run has a ``parent``."""
+    """A run began, from a manifest and a first snapshot of its context.
+
+    A child run has a ``parent``; a fork says where it was ``forked_from``; a run as which another one goes on
+    ``continues`` that.
+    """
 
     op_id: OpId
     manifest_id: ArtifactId
     initial_snapshot_id: ArtifactId
     parent: ParentRun | None = None
+    forked_from: ForkedFrom | None = None
+    continues: ContinuedRun | None = None
 
     def to_json(self) -> Json:
-        """``{"Kernel": {"RunStarted": {…}}}``; ``parent`` is left out of a run that has none."""
+        """``{"Kernel": {"RunStarted": {…}}}``; the last three fields are left out where they are unset."""
         return event_to_json(self)
 
     @classmethod
@@ -304,7 +326,13 @@ def event_to_json(event: Event) -> Json:
                 "op_id": event.op_id,
                 "manifest_id": event.manifest_id,
                 "initial_snapshot_id": event.initial_snapshot_id,
-            } | ({} if event.parent is None else {"parent": event.parent.to_json()})
+            }
+            if event.parent is not None:
+                body["parent"] = event.parent.to_json()
+            if event.forked_from is not None:
+                body["forked_from"] = event.forked_from.to_json()
+            if event.continues is not None:
+                body["continues"] = event.continues.to_json()
         case StateEntered():
             body = {
                 "state_id": event.state_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
@@ -134,6 +135,13 @@ class IoProvider(Protocol):
     ) -> Signal | None:
         """The first signal that arrived of any of these names, or None once ``timeout`` is over."""
 
+    async def patched(self, name: str) -> bool:
+        """Whether the state goes the new way where its code was changed, as a fact of the state.
+
+        False for a state that has recorded something beyond this point, before the change; True else. It is
+        the same for ever: through retries, waits and replays. ``IoError`` (``patch_name_invalid``).
+        """
+
     async def heartbeat(self, progress: Json = None) -> None:
         """Give a sign of life, which states with a ``heartbeat_timeout`` must.
 
@@ -160,10 +168,24 @@ class SnapshotPolicy(enum.Enum):
     ON_SUCCESS = "OnSuccess"
 
 
+class ContinueAsNew(msgspec.Struct, frozen=True):
+    """How a run goes on as a new one: from ``context``, and as it was started.
+
+    ``input``, if it is given, takes the place of ``input`` in the manifest's ``input_params``.
+    """
+
+    context: Mapping[str, Any] = {}
+    input: Any = msgspec.UNSET
+
+
 class StateOutcome(msgspec.Struct, frozen=True):
-    """What a handler returns; None means the same as ``StateOutcome()``."""
+    """What a handler returns; None means the same as ``StateOutcome()``.
+
+    With a ``continuation`` the run ends when the state has completed, and goes on as a new one.
+    """
 
     snapshot: SnapshotPolicy = SnapshotPolicy.ON_SUCCESS
+    continuation: ContinueAsNew | None = None
 
 
 class State(Protocol):

@@ -11,9 +11,9 @@ from perdure.clock import SystemClock
 from perdure.engine.attempt import Failed, Halted, execute
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
-from perdure.engine.loop import ReplaySource
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
+from perdure.engine.replaying import ReplaySource
 from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
@@ -109,14 +109,30 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
     manifest = await read_manifest(stores, view.started.manifest_id)
     plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
     source = ReplaySource.of_view(view, run_id)
+    plans = await _plans_of_others(stores, view, resolver)
     replays: list[StateReplay] = []
     for state_id, recorded in view.completed.items():
+        of_state = plans.get(source.run_of(state_id), plan)
         replays.append(
-            await _replay_state(stores, view, plan, source, manifest.run_config, state_id, recorded)
+            await _replay_state(stores, view, of_state, source, manifest.run_config, state_id, recorded)
         )
         if not replays[-1].is_same:
             break
     return ReplayReport(run_id, view.phase, tuple(replays), len(view.completed))
+
+
+async def _plans_of_others(stores: Stores, view: RunView, resolver: PlanResolver) -> dict[RunId, PlannedRun]:
+    """Of a fork: the plans of the runs that executed what it has copied, as far as these are known here."""
+    plans: dict[RunId, PlannedRun] = {}
+    for run_id, manifest_id in view.manifests.items():
+        if view.started is None or manifest_id == view.started.manifest_id:
+            continue
+        manifest = await read_manifest(stores, manifest_id)
+        try:
+            plans[run_id] = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
+        except InvalidPlanError:
+            continue  # an old version may be gone; then the new one is to come to the same
+    return plans
 
 
 async def _replay_state(
@@ -140,7 +156,7 @@ async def _replay_state(
             details={"states": [state_id]},
         )
     base = await _snapshot(stores, base_id)
-    scope = AttemptScope(source.run_id, state_id, attempt)
+    scope = AttemptScope(source.run_of(state_id), state_id, attempt)
     state = plan.nodes[state_id].state
     meta = state.meta()
     io = source.io(scope, stores, attempt, meta, missing_fact_retryable=False)

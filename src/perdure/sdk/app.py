@@ -51,9 +51,11 @@ class Startable(Protocol):
 class App:
     """Operations and pipelines, the transports that their states call through, and where secrets come from.
 
-    Operations of pipelines need not be named again. A transport that an installed package offers (entry
-    point group ``perdure.transports``) serves the namespaces that none of ``transports`` does; ``http`` comes
-    with this package. ``secrets`` are asked in order; without any, the environment is.
+    Several versions of an operation or a pipeline may stand side by side; the one that is named last is the
+    newest, which is started where no other is asked for. Operations of pipelines need not be named again. A
+    transport that an installed package offers (entry point group ``perdure.transports``) serves the
+    namespaces that none of ``transports`` does; ``http`` comes with this package. ``secrets`` are asked in
+    order; without any, the environment is.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class App:
                 refuse_call(source, "each of App(secrets=…)", "a source with get(name)")
         self.pipelines = tuple(each for each in ops if isinstance(each, PipelineDefinition))
         steps = [step.op for each in self.pipelines for step in each.steps]
-        self.ops: tuple[Operation, ...] = tuple(
-            dict.fromkeys([*(each for each in ops if not isinstance(each, PipelineDefinition)), *steps])
-        )
+        named = [each for each in ops if not isinstance(each, PipelineDefinition)]
+        self.ops: tuple[Operation, ...] = tuple(dict.fromkeys([*named, *steps]))
+        # What is named outranks what only comes along in a pipeline, which may be an old version.
+        self._by_age = (*(each for each in self.ops if each not in named), *named, *self.pipelines)
         _refuse_twins(self.ops)
         _refuse_twins(self.pipelines)
         self.transports = TransportRouter(transports, installed_transport)
@@ -95,16 +98,17 @@ class App:
         return [*self.ops, *self.pipelines]
 
     def op(self, op_id: str, op_version: str | None = None) -> Operation:
-        """The operation of this name, in its newest registered version unless one is given.
+        """The operation of this name, in its newest version unless one is given.
 
-        Raises ``InvalidPlanError`` (``op_not_found``).
+        The newest is the one that ``ops`` names last. Raises ``InvalidPlanError`` (``op_not_found``).
         """
-        found: Operation = _newest(self.ops, op_id, op_version)
+        choices = [each for each in self._by_age if not isinstance(each, PipelineDefinition)]
+        found: Operation = _newest(choices, op_id, op_version)
         return found
 
     def startable(self, op_id: str, op_version: str | None = None) -> Startable:
         """The pipeline or operation of this name; raises as :meth:`op` does."""
-        found: Any = _newest((*self.ops, *self.pipelines), op_id, op_version)
+        found: Any = _newest(self._by_age, op_id, op_version)
         return found if isinstance(found, (Op, PipelineDefinition)) else UntypedOperation(found)
 
 
@@ -153,10 +157,19 @@ def _newest(choices: Sequence[Any], op_id: str, op_version: str | None) -> Any:
     found = [each for each in choices if each.op_id == op_id and op_version in (None, each.op_version)]
     if not found:
         known = sorted({str(each.op_id) for each in choices})
+        versions = [str(each.op_version) for each in choices if each.op_id == op_id]
+        if versions:
+            raise InvalidPlanError.of(
+                "op_not_found",
+                f"no operation {op_id} in version {op_version}",
+                category=ErrorCategory.PARSING_INPUT,
+                details={"known": known},
+                hint=f"the app has {', '.join(versions)}",
+            )
         close = get_close_matches(op_id, set(known) - {op_id}, 1)
         raise InvalidPlanError.of(
             "op_not_found",
-            f"no operation {op_id}" + (f" in version {op_version}" if op_version else ""),
+            f"no operation {op_id}",
             category=ErrorCategory.PARSING_INPUT,
             details={"known": known},
             hint=f"did you mean {close[0]}?" if close else None,

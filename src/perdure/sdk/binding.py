@@ -13,6 +13,7 @@ from perdure.ids import OpId
 from perdure.model.handler import Context, IoProvider, Recorder
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
 from perdure.sdk.mistakes import Mistake, Place
+from perdure.sdk.processes import process_mistakes
 from perdure.sdk.states import ResultOf, StateDefinition
 from perdure.sdk.values import UNTYPED, Codec, accepts
 
@@ -83,6 +84,8 @@ def bind(declared: Declared) -> tuple[list[BoundState], list[Mistake]]:
     bound: list[BoundState] = []
     for definition in declared.states:
         mistakes += _named_badly(definition, declared)
+        if definition.in_process:
+            mistakes += process_mistakes(definition)
         try:
             hints = typing.get_type_hints(inspect.unwrap(definition.function), include_extras=True)
         except (NameError, TypeError, AttributeError, SyntaxError) as error:
@@ -169,6 +172,12 @@ def _argument(
             "name the parameters",
         )
     tool = _tool(name, annotation)
+    if tool is not None and definition.in_process:
+        return wrong(
+            "process_takes_tool",
+            f"{definition.name} runs in a process of its own, which cannot use {name}",
+            "have another state ask the outside world, and take its result",
+        )
     if tool is not None:
         key, for_async = tool
         if for_async is not None and for_async is not definition.is_async:

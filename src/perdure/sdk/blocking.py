@@ -19,12 +19,15 @@ from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport
 from perdure.sdk.blocking_schedules import BlockingSchedules
 from perdure.sdk.client import Client
+from perdure.sdk.keeping import PruneReport
 from perdure.sdk.opening import Opening
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.reading import RunSummary
+from perdure.sdk.retention import Retention
 from perdure.sdk.runs import Run
 from perdure.sdk.signals import SignalDefinition
+from perdure.stores.ports import Tell
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -125,6 +128,10 @@ class BlockingClient:
         """Start a run, and drive it in the background."""
         return BlockingRun(self._thread, self._thread.wait(self._client.start(op, input, **options)))
 
+    def fork(self, run_id: str, at: str, **options: Any) -> BlockingRun[Any]:
+        """Begin a new run where another one entered a state, and drive it in the background."""
+        return BlockingRun(self._thread, self._thread.wait(self._client.fork(run_id, at, **options)))
+
     @overload
     def get(self, run_id: str, op: Op[In, Out] | PipelineDefinition[In, Out]) -> BlockingRun[Out]: ...
     @overload
@@ -151,6 +158,16 @@ class BlockingClient:
     def recover(self) -> builtins.list[RunId]:
         """Drive on every unfinished run that nobody owns."""
         return self._thread.wait(self._client.recover())
+
+    def delete(self, *run_ids: str, with_children: bool = False) -> builtins.list[RunId]:
+        """Delete runs that have ended."""
+        return self._thread.wait(self._client.delete(*run_ids, with_children=with_children))
+
+    def prune(
+        self, retention: Retention | None = None, *, apply: bool = False, tell: Tell = lambda *_: None
+    ) -> PruneReport:
+        """Delete what ``retention`` does not keep, or find out what that would be."""
+        return self._thread.wait(self._client.prune(retention, apply=apply, tell=tell))
 
     def close(self) -> None:
         """Interrupt what is driven here, resumable, and let go of transports and stores.
@@ -191,6 +208,10 @@ class BlockingRun(Generic[Out]):
     def phase(self) -> RunPhase:
         """Running, or how the run ended."""
         return self._thread.wait(self._run.phase())
+
+    def newest_leg(self) -> RunId:
+        """The run as which this one goes on in the end."""
+        return self._thread.wait(self._run.newest_leg())
 
     def context(self) -> dict[str, Json]:
         """The context after the last state that completed."""

@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -26,7 +26,7 @@ from perdure.engine.engine import PARK_AFTER, Engine
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
 from perdure.engine.results import RunResult
-from perdure.engine.starting import StartRun
+from perdure.engine.starting import StartRun, run_id_of
 from perdure.errors import (
     ConcurrencyError,
     InvalidPlanError,
@@ -36,10 +36,13 @@ from perdure.ids import RunId
 from perdure.model.config import RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
+from perdure.model.legs import continued_by
 from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
 from perdure.sdk.dispatching import ClientDispatcher
+from perdure.sdk.forks import fork_of
+from perdure.sdk.keeping import Keeper
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import pipeline_of
@@ -52,7 +55,7 @@ from perdure.sdk.reading import (
     manifest_of,
     run_not_found,
 )
-from perdure.sdk.runs import Run
+from perdure.sdk.runs import PROGRAM, Run
 from perdure.sdk.scheduling import Scheduler
 from perdure.sdk.signals import SignalDefinition, declared_signals
 from perdure.sdk.waking import POLL_SECONDS, Waker
@@ -70,7 +73,7 @@ _SEQ_BITS = 62
 """No event has a larger number; stores count with signed numbers of 64 bits."""
 
 
-class Client:
+class Client(Keeper):
     """Starts runs, drives them in this process, and answers questions about them.
 
     Made by :func:`perdure.open`. Everything that it drives ends with it, resumable. An ``observer`` is told
@@ -94,6 +97,8 @@ class Client:
         self._clock = clock or SystemClock()
         self._observer = observer
         self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
+        self._ids: dict[asyncio.Task[RunResult], RunId] = {}
+        """Which run is driven, since it may go on as another."""
         self._dispatcher = ClientDispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
         self._engine = Engine(
             app.resolver,
@@ -133,6 +138,7 @@ class Client:
         op: str,
         input: Any = None,
         *,
+        op_version: str | None = None,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         run_config: RunConfig | None = None,
@@ -146,6 +152,7 @@ class Client:
         op: Any,
         input: Any = None,  # noqa: A002 — the term
         *,
+        op_version: str | None = None,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         run_config: RunConfig | None = None,
@@ -156,15 +163,19 @@ class Client:
     ) -> Run[Any]:
         """Start a run of an operation or a pipeline, and drive it here; returns when it is durably there.
 
-        ``key`` makes starting idempotent: the same key, operation and input give the same run back.
-        ``labels`` help to find it again. ``context`` is the initial context, ``config`` the operation's
-        configuration. With ``detach`` the run is left to a worker, or to another client that recovers.
+        An operation that is given by name is started in its newest version, or in ``op_version``. ``key``
+        makes starting idempotent: the same key, operation and input give the same run back. ``labels`` help
+        to find it again. ``context`` is the initial context, ``config`` the operation's configuration. With
+        ``detach`` the run is left to a worker, or to another client that recovers.
 
         Raises before anything is written: ``InvalidPlanError`` (``op_not_found``, ``op_invalid``,
         ``input_invalid``), ``CanonicalJsonError`` and ``ContextError``; and ``ConcurrencyError``
         (``invocation_conflict``, ``run_already_exists``).
         """
-        startable: Startable = self.app.startable(op) if isinstance(op, str) else op
+        expect(op_version, (str, NoneType), "start(op_version=…)", "a string")
+        startable: Startable = self.app.startable(op, op_version) if isinstance(op, str) else op
+        if op_version not in (None, getattr(startable, "op_version", None)):
+            refuse_call(op_version, "start(op_version=…)", "the version of the operation that is given")
         if not hasattr(startable, "pipeline_of"):
             refuse_call(op, "what start(…) starts", "an operation, a pipeline or the name of one")
         expect(key, (str, NoneType), "start(key=…)", "a string")
@@ -183,8 +194,51 @@ class Client:
         begun = StartRun(manifest, manifest_id, plan, run_config, JsonContext(context or {}), wanted, key)
         if detach:
             self._left.add(wanted)
-        await self._begin(begun, wanted, drive=not detach)
+        await self._begin(partial(self._engine.start, self.stores, begun), wanted, drive=not detach)
         return Run(self, wanted, startable)
+
+    async def fork(
+        self,
+        run_id: str,
+        at: str,
+        *,
+        set: Mapping[str, Json] | None = None,  # noqa: A002 — the command line's word
+        op_version: str | None = None,
+        key: str | None = None,
+        new_run_id: RunId | None = None,
+        by: str = PROGRAM,
+        reason: str = "",
+        detach: bool = False,
+    ) -> Run[Any]:
+        """Begin a new run where another one, in whatever phase, first entered the state ``at``.
+
+        What the other run had completed by then counts as completed, with its snapshots, facts and effects;
+        ``at`` and what follows it are executed anew. ``set`` changes values of the context that ``at`` finds,
+        ``op_version`` has the fork go on in another version of the operation. ``key``, ``new_run_id`` and
+        ``detach`` are ``key``, ``run_id`` and ``detach`` of :meth:`start`.
+
+        Raises before anything is written: ``NotFoundError`` (``run_not_found``, ``fork_state_not_reached``),
+        ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``,
+        ``run_blocked_by_version``, ``op_not_found``), and as :meth:`start`.
+        """
+        origin = await find_run(self.stores, run_id)
+        wanted = run_id_of(new_run_id, key)
+        fork = await fork_of(
+            self.stores,
+            self.app,
+            origin,
+            at,
+            values=set,
+            op_version=op_version,
+            run_id=wanted,
+            key=key,
+            by=by,
+            reason=reason,
+        )
+        if detach:
+            self._left.add(wanted)
+        await self._begin(partial(self._engine.fork, self.stores, fork), wanted, drive=not detach)
+        return Run(self, wanted)
 
     @overload
     async def get(self, run_id: str, op: Op[In, Out] | PipelineDefinition[In, Out]) -> Run[Out]: ...
@@ -201,19 +255,28 @@ class Client:
         return Run(self, found, op)
 
     async def list(
-        self, *, phase: RunPhase | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
+        self,
+        *,
+        phase: RunPhase | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        legs: bool = False,
     ) -> list[RunSummary]:
-        """The newest runs that are in ``phase`` and bear all ``labels``."""
+        """The newest runs that are in ``phase`` and bear all ``labels``.
+
+        Of a run that goes on as others its newest leg alone, unless all ``legs`` are wanted.
+        """
         expect(phase, (RunPhase, NoneType), "list(phase=…)", "a RunPhase")
         expect_mapping(labels or {}, str, "list(labels=…)", "strings")
         expect(limit, int, "list(limit=…)", "a number")
-        return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit)
+        return await list_summaries(self.stores, phase=phase, labels=labels or {}, limit=limit, legs=legs)
 
     async def resume(self, run_id: str) -> Run[Any]:
-        """Drive a run on in this process, unless somebody does already."""
+        """Drive a run, or what it goes on as, on in this process, unless somebody does already."""
         run = await self.get(run_id)
-        if run.id not in self._driven:
-            self._drive(run.id, self._engine.resume(self.stores, run.id))
+        newest = await self.stores.newest_leg(run.id)
+        if newest not in self._driven:
+            self._drive(newest, self._engine.resume(self.stores, newest))
         return run
 
     async def recover(self) -> builtins.list[RunId]:
@@ -256,7 +319,7 @@ class Client:
 
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
-        task = self._driven.get(run_id)
+        task = self._driven.get(run_id) or self._driven.get(await self.stores.newest_leg(run_id))
         return await self.wait(run_id) if task is None else await asyncio.shield(task)
 
     async def seconds_until_due(self, limit: float) -> float:
@@ -310,13 +373,13 @@ class Client:
             await self.stores.close()
 
     async def wait(self, run_id: RunId) -> RunResult:
-        """Wait until a run has ended, wherever it is driven.
+        """Wait until a run has ended, wherever it is driven; one that goes on as another, until that has.
 
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
         ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
         seen = -1
-        run_id = RunId(run_id)
+        asked = run_id = RunId(run_id)
         while True:
             task = self._driven.get(run_id)
             if task is not None:
@@ -332,9 +395,14 @@ class Client:
                 if not view.head_seq:
                     raise run_not_found(run_id)
                 if view.ended is not None:
-                    return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
-            if run_id in self._failures:
-                raise self._failures[run_id]
+                    newest = await self.stores.newest_leg(run_id)
+                    if newest == run_id:
+                        return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
+                    run_id, seen = newest, -1
+                    continue
+            for each in (run_id, asked):
+                if each in self._failures:
+                    raise self._failures[each]
             await self._change(run_id)
 
     async def events_of(self, run_id: RunId, after: int = 0) -> AsyncIterator[EventEnvelope]:
@@ -360,14 +428,15 @@ class Client:
                     return
             await self._change(run_id, changed)
 
-    async def _begin(self, begun: StartRun, run_id: RunId, *, drive: bool) -> None:
+    async def _begin(
+        self, begin: Callable[..., Coroutine[Any, Any, RunResult]], run_id: RunId, *, drive: bool
+    ) -> None:
         if not drive or run_id in self._driven:
             # Whoever drives the run already goes on; what is asked for is only compared with it.
-            await self._engine.start(self.stores, begun, drive=False)
+            await begin(drive=False)
             return
         there = asyncio.Event()
-        work = self._engine.start(self.stores, begun, on_begun=there.set)
-        task = self._drive(run_id, work)
+        task = self._drive(run_id, begin(on_begun=there.set))
         waiting = asyncio.ensure_future(there.wait())
         try:
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -389,15 +458,17 @@ class Client:
         self._left.discard(run_id)
         task = asyncio.create_task(work, name=f"perdure-run-{run_id}")
         self._driven[run_id] = task
-        task.add_done_callback(lambda done: self._ended(run_id, done))
+        self._ids[task] = run_id
+        task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, run_id: RunId, task: asyncio.Task[RunResult]) -> None:
+    def _ended(self, task: asyncio.Task[RunResult]) -> None:
+        run_id = self._ids.pop(task)
         if self._driven.get(run_id) is task:
             del self._driven[run_id]
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
-            self._waker.park(run_id, result.due_millis)
+            self._waker.park(result.run_id, result.due_millis)
         if error is not None and not is_driven_elsewhere(error):
             self._failures[run_id] = error
         self._notify(run_id)
@@ -408,7 +479,16 @@ class Client:
     async def _resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
         return await self._engine.resume(stores, run_id)
 
+    def _hand_on(self, run_id: RunId, heir: RunId) -> None:
+        """Know the run that is driven here as that which it goes on as."""
+        task = self._driven.pop(run_id, None)
+        if task is not None:
+            self._driven[heir] = task
+            self._ids[task] = heir
+
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+        if (continued := continued_by(events[0][1])) is not None:
+            self._hand_on(continued.run_id, run_id)
         self._notify(run_id)
         if any(type(event) is RunCompleted for _, event in events):
             self._waker.nudge()  # others may wait for its end

@@ -17,6 +17,7 @@ from perdure.errors import CorruptionError, Json, PerdureError
 from perdure.ids import ArtifactId, RunId
 from perdure.io.children import Child, ClosePolicy
 from perdure.model.events import EventEnvelope, ParentRun, RunPhase
+from perdure.sdk.legs import chain_of, first_leg, leg_number
 from perdure.sdk.reading import due_millis_of, run_failure, run_not_found, waits_of
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_bytes
@@ -26,8 +27,9 @@ _BATCH = 200
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How one run stands. ``error`` is the code for which its history cannot be read.
+    """How one run stands, by its newest leg, ``run_id``, if it goes on as others.
 
+    ``error`` is the code for which its history cannot be read, ``chain`` the first leg of its chain.
     ``failure`` is the code of the error that ended it. Moments are milliseconds since 1970-01-01 UTC; waits
     are as ``waits_of`` gives them.
     """
@@ -45,6 +47,9 @@ class Standing(msgspec.Struct, frozen=True):
     failure: str | None = None
     error: str | None = None
     head_seq: int = 0
+    run_id: RunId | None = None
+    leg: int = 1
+    chain: RunId | None = None
 
 
 class Member(msgspec.Struct):
@@ -65,8 +70,9 @@ class Member(msgspec.Struct):
     children: list[Member] = []
 
     def to_json(self) -> dict[str, Json]:
-        """The fields by name, but for ``children``; the phase by its wire name."""
-        return {
+        """The fields by name, but for ``children``; the phase by its wire name; ``leg`` if it is not 1."""
+        leg: dict[str, Json] = {} if self.standing.leg == 1 else {"leg": self.standing.leg}
+        return leg | {
             "run_id": self.run_id,
             "op_id": self.standing.op_id,
             "op_version": self.standing.op_version,
@@ -111,14 +117,16 @@ class FamilyReader:
         """The root, and for each ancestor the child through which it was found."""
         run_id, heirs = self._run_id, dict[RunId, RunId]()
         standing = await self._standing(run_id)
+        run_id = standing.run_id or run_id
         if not standing.head_seq and standing.error == "run_not_found":
             raise run_not_found(run_id)
         depth, passed = 0, {run_id}
         while (parent := standing.parent) is not None and parent.run_id not in passed:
-            heirs[parent.run_id] = run_id
-            run_id, depth = parent.run_id, max(0, parent.depth - 1)
-            passed.add(run_id)
-            standing = await self._standing(run_id)
+            child_id, depth = standing.chain or run_id, max(0, parent.depth - 1)
+            passed.add(parent.run_id)
+            standing = await self._standing(parent.run_id)
+            run_id = standing.run_id or parent.run_id
+            heirs[run_id] = child_id
         return Member(run_id, standing, depth if standing.parent is None else standing.parent.depth), heirs
 
     async def _descend(
@@ -136,14 +144,13 @@ class FamilyReader:
         below = []
         for parent, child_id, policy in links:
             standing = self._known[child_id]
-            named = None if standing.parent is None else standing.parent.run_id
             child = Member(
-                child_id,
+                standing.run_id or child_id,
                 standing,
                 parent.depth + 1,
                 parent.run_id,
                 policy,
-                is_adopted=standing.phase is not None and named != parent.run_id,
+                is_adopted=standing.phase is not None and not await self._is_named(parent, standing.parent),
                 is_unlinked=policy is None and parent.standing.phase is not None,
                 stands_above=child_id in placed,
             )
@@ -153,12 +160,19 @@ class FamilyReader:
                 below.append(child)
         return below
 
+    async def _is_named(self, parent: Member, named: ParentRun | None) -> bool:
+        """Whether a child names ``parent``, or a run that goes on as that."""
+        if named is None or named.run_id in (parent.run_id, parent.standing.chain):
+            return named is not None
+        return parent.standing.leg > 1 and await chain_of(self._stores, named.run_id) == parent.standing.chain
+
     async def _standing(self, run_id: RunId) -> Standing:
         known = self._known.get(run_id)
         if known is not None and known.phase not in (RunPhase.RUNNING, None):
             return known
         try:
-            if known is None or await self._stores.events.head_seq(run_id) != known.head_seq:
+            newest = run_id if known is None else known.run_id or run_id
+            if known is None or await self._stores.events.head_seq(newest) != known.head_seq:
                 known = await _read_standing(self._stores, run_id)
         except PerdureError as error:
             known = Standing(None, error=error.code)
@@ -187,6 +201,8 @@ async def _read_standing(stores: Stores, run_id: RunId) -> Standing:
     view = fold(events)
     if view.started is None:
         raise CorruptionError.of("missing_run_started", "the history has no RunStarted event")
+    if view.continued_as is not None and (newest := await stores.newest_leg(run_id)) != run_id:
+        return await _read_standing(stores, newest)
     failure = None
     if view.phase is RunPhase.FAILED:
         failure = run_failure(run_id, view).info.details["code"]
@@ -203,6 +219,9 @@ async def _read_standing(stores: Stores, run_id: RunId) -> Standing:
         None if view.ended is None else events[-1].ts_millis,
         failure,
         head_seq=head,
+        run_id=run_id,
+        leg=leg_number(view),
+        chain=first_leg(view, run_id),
     )
 
 

@@ -13,11 +13,11 @@ from perdure.model.events import (
     DomainEvent,
     Event,
     EventEnvelope,
-    RunCompleted,
     RunPhase,
     RunStarted,
 )
 from perdure.stores.bundle import Stores
+from perdure.stores.legs import end_of
 
 MISSING = "Missing"
 """Among the phases of children: that of one which is not there, or cannot be read."""
@@ -62,10 +62,9 @@ async def hearers_of(stores: Stores, children: Iterable[Child]) -> int:
 async def _phase_of(stores: Stores, run_id: RunId) -> str:
     try:
         head = await stores.events.head_seq(run_id)
-        last = await stores.events.read_range(run_id, head, head) if head else []
+        end = await end_of(stores.events, run_id, head)
     except PerdureError:
         return MISSING
-    if not last:
+    if not head:
         return MISSING
-    end = last[0].event
-    return end.status.value if isinstance(end, RunCompleted) else RunPhase.RUNNING.value
+    return RunPhase.RUNNING.value if end is None else end.status.value

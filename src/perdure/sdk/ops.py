@@ -9,14 +9,16 @@ from typing import Any, Generic, TypeVar, overload
 
 from perdure.errors import ContextError, ErrorCategory, Json, StateError
 from perdure.ids import OpId, OpPath, StateId
-from perdure.model.handler import Context, IoProvider, Recorder
+from perdure.model.handler import Context, IoProvider, Recorder, StateOutcome
 from perdure.model.meta import StateMeta
 from perdure.model.pipeline import Pipeline
 from perdure.model.plan import DependencyEdge, StateGraph, StateNode
 from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Origin, bind
-from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder
+from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder, in_thread
 from perdure.sdk.checks import expect, expect_many
+from perdure.sdk.continuing import Continued, outcome_of
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
+from perdure.sdk.processes import call_in_process
 from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
 from perdure.sdk.signals import SignalDefinition
 from perdure.sdk.spawning import SPAWNER, Spawner
@@ -70,7 +72,7 @@ class Op(Generic[In, Out]):
         tags = {tag for each in self._states for tag in each.meta.depends_on}
         refuse_mistakes(self._declared.op_id, self.mistakes(tags))
         nodes = [
-            StateNode(state_id, FunctionState(each, state_id, input, config))
+            StateNode(state_id, FunctionState(each, state_id, input, config, self.input_json))
             for each in self.states
             for state_id in [StateId(f"{op_path}.{each.definition.name}")]
         ]
@@ -226,8 +228,16 @@ class Op(Generic[In, Out]):
 class FunctionState:
     """A function as a state of a plan: arguments in, result out."""
 
-    def __init__(self, bound: BoundState, state_id: StateId, given: Json, config: Json) -> None:
+    def __init__(
+        self,
+        bound: BoundState,
+        state_id: StateId,
+        given: Json,
+        config: Json,
+        input_json: Callable[[Any], Json],
+    ) -> None:
         self._bound = bound
+        self._input_json = input_json
         self._state_id = state_id
         self._given = given
         self._config = config
@@ -235,7 +245,7 @@ class FunctionState:
     def meta(self) -> StateMeta:
         return self._bound.definition.meta
 
-    async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> None:
+    async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
         definition = self._bound.definition
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -246,13 +256,18 @@ class FunctionState:
             else:
                 kwargs[argument.name] = value
         SPAWNER.set(Spawner(io, self._state_id))
-        if definition.is_async:
-            result = await definition.function(*args, **kwargs)
-        else:
-            result = await asyncio.to_thread(_called, definition.function, args, kwargs)
+        try:
+            if definition.is_async:
+                result = await definition.function(*args, **kwargs)
+            elif definition.in_process:
+                result = await call_in_process(definition.function, args, kwargs)
+            else:
+                result = await in_thread(definition.function, args, kwargs)
+        except Continued as wanted:
+            return outcome_of(wanted, self._input_json)
         codec = self._bound.result
         if codec is None or (result is None and codec.annotation is UNTYPED):
-            return
+            return None
         try:
             data = codec.to_json(result)
             codec.from_json(data)  # what is of another type is its author's mistake, not its reader's
@@ -263,6 +278,7 @@ class FunctionState:
                 category=ErrorCategory.PARSING_INPUT,
             ) from error
         ctx.write(definition.name, data)
+        return None
 
     def _value(self, argument: Argument, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
         match argument.origin:
@@ -300,14 +316,6 @@ def _read(argument: Argument, ctx: Context) -> Json:
         if error.code != "unsatisfied_import" or argument.default is NO_DEFAULT:
             raise
         return None
-
-
-def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as error:
-        # No future can carry it, so that whoever awaits the thread would wait for ever.
-        raise RuntimeError("the function raised StopIteration") from error
 
 
 def _tool(key: str, ctx: Context, io: IoProvider, rec: Recorder) -> Any:

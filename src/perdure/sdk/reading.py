@@ -25,6 +25,7 @@ from perdure.model.events import (
 from perdure.model.pipeline import labels_of, schedule_of
 from perdure.sdk.checks import expect
 from perdure.sdk.kin import parent_in, parent_of, phases_of
+from perdure.sdk.legs import chain_json, chain_of, first_leg, leg_number, place_json
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
@@ -43,6 +44,9 @@ class RunSummary(msgspec.Struct, frozen=True):
     them; ``effects_in_doubt`` say more: ``{"key", "state_id", "namespace", "intended_millis", "doubt",
     "may_be_under_way"}``, the last of these while a handler runs that may be making the effect. ``schedule``
     is ``{"id", "due"}`` for a run that a schedule started.
+
+    A run may be the ``leg``-th of a chain that began with ``first_run_id``, and have been ``continued_as``
+    another run.
     """
 
     run_id: RunId
@@ -59,10 +63,13 @@ class RunSummary(msgspec.Struct, frozen=True):
     due_millis: int | None = None
     effects_in_doubt: tuple[Json, ...] = ()
     schedule: Json = None
+    leg: int = 1
+    first_run_id: RunId | None = None
+    continued_as: RunId | None = None
 
     def to_json(self) -> Json:
-        """The fields by name; the phase by its wire name."""
-        return {
+        """The fields by name, those of chains if it is in one; the phase by its wire name."""
+        return place_json(self.first_run_id or self.run_id, self.leg, self.continued_as) | {
             "run_id": self.run_id,
             "phase": None if self.phase is None else self.phase.value,
             "op_id": self.op_id,
@@ -118,19 +125,27 @@ async def list_summaries(
     limit: int,
     in_doubt: bool = False,
     roots: bool = False,
+    legs: bool = False,
 ) -> list[RunSummary]:
     """The newest runs that are in ``phase`` and bear all ``labels``, at most ``limit``.
 
-    With ``in_doubt`` only those that have effects in doubt, with ``roots`` only those without a parent.
+    With ``in_doubt`` only those that have effects in doubt, with ``roots`` only those without a parent. Of
+    runs that went on as others the newest alone, unless all ``legs`` are wanted.
     """
     found: list[RunSummary] = []
+    chains: set[RunId] = set()
     async for run_id in all_runs(stores, unfinished=phase is RunPhase.RUNNING):
         if len(found) >= limit:
             break
         # There may be thousands of children to a parent: of them one event is read.
         if roots and await parent_of(stores, run_id) is not None:
             continue
+        # A chain may have thousands of legs, the newest of which was met first.
+        if chains and await chain_of(stores, run_id) in chains:
+            continue
         summary = await summary_of(stores, run_id)
+        if summary.leg > 1 and summary.first_run_id is not None and not legs:
+            chains.add(summary.first_run_id)
         if (
             phase in (None, summary.phase)
             and labels.items() <= summary.labels.items()
@@ -163,6 +178,9 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         due_millis_of(view),
         tuple(_doubt_json(view, effect) for effect in view.in_doubt),
         None if manifest is None else schedule_of(manifest),
+        leg_number(view),
+        first_leg(view, run_id),
+        view.continued_as,
     )
 
 
@@ -171,20 +189,31 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
     events = await existing_events(stores, run_id)
     view = await read_view(stores, run_id)
     summary = await summary_of(stores, run_id)
-    return summary.to_json() | {
-        "facts": len(view.facts),
-        "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
-        "last_event_millis": events[-1].ts_millis,
-        "states": [_state_json(view, state_id) for state_id in view.states],
-        "outputs": _outputs(events),
-        "waits": waits_of(view),
-        "parent_run_id": None if view.started is None else parent_in(view.started),
-        "children": await phases_of(stores, view.children, events),
-        "stop": _request_json(view.cancel),
-        "pause": _request_json(view.pause),
-        "values": _published(events),
-        "letters_unread": len(await stores.mailbox.unread(run_id)),
-    }
+    chain = await chain_json(stores, view, run_id)
+    return (
+        summary.to_json()
+        | chain
+        | {
+            "facts": len(view.facts),
+            "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
+            "last_event_millis": events[-1].ts_millis,
+            "states": [_state_json(view, state_id) for state_id in view.states],
+            "outputs": _outputs(events),
+            "waits": waits_of(view),
+            "parent_run_id": None if view.started is None else parent_in(view.started),
+            "forked_from": _fork_json(view),
+            "children": await phases_of(stores, view.children, events),
+            "stop": _request_json(view.cancel),
+            "pause": _request_json(view.pause),
+            "values": _published(events),
+            "letters_unread": len(await stores.mailbox.unread(run_id)),
+        }
+    )
+
+
+def _fork_json(view: RunView) -> Json:
+    origin = None if view.started is None else view.started.forked_from
+    return None if origin is None else origin.to_json()
 
 
 async def existing_events(stores: Stores, run_id: RunId, from_seq: int = 1) -> list[EventEnvelope]:

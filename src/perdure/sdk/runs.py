@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
+from perdure.engine.history import RunView
 from perdure.engine.letters import ResolveLetter, SignalLetter, StopLetter, StopWord
 from perdure.engine.recovery import read_view
 from perdure.engine.results import RunResult
@@ -36,7 +37,11 @@ PROGRAM = "program"
 
 
 class Run(Generic[Out]):
-    """A run, as its client sees it."""
+    """A run, as its client sees it.
+
+    One that goes on as another is all of them: it has ended when the newest leg has, and is told and asked
+    what that one is. ``events`` and ``replay`` alone are about the leg that ``id`` names.
+    """
 
     def __init__(self, client: Client, run_id: RunId, startable: Startable | None = None) -> None:
         self.id = run_id
@@ -53,10 +58,10 @@ class Run(Generic[Out]):
         """
         client = self._client
         ended = await client.wait(self.id)
-        view = await read_view(client.stores, self.id)
+        view = await read_view(client.stores, ended.run_id)
         manifest = await manifest_of(client.stores, view)
         if ended.phase is not RunPhase.COMPLETED or manifest is None:
-            raise run_failure(self.id, view)
+            raise run_failure(ended.run_id, view)
         exports = await exports_of(client.stores, client.app.resolver.planner, ended)
         startable = self._startable or client.app.startable(manifest.op_id, manifest.op_version)
         result: Out = startable.result_of(exports)
@@ -66,13 +71,17 @@ class Run(Generic[Out]):
         """Wait for the end; a run that failed is no error here."""
         return await self._client.wait(self.id)
 
+    async def newest_leg(self) -> RunId:
+        """The run as which this one goes on in the end; its own id if it does not go on as another."""
+        return await self._client.stores.newest_leg(self.id)
+
     async def phase(self) -> RunPhase:
         """Running, or how the run ended."""
-        return (await read_view(self._client.stores, self.id)).phase
+        return (await self._view()).phase
 
     async def context(self) -> dict[str, Json]:
         """The context after the last state that completed."""
-        view = await read_view(self._client.stores, self.id)
+        view = await self._view()
         if view.checkpoint is None:
             return {}
         context, _ = await read_json(self._client.stores.artifacts, view.checkpoint)
@@ -127,7 +136,7 @@ class Run(Generic[Out]):
 
     async def in_doubt(self) -> list[Effect]:
         """The effects of which nobody knows what became of them."""
-        return (await read_view(self._client.stores, self.id)).in_doubt
+        return (await self._view()).in_doubt
 
     async def effect_happened(
         self,
@@ -155,13 +164,16 @@ class Run(Generic[Out]):
 
     async def values(self) -> dict[str, Json]:
         """What the run's handlers published last under each name."""
-        return await published_values(self._client.stores, self.id)
+        return await published_values(self._client.stores, await self.newest_leg())
+
+    async def _view(self) -> RunView:
+        return await read_view(self._client.stores, await self.newest_leg())
 
     async def _stop(self, how: StopWord, reason: str, by: str, letter_id: str | None) -> None:
         await self._client.tell(self.id, StopLetter(how, by, reason), letter_id)
 
     async def _resolve(self, letter: ResolveLetter, letter_id: str | None) -> None:
-        doubt = await doubt_of(self._client.stores, self.id, letter.effect, letter.doubt)
+        doubt = await doubt_of(self._client.stores, await self.newest_leg(), letter.effect, letter.doubt)
         await self._client.tell(self.id, msgspec.structs.replace(letter, doubt=doubt), letter_id)
 
     def events(self, after: int = 0) -> AsyncIterator[EventEnvelope]:

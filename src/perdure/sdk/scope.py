@@ -8,6 +8,7 @@ from perdure.errors import ContextError, Json
 from perdure.ids import OpPath
 from perdure.model.handler import Context, IoProvider, Recorder, State, StateOutcome
 from perdure.model.meta import StateMeta
+from perdure.sdk.continuing import scoped_outcome
 
 
 class StepContext:
@@ -60,4 +61,13 @@ class ScopedState:
         return self._meta
 
     async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
-        return await self._state.handle(StepContext(ctx, self._op_path, self._imports), io, rec)
+        outcome = await self._state.handle(StepContext(ctx, self._op_path, self._imports), io, rec)
+        return scoped_outcome(outcome, self._op_path, ctx) if isinstance(outcome, StateOutcome) else outcome
+
+    def place_of(self, key: str) -> str:
+        """The whole name of what the state reads as ``key``."""
+        return self._imports.get(key, f"{self._op_path}.{key}") or key
+
+    def imports(self, key: str) -> bool:
+        """Whether the state's operation imports ``key``."""
+        return key in self._imports

@@ -6,16 +6,15 @@ from collections import Counter
 from contextvars import ContextVar
 
 from perdure.errors import ErrorCategory, StateError
-from perdure.ids import StateId
 from perdure.model.handler import IoProvider
 
 
 class Spawner:
-    """Names the children of one attempt at a state."""
+    """Names the children of one attempt at a state, or of an item of a map in it."""
 
-    def __init__(self, io: IoProvider, state_id: StateId) -> None:
+    def __init__(self, io: IoProvider, place: str) -> None:
         self.io = io
-        self._state_id = state_id
+        self._place = place
         self._counts: Counter[str] = Counter()
 
     def key_of(self, op_id: str, name: str | None) -> str:
@@ -23,14 +22,14 @@ class Spawner:
         if name is None:
             number = self._counts[op_id]
             self._counts[op_id] += 1
-            return f"{self._state_id}|{op_id}|{number}"
+            return f"{self._place}|{op_id}|{number}"
         if not name or not name.isprintable() or not name[0].isalpha() or "|" in name:
             raise StateError.of(
                 "child_name_invalid",
                 "a child's name is a short printable text that begins with a letter, without |",
                 category=ErrorCategory.PARSING_INPUT,
             )
-        return f"{self._state_id}|{name}"
+        return f"{self._place}|{name}"
 
 
 SPAWNER: ContextVar[Spawner | None] = ContextVar("SPAWNER", default=None)

@@ -25,8 +25,12 @@ class StateDefinition(Generic[P, T, R]):
     state's result is: they differ for ``async`` functions.
     """
 
-    def __init__(self, function: Callable[P, T], meta: StateMeta, after: tuple[str, ...]) -> None:
+    def __init__(
+        self, function: Callable[P, T], meta: StateMeta, after: tuple[str, ...], *, in_process: bool = False
+    ) -> None:
         self.function = function
+        self.in_process = in_process
+        """Whether the function runs in a process of its own."""
         self.name = str(getattr(function, "__name__", ""))
         self.meta = meta
         self.after = after
@@ -88,7 +92,8 @@ class StateMaker:
     ``after`` names states, or gives them, that must come first though their results are not taken.
     ``tags``, ``depends_on``, ``side_effects``, ``idempotency``, ``timeout``, ``heartbeat_timeout`` and
     ``on_cancel`` are those of ``StateMeta``; ``retry`` takes the place of the run's retry policy. A function
-    that is not ``async`` runs in a thread.
+    that is not ``async`` runs in a thread, or with ``process=True`` in a process of its own, for work that
+    keeps a processor busy: it gets values only, and ends with its attempt.
     """
 
     def __init__(self, keep: Callable[[StateDefinition[..., Any, Any]], None] = lambda _: None) -> None:
@@ -113,6 +118,7 @@ class StateMaker:
         retry: RetryPolicy | None = None,
         heartbeat_timeout: timedelta | None = None,
         on_cancel: bool = False,
+        process: bool = False,
     ) -> StateDecorator: ...
     def __call__(self, *function: Any, **options: Any) -> Any:
         def define(function: Callable[..., Any]) -> StateDefinition[..., Any, Any]:
@@ -139,6 +145,7 @@ def _defined(
     retry: RetryPolicy | None = None,
     heartbeat_timeout: timedelta | None = None,
     on_cancel: bool = False,
+    process: bool = False,
 ) -> StateDefinition[..., Any, Any]:
     if not hasattr(inspect.unwrap(function), "__code__"):
         refuse_call(function, "a state", "a function, made by def or async def")
@@ -149,6 +156,7 @@ def _defined(
     expect(idempotency, (str, NoneType), "state(idempotency=…)", "a string")
     expect(timeout, (timedelta, NoneType), "state(timeout=…)", "a timedelta")
     expect(retry, (RetryPolicy, NoneType), "state(retry=…)", "a RetryPolicy")
+    expect(process, bool, "state(process=…)", "True or False")
     meta = StateMeta(
         tuple(tags),
         tuple(depends_on),
@@ -160,7 +168,7 @@ def _defined(
         on_cancel=on_cancel,
     )
     names = tuple(each if isinstance(each, str) else each.name for each in after)
-    return StateDefinition(function, meta, names)
+    return StateDefinition(function, meta, names, in_process=process)
 
 
 state = StateMaker()

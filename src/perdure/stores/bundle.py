@@ -13,11 +13,13 @@ from perdure.canonical import canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, Json
 from perdure.failpoints import Failpoints
-from perdure.ids import ArtifactId
+from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
+from perdure.model.legs import heir_in
 from perdure.stores import locations
-from perdure.stores.local import LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
+from perdure.stores.legs import newest_leg
+from perdure.stores.local import KeepsAll, LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
     Agenda,
     Append,
@@ -28,6 +30,7 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     EventStore,
+    Keeping,
     Mailbox,
     Release,
     Schedules,
@@ -42,8 +45,8 @@ class Stores:
     Any two ports make a bundle: without ``committer`` a commit is artifacts first, then events, and
     without ``claims`` ownership holds within this bundle alone. So do letters without ``mailbox``, which are
     lost when it is closed. Without ``agenda`` the bundle knows what is due if it also keeps the claims, and
-    nothing otherwise. Without ``schedules`` they are the bundle's, and lost when it is closed. ``clock`` is
-    the time of what is kept in the bundle itself.
+    nothing otherwise. Without ``schedules`` they are the bundle's, and lost when it is closed. Without
+    ``keeping`` nothing can be deleted. ``clock`` is the time of what is kept in the bundle itself.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Stores:
         mailbox: Mailbox | None = None,
         agenda: Agenda | None = None,
         schedules: Schedules | None = None,
+        keeping: Keeping | None = None,
         clock: Clock | None = None,
     ) -> None:
         if committer is None and (mailbox is not None or agenda is not None):
@@ -75,6 +79,7 @@ class Stores:
         else:
             self.agenda = UnknownAgenda()
         self.schedules: Schedules = schedules if schedules is not None else local_schedules(events)
+        self.keeping: Keeping = keeping if keeping is not None else KeepsAll()
         self._keeps_something = isinstance(self.mailbox, LocalMailbox) or isinstance(self.claims, LocalClaims)
         self._committer = committer
         self._close = close
@@ -144,6 +149,10 @@ class Stores:
             committed = await self._write_in_steps(artifacts, appends, claim)
         if claim is not None and isinstance(self.mailbox, LocalMailbox):
             self.mailbox.take_away(claim.run_id, read)
+            for append in appends:
+                heir = heir_in(append.events)
+                if heir is not None:
+                    self.mailbox.pass_on(append.run_id, heir)
         if claim is not None and release is not None:
             if isinstance(self.claims, LocalClaims):
                 self.claims.park(claim, release)
@@ -166,12 +175,17 @@ class Stores:
         ]
         return Committed(ids, heads)
 
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        """The run as which ``run_id`` goes on in the end; itself for one that does not go on as another."""
+        return await newest_leg(self.events, RunId(run_id))
+
     async def describe(self) -> dict[str, Json]:
         """What is kept here and how much room it takes, as far as the stores can tell.
 
         ``{"location", "kind", "schema_version", "schema_version_before", "runs", "runs_unfinished", "events",
-        "artifacts", "artifact_bytes", "stored_bytes"}``; sizes are in bytes, and ``schema_version_before`` is
-        the version that opening found.
+        "artifacts", "artifact_bytes", "stored_bytes", "free_bytes"}``; sizes are in bytes, ``free_bytes`` are
+        those of ``stored_bytes`` that wait to be used again, ``schema_version_before`` is the version that
+        opening found.
         """
         return {} if self._describe is None else dict(await self._describe())
 

@@ -5,16 +5,17 @@ It lives as long as the bundle, and nobody else sees it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import AsyncIterator, Collection, Sequence, Set
 from datetime import timedelta
 from operator import itemgetter
 
 from perdure.clock import Clock
-from perdure.errors import Json
+from perdure.errors import Json, StorageError
 from perdure.ids import RunId
 from perdure.model.events import RunCompleted
+from perdure.stores.legs import newest_leg
 from perdure.stores.letters import encode_body, opened
-from perdure.stores.ports import Claim, EventStore, Letter, Mailbox, Release
+from perdure.stores.ports import Claim, Deleted, EventStore, Letter, Mailbox, Release, RunTrace, Swept, Tell
 from perdure.stores.refusals import run_already_active, run_already_terminal, run_not_found
 
 _PAGE = 1000
@@ -86,7 +87,11 @@ class LocalMailbox:
         data = encode_body(body)
         if not await self._events.head_seq(run_id):
             raise run_not_found(run_id)
-        await self._refuse_ended(run_id)
+        if await self._has_ended(run_id):
+            newest = await newest_leg(self._events, run_id)
+            if newest == run_id or await self._has_ended(newest):
+                raise run_already_terminal(run_id)
+            run_id = newest
         letters = self._letters.setdefault(run_id, {})
         if letter_id in letters:
             return False
@@ -106,17 +111,22 @@ class LocalMailbox:
         for letter_id in letter_ids:
             letters.pop(letter_id, None)
 
-    async def _refuse_ended(self, run_id: RunId) -> None:
-        """``run_already_terminal`` if the run has ended. What was read before is not read again."""
+    def pass_on(self, run_id: RunId, heir: RunId) -> None:
+        """Have the letters of one run be another's."""
+        letters = self._letters.pop(run_id, {})
+        self._letters[heir] = {**letters, **self._letters.get(heir, {})}
+
+    async def _has_ended(self, run_id: RunId) -> bool:
+        """Whether the run has ended. What was read before is not read again."""
         while True:
             seen = self._seen_seqs.get(run_id, 0)
             page = await self._events.read_engine_events(run_id, seen + 1, _PAGE)
             for each in page:
                 if isinstance(each.event, RunCompleted):
-                    raise run_already_terminal(run_id)
+                    return True
                 self._seen_seqs[run_id] = each.seq
             if len(page) < _PAGE:
-                return
+                return False
 
 
 class LocalAgenda:
@@ -145,11 +155,13 @@ class LocalAgenda:
     async def _idle(self) -> list[tuple[int, RunId]]:
         """Runs that will be due, the earliest first, with their times."""
         # Before the unfinished ones are asked for: what begins in between has not ended.
-        begun = {run_id for run_id in self._claims.awaited() if await self._events.head_seq(run_id)}
+        awaited = [(each, await newest_leg(self._events, each)) for each in self._claims.awaited()]
+        begun = {each: newest for each, newest in awaited if await self._events.head_seq(newest)}
         runs: list[RunId] = []
         while page := await self._events.list_runs(runs[-1] if runs else None, _PAGE, unfinished=True):
             runs += page
-        self._claims.wake_awaiting(begun.difference(runs))
+        unfinished = frozenset(runs)
+        self._claims.wake_awaiting({each for each, newest in begun.items() if newest not in unfinished})
         addressed = await self._mailbox.addressed(runs)
         idle: list[tuple[int, RunId]] = []
         for run_id in reversed(runs):
@@ -169,3 +181,28 @@ class UnknownAgenda:
 
     async def next_due_millis(self) -> int | None:
         return None
+
+
+class KeepsAll:
+    """Ports that delete nothing: every call is ``StorageError`` (``retention_unsupported``)."""
+
+    async def traces(self) -> AsyncIterator[list[RunTrace]]:
+        raise _unsupported()
+        yield []
+
+    async def delete(
+        self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Deleted:
+        raise _unsupported()
+
+    async def sweep(
+        self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Swept:
+        raise _unsupported()
+
+    async def compact(self) -> None:
+        raise _unsupported()
+
+
+def _unsupported() -> StorageError:
+    return StorageError.of("retention_unsupported", "these stores cannot delete what they keep")

@@ -16,8 +16,10 @@ from perdure.errors import Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
+from perdure.model.legs import continued_by, heir_in
 from perdure.stores.bundle import Stores
 from perdure.stores.letters import encode_body, opened
+from perdure.stores.memory_keeping import MemoryKeeping
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
     artifact_corruption,
@@ -37,6 +39,7 @@ class MemoryState:
     def __init__(self) -> None:
         self.streams: dict[RunId, list[EventEnvelope]] = {}
         self.blobs: dict[ArtifactId, tuple[ArtifactKind, bytes]] = {}
+        self.put_millis: dict[ArtifactId, int] = {}
         self.recipes: set[ArtifactId] = set()
         self.claims: dict[RunId, _ClaimRow] = {}
         self.ended: set[RunId] = set()
@@ -45,6 +48,9 @@ class MemoryState:
         self.due_millis: dict[RunId, int | None] = {}
         self.awaits: dict[RunId, frozenset[RunId]] = {}
         self.schedules: dict[str, KeptSchedule] = {}
+        # The first leg of each chain by its others, and the newest by the first.
+        self.first_legs: dict[RunId, RunId] = {}
+        self.newest_legs: dict[RunId, tuple[int, RunId]] = {}
 
 
 class _ClaimRow(msgspec.Struct):
@@ -58,7 +64,7 @@ class _LetterRow(NamedTuple):
     sent_millis: int
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeeping):
     """All ports over one :class:`MemoryState`."""
 
     def __init__(self, state: MemoryState, clock: Clock) -> None:
@@ -94,6 +100,9 @@ class MemoryStore:
         if unfinished:
             runs = (run_id for run_id in runs if run_id not in self._state.ended)
         return list(islice(runs, limit))
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        return self._newest_leg(run_id)
 
     async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         return (await self.commit((Blob(kind, data),), ())).artifact_ids[0]
@@ -137,6 +146,7 @@ class MemoryStore:
 
     async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
         data = encode_body(body)
+        run_id = self._newest_leg(run_id)
         if run_id not in self._state.streams:
             raise run_not_found(run_id)
         if run_id in self._state.ended:
@@ -193,6 +203,7 @@ class MemoryStore:
             new_heads[append.run_id] = append.expected_seq + len(append.events)
         now = self._clock.now_millis()
         for blob in artifacts:
+            self._state.put_millis[blob.id] = now
             if blob.id not in self._state.blobs:
                 self._state.blobs[blob.id] = (blob.kind, blob.data)
                 if isinstance(blob, RecipeBlob):
@@ -202,7 +213,11 @@ class MemoryStore:
             stream = self._state.streams.setdefault(run_id, []) if events else []
             for number, event in enumerate(events, expected_seq + 1):
                 stream.append(EventEnvelope(run_id, number, now, event))
+                if number == 1:
+                    self._begin(run_id, event)
                 if isinstance(event, RunCompleted):
+                    if heir_in(events) is not None:
+                        self._pass_on(run_id)
                     self._end(run_id)
             heads.append(expected_seq + len(events))
         if claim is not None:
@@ -211,10 +226,11 @@ class MemoryStore:
                 letters.pop(letter_id, None)
             if release is not None:
                 await self.release(claim)
-                is_due = letters or not self._state.ended.isdisjoint(release.awaits)
+                awaits = frozenset(map(self._newest_leg, release.awaits))
+                is_due = letters or not self._state.ended.isdisjoint(awaits)
                 if release.due_millis != 0 and not is_due and claim.run_id not in self._state.ended:
                     self._state.due_millis[claim.run_id] = release.due_millis
-                    self._state.awaits[claim.run_id] = frozenset(release.awaits)
+                    self._state.awaits[claim.run_id] = awaits
         return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:
@@ -231,6 +247,7 @@ class MemoryStore:
             "artifacts": len(sizes),
             "artifact_bytes": sum(sizes),
             "stored_bytes": sum(sizes),
+            "free_bytes": 0,
         }
 
     async def is_over(self, run_id: RunId) -> bool:
@@ -240,10 +257,38 @@ class MemoryStore:
     def _unfinished(self) -> Iterable[RunId]:
         return (run_id for run_id in self._state.streams if run_id not in self._state.ended)
 
+    def _begin(self, run_id: RunId, event: Event) -> None:
+        continued = continued_by(event)
+        if continued is not None:
+            first = self._state.first_legs[run_id] = continued.first_run_id
+            newest = self._state.newest_legs.get(first)
+            if newest is None or newest[0] < continued.leg:
+                self._state.newest_legs[first] = (continued.leg, run_id)
+
+    def _newest_leg(self, run_id: RunId) -> RunId:
+        if run_id not in self._state.ended:
+            return run_id
+        first = self._state.first_legs.get(run_id, run_id)
+        return self._state.newest_legs.get(first, (1, run_id))[1]
+
     def _end(self, run_id: RunId) -> None:
         self._state.ended.add(run_id)
         for each in [run_id, *(each for each, awaited in self._state.awaits.items() if run_id in awaited)]:
             self._wake(each)
+
+    def _pass_on(self, run_id: RunId) -> None:
+        """Have the newest leg read the run's letters, and those wait for it who wait for the run."""
+        self._state.ended.add(run_id)
+        heir = self._newest_leg(run_id)
+        if heir in self._state.ended:
+            return
+        letters = self._state.letters.pop(run_id, {})
+        if letters:
+            self._state.letters[heir] = {**letters, **self._state.letters.get(heir, {})}
+            self._wake(heir)
+        for each, awaited in self._state.awaits.items():
+            if run_id in awaited:
+                self._state.awaits[each] = awaited - {run_id} | {heir}
 
     def _wake(self, run_id: RunId) -> None:
         self._state.due_millis.pop(run_id, None)
@@ -273,6 +318,7 @@ def memory_stores(state: MemoryState | None = None, clock: Clock | None = None) 
         mailbox=store,
         agenda=store,
         schedules=store.schedules,
+        keeping=store,
     )
 
 

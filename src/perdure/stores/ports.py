@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.context import Snapshot
-from perdure.model.events import ArtifactKind, Event, EventEnvelope
+from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunStatus
 from perdure.model.rope import Rope
 
 
@@ -117,10 +117,14 @@ class Release(NamedTuple):
     ``due_millis`` is the moment, by the clock of ``ts_millis``; 0 is at once, None not before something else
     makes it due. That is a letter, or the end of one of the runs that it ``awaits``; one that is not known
     may begin and end later.
+
+    ``heir`` is the claim, as it was reserved, of the run as which this one goes on: it becomes durable in the
+    same commit.
     """
 
     due_millis: int | None = 0
     awaits: tuple[RunId, ...] = ()
+    heir: Claim | None = None
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -182,6 +186,17 @@ class EventStore(Protocol):
         """
 
 
+@runtime_checkable
+class KnowsLegs(Protocol):
+    """What an event store offers that follows a chain of runs without reading its legs."""
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        """The run as which an ended one goes on in the end, by what first events say; itself if as none.
+
+        One indexed read, however long the chain is.
+        """
+
+
 class ArtifactStore(Protocol):
     """Immutable bytes, named by their SHA-256."""
 
@@ -231,8 +246,9 @@ class Mailbox(Protocol):
     async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
         """Keep a letter, durably, and make the run due at once. False if one of this id waits already.
 
-        ``NotFoundError`` (``run_not_found``) for a run without events, ``ConcurrencyError``
-        (``run_already_terminal``) for one that has ended.
+        A letter to a run that goes on as another is one to the newest of them. ``NotFoundError``
+        (``run_not_found``) for a run without events, ``ConcurrencyError`` (``run_already_terminal``) for one
+        that has ended.
         """
 
     async def unread(self, run_id: RunId) -> list[Letter]:
@@ -311,10 +327,85 @@ class Committer(Protocol):
 
         Once begun it goes on to its end: a caller that is cancelled meanwhile is told so afterwards.
         One stale run refuses the whole commit. ``claim`` is checked for its own run. ``RunCompleted`` makes
-        the runs due at once that await its run.
+        the runs due at once that await its run. If ``run_continued`` stands before it, and names a run that
+        is there then, they await that one instead, and the letters that were not read are letters to it.
 
         With ``release`` the claim's run is given up; what it waited for before is forgotten. Whatever
         ``release`` says, it is due at once if letters are left unread or if one of the runs that it awaits
         has ended, and never once it has ended itself. ``read`` are the ids of letters of the claim's run
         that are taken away. Errors are those of ``append`` and ``put``.
         """
+
+
+SPARED = timedelta(hours=1)
+"""What was put or renewed so lately is never swept: somebody may be about to refer to it."""
+
+
+class RunTrace(msgspec.Struct, frozen=True, gc=False):
+    """What a store knows of a run without reading its history; ids are those that its first event names.
+
+    ``status`` is None for a run that has not ended, ``last_millis`` the time of its last event. One that
+    ``is_owned`` has a live owner. Where the first event is no ``RunStarted``, what that would say is None.
+    """
+
+    run_id: RunId
+    op_id: str | None
+    parent: RunId | None
+    manifest_id: ArtifactId | None
+    status: RunStatus | None
+    last_millis: int
+    is_owned: bool
+
+
+class Deleted(NamedTuple):
+    """Runs that are no more, with the number of their events and of these events' bytes."""
+
+    run_ids: list[RunId]
+    events: int
+    bytes: int
+
+
+class Swept(NamedTuple):
+    """Artifacts that are no more, and the bytes that they took. Parts of others count as artifacts do."""
+
+    artifacts: int
+    bytes: int
+
+
+Tell = Callable[[str, int], None]
+"""Called now and then in the course of long work with its stage, and how much of that is done."""
+
+
+class Keeping(Protocol):
+    """Forgets what nobody needs any more, beside writers of any process, who wait milliseconds at most.
+
+    Whoever is killed meanwhile leaves what a later call takes away, and nothing that refers to what is not
+    there. With ``is_dry`` nothing changes, and the answer says what would.
+    """
+
+    def traces(self) -> AsyncIterator[list[RunTrace]]:
+        """All runs, the one begun last first, page by page. One that begins meanwhile may be missing."""
+
+    async def delete(
+        self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Deleted:
+        """Forget runs, each at once and whole: stream, claim, letters, and what it awaits.
+
+        One that has not ended, has a live owner, or is not known, is passed over. Its id is free again.
+        """
+
+    async def sweep(
+        self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
+    ) -> Swept:
+        """Take away the artifacts that no run and no letter leads to, but those of the last hour.
+
+        What an event, a letter or an artifact names by its id in its text is led to, and so are the parts of
+        recipes. With ``without`` these runs lead to nothing. ``CorruptionError`` (``artifact_corruption``),
+        before anything is taken away, if the parts of an artifact cannot be told.
+
+        A writer may refer to an artifact that its own run leads to, or that it put, or renewed, within the
+        hour before; to no other.
+        """
+
+    async def compact(self) -> None:
+        """Give room that is free inside the store back to the disk. Writers wait until it is done."""

@@ -1,12 +1,15 @@
-"""Reading structured artifacts back, trusting nothing."""
+"""Reading what stores keep: structured artifacts, trusting nothing, and events in pages."""
 
 from __future__ import annotations
 
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, decode, refuse_secrets
 from perdure.errors import CorruptionError, Json
-from perdure.ids import ArtifactId
+from perdure.ids import ArtifactId, RunId
+from perdure.model.events import EventEnvelope
 from perdure.secrets import DEFAULT_POLICY, SecretPolicy
-from perdure.stores.ports import ArtifactStore
+from perdure.stores.ports import ArtifactStore, EventStore
+
+_PAGE_EVENTS = 2000
 
 _CODES = {
     "not_canonical": ("artifact_not_canonical", "the artifact's JSON is not in canonical form"),
@@ -42,6 +45,15 @@ async def read_json(
             code, message = error.code, error.info.message
         raise _corruption(code, message, artifact_id, error.pointer) from None
     return value, data
+
+
+async def read_engine_events(events: EventStore, run_id: RunId, from_seq: int) -> list[EventEnvelope]:
+    """All kernel and engine events of a run from ``from_seq`` on, read page by page."""
+    found: list[EventEnvelope] = []
+    while page := await events.read_engine_events(run_id, from_seq, _PAGE_EVENTS):
+        found += page
+        from_seq = page[-1].seq + 1
+    return found
 
 
 def _corruption(code: str, message: str, artifact_id: str, pointer: str | None = None) -> CorruptionError:

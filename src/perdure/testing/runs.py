@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
+from perdure.engine.recovery import read_view
 from perdure.engine.results import RunResult
 from perdure.errors import Json, PerdureError
 from perdure.ids import RunId
@@ -22,6 +23,7 @@ from perdure.sdk.operation import Operation
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.runs import Run
+from perdure.stores.bundle import Stores
 from perdure.stores.memory import memory_stores
 from perdure.testing.clock import FakeClock
 from perdure.testing.transports import ScriptedTransport
@@ -46,7 +48,9 @@ class FinishedRun(Generic[Out]):
     """A run that has ended, with everything that it left.
 
     ``calls`` are those that reached the script, in order; ``context`` is what the last state left;
-    ``replay`` compares every state with itself, executed again from the recorded facts.
+    ``replay`` compares every state with itself, executed again from the recorded facts. Of a run that goes on
+    as others, ``events`` and ``calls`` are those of all legs, and ``replay`` is that of the last, or of the
+    first in which a state comes to something else.
     """
 
     def __init__(
@@ -162,8 +166,10 @@ class RunInMemory:
                     outcome = await run.result()
                 except PerdureError as error:
                     outcome = error
-                replay = await run.replay()
-                events = [envelope async for envelope in run.events()]
+                legs: list[Run[Any]] = [Run(client, leg) for leg in await _legs(stores, run.id)]
+                replays = [await leg.replay() for leg in legs]
+                replay = next((each for each in replays if each.first_difference is not None), replays[-1])
+                events = [envelope for leg in legs async for envelope in leg.events()]
                 context_left = await run.context()
             finally:
                 await client.aclose()
@@ -177,6 +183,14 @@ class RunInMemory:
         if check_replay and finished.replay.first_difference is not None:
             raise AssertionError(_difference(finished.replay))
         return finished
+
+
+async def _legs(stores: Stores, run_id: RunId) -> list[RunId]:
+    """The run and what it goes on as, one after the other."""
+    legs = [run_id]
+    while (heir := (await read_view(stores, legs[-1])).continued_as) is not None:
+        legs.append(heir)
+    return legs
 
 
 async def _tell(run: Run[Any], signals: Mapping[str, Sequence[Any]]) -> None:

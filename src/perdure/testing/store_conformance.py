@@ -15,12 +15,15 @@ from perdure.model.events import ArtifactKind, DomainEvent, Event, RunStarted
 from perdure.stores.ports import Append, Blob, Claim, Release
 from perdure.testing.agenda_conformance import AgendaConformance
 from perdure.testing.awaiting_conformance import AwaitingConformance
+from perdure.testing.keeping_conformance import KeepingConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.schedule_conformance import ScheduleConformance
 from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, begin, own, refusal, told
 
 
-class StoreConformance(MailboxConformance, AgendaConformance, AwaitingConformance, ScheduleConformance):
+class StoreConformance(
+    MailboxConformance, AgendaConformance, AwaitingConformance, ScheduleConformance, KeepingConformance
+):
     """The suite."""
 
     # Events

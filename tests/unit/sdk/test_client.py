@@ -298,11 +298,11 @@ async def test_a_run_of_an_unknown_operation_is_left_alone(caplog: pytest.LogCap
         found = await p.start(doubles, 2, detach=True)
     async with perdure.open(stores, doubles) as p:
         assert await (await p.get(found.id)).result() == 4
-        with pytest.raises(InvalidPlanError, match="op_not_found"):
+        with pytest.raises(InvalidPlanError, match="run_blocked_by_version"):
             await (await p.get(lost.id)).result()
         assert await p.recover() == []
     (record,) = caplog.records
-    assert f"run {lost.id} cannot be driven here: op_not_found" in record.getMessage()
+    assert f"run {lost.id} cannot be driven here: run_blocked_by_version" in record.getMessage()
     assert await stream(stores, lost.id) == ["started"]
     async with perdure.open(stores, strange) as p:
         assert await (await p.get(lost.id)).result() == 2

@@ -9,7 +9,7 @@ import pytest
 
 import perdure
 from perdure import Context, InvalidPlanError, Stores, op, pipeline
-from perdure.sdk import App, Mistake, binding, ops, pipelines, results
+from perdure.sdk import App, Mistake, binding, ops, pipelines, processes, results
 from tests.unit.sdk import wrong_definitions
 from tests.unit.sdk.wrong_definitions import ODD, code_of, one
 
@@ -46,7 +46,7 @@ async def test_nothing_of_it_is_written(name: str) -> None:
 def test_the_table_is_whole() -> None:
     """Every code that the modules know has a wrong definition above."""
     told: set[str] = set()
-    for module in (binding, ops, pipelines, results):
+    for module in (binding, ops, pipelines, processes, results):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Mistake", "wrong"):
                 told |= {str(each.value) for each in node.args[:1] if isinstance(each, ast.Constant)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
-from perdure import IoProvider, op, pipeline, state, step
+from perdure import BlockingIo, IoProvider, op, pipeline, state, step
 from tests.unit.sdk import Definition
 
 ODD: dict[str, Callable[[], Definition]] = {}
@@ -365,4 +366,49 @@ def signal_taken() -> Definition:
 def signal_unwritable() -> Definition:
     odd = op("odd", states=[one])  # wrong
     odd.signal("go", float)
+    return odd
+
+
+@case
+def process_is_async() -> Definition:
+    odd = op("odd")
+
+    @odd.state(process=True)
+    async def waits() -> int:  # wrong
+        return 1
+
+    return odd
+
+
+@case
+def process_has_no_heartbeat() -> Definition:
+    odd = op("odd")
+
+    @odd.state(process=True, heartbeat_timeout=timedelta(seconds=1))
+    def beats() -> int:  # wrong
+        return 1
+
+    return odd
+
+
+@case
+def process_unreachable() -> Definition:
+    odd = op("odd")
+
+    @odd.state(process=True)
+    def within() -> int:  # wrong
+        return 1
+
+    return odd
+
+
+@case
+def process_takes_tool() -> Definition:
+    global takes_io  # noqa: PLW0603 — at the top of the module, as far as others can see
+    odd = op("odd")
+
+    @odd.state(process=True)
+    def takes_io(io: BlockingIo) -> int:  # wrong
+        return io.now_millis()
+
     return odd

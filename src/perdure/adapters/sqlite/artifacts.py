@@ -13,7 +13,8 @@ from perdure.ids import ArtifactId
 from perdure.stores.ports import Blob, RecipeBlob, Row
 from perdure.stores.refusals import artifact_corruption, artifact_not_found
 
-_RENEWAL_MILLIS = 60_000
+RENEWAL_MILLIS = 60_000
+"""What was renewed so lately is not renewed again, and may be older by that than its time says."""
 _BATCH = 500
 
 
@@ -34,7 +35,7 @@ def insert_artifacts(
                 now_millis,
                 data,
                 isinstance(blob, RecipeBlob),
-                _RENEWAL_MILLIS,
+                RENEWAL_MILLIS,
             ),
         )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import apsw
 import msgspec
 
 from perdure.ids import RunId
 
-SELECT_ENDED = "SELECT 1 FROM run WHERE run_id IN (SELECT value FROM json_each(?)) AND ended = 1 LIMIT 1"
+SELECT_ENDED = "SELECT run_id FROM run WHERE run_id IN (SELECT value FROM json_each(?)) AND ended = 1"
 SELECT_CONCERNED = """
     SELECT 1 FROM awaiting WHERE awaited = :run_id
     UNION ALL SELECT 1 FROM awaiting WHERE run = :key LIMIT 1"""
@@ -23,9 +24,12 @@ def as_array(run_ids: Iterable[RunId]) -> str:
     return msgspec.json.encode([str(each) for each in run_ids]).decode()
 
 
-def has_ended(connection: apsw.Connection, run_ids: Sequence[RunId]) -> bool:
-    """Whether one of the runs has ended."""
-    return bool(run_ids) and bool(connection.execute(SELECT_ENDED, (as_array(run_ids),)).fetchall())
+def select_ended(connection: apsw.Connection, run_ids: Sequence[RunId]) -> list[RunId]:
+    """Which of the runs have ended."""
+    if not run_ids:
+        return []
+    rows: list[Any] = connection.execute(SELECT_ENDED, (as_array(run_ids),)).fetchall()
+    return [RunId.trusted(row[0]) for row in rows]
 
 
 def insert_awaited(connection: apsw.Connection, key: int | None, run_ids: Sequence[RunId]) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import apsw
 
 from perdure.adapters.sqlite.awaiting import wake_awaiting
+from perdure.adapters.sqlite.heirs import pass_on
+from perdure.adapters.sqlite.legs import insert_leg
 from perdure.adapters.sqlite.runs import RunRow, made
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
 from perdure.model.events import Event, EventEnvelope, RunCompleted, is_engine_event
+from perdure.model.legs import continued_by, heir_in
 from perdure.model.wire import decode_events, encode_event
 from perdure.stores.ports import Append
 from perdure.stores.refusals import check_head
@@ -52,10 +55,13 @@ def insert_events(
             for seq, (engine, body) in enumerate(events, row.head + 1)
         ],
     )
+    if not row.head and (continued := continued_by(append.events[0])) is not None:
+        insert_leg(connection, key, continued)
     ended = RunCompleted in map(type, append.events)
     if ended:
         connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (row.key,))
-        wake_awaiting(connection, append.run_id, row.key)
+        if heir_in(append.events) is None or not pass_on(connection, append.run_id, row.key):
+            wake_awaiting(connection, append.run_id, row.key)
     return row._replace(head=row.head + len(events), ended=row.ended or ended)
 
 
@@ -72,21 +78,21 @@ def select_range(
                 "an event of the stream is missing",
                 details={"run_id": str(run_id), "seq": expected},
             )
-    return _envelopes(run_id, rows)
+    return envelopes(run_id, rows)
 
 
 def select_engine_events(
     connection: apsw.Connection, run_id: RunId, from_seq: int, limit: int
 ) -> list[EventEnvelope]:
     """The first ``limit`` kernel and engine events from ``from_seq`` on."""
-    return _envelopes(run_id, _selected(connection, " AND event.engine = 1", (str(run_id), from_seq, limit)))
+    return envelopes(run_id, _selected(connection, " AND event.engine = 1", (str(run_id), from_seq, limit)))
 
 
 def select_runs(
     connection: apsw.Connection, after: RunId | None, limit: int, *, unfinished: bool
 ) -> list[RunId]:
     """Runs with events, the one begun last first: keys are given out in the order of beginning."""
-    conditions = [_BEGUN]
+    conditions = [_BEGUN, "ended < 2"]
     conditions += ["ended = 0"] if unfinished else []
     conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {_BEGUN})"] if after else []
     query = f"SELECT run_id FROM run WHERE {' AND '.join(conditions)} ORDER BY key DESC LIMIT :limit"
@@ -100,7 +106,8 @@ def _selected(connection: apsw.Connection, condition: str, bindings: tuple[Any, 
     return rows
 
 
-def _envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+def envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
+    """The events of rows ``(seq, ts_millis, crc, body)``; ``event_corruption`` for one that is damaged."""
     run_crc = zlib.crc32(run_id.encode())
     for seq, ts_millis, crc, body in rows:
         if _crc(run_crc, seq, ts_millis, body) != crc:

@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 
+from perdure.adapters.sqlite.legs import select_newest
 from perdure.adapters.sqlite.runs import run_row
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
@@ -30,7 +31,11 @@ def insert_letter(
     if not row.head:
         raise run_not_found(run_id)
     if row.ended:
-        raise run_already_terminal(run_id)
+        newest = select_newest(connection, run_id)
+        row = run_row(connection, newest)
+        if row.ended:
+            raise run_already_terminal(run_id)
+        run_id = newest
     connection.execute(
         "INSERT INTO letter (run, id, sent_millis, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (row.key, letter_id, now_millis, body, _crc(run_id, letter_id, now_millis, body)),
@@ -66,6 +71,23 @@ def delete_letters(connection: apsw.Connection, run_id: RunId, letter_ids: Seque
         "DELETE FROM letter WHERE run = (SELECT key FROM run WHERE run_id = ?) AND id = ?",
         [(str(run_id), str(each)) for each in letter_ids],
     )
+
+
+def pass_letters_on(connection: apsw.Connection, run_id: RunId, heir: RunId, heir_key: int) -> None:
+    """Have one run's letters be another's, in their order; raises as :func:`select_unread`."""
+    letters = select_unread(connection, run_id)
+    if not letters:
+        return
+    bodies: list[Any] = connection.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
+    connection.executemany(
+        "INSERT INTO letter (run, id, sent_millis, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (heir_key, letter_id, sent_millis, body, _crc(heir, letter_id, sent_millis, body))
+            for letter_id, body, sent_millis, _ in bodies
+        ],
+    )
+    delete_letters(connection, run_id, [letter.id for letter in letters])
+    connection.execute("UPDATE run SET due_millis = 0 WHERE key = ? AND due_millis IS NOT 0", (heir_key,))
 
 
 def _crc(run_id: RunId, letter_id: str, sent_millis: int, body: bytes) -> int:

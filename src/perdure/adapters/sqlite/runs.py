@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from perdure.adapters.sqlite.awaiting import has_ended, insert_awaited
+from perdure.adapters.sqlite.awaiting import insert_awaited, select_ended
+from perdure.adapters.sqlite.legs import select_newest
 from perdure.ids import RunId
 from perdure.stores.ports import Claim, Release
 
@@ -81,7 +82,9 @@ def give_up(connection: apsw.Connection, claim: Claim, row: RunRow, release: Rel
 
     A run with letters, or that waits for one that has ended, is due at once; one that has ended never.
     """
-    due_millis = 0 if has_ended(connection, release.awaits) else release.due_millis
+    heirs = {each: select_newest(connection, each) for each in select_ended(connection, release.awaits)}
+    awaits = [heirs.get(each, each) for each in release.awaits]
+    due_millis = 0 if select_ended(connection, list(heirs.values())) else release.due_millis
     connection.execute(
         """
         UPDATE run SET owner = NULL, due_millis = CASE
@@ -93,7 +96,7 @@ def give_up(connection: apsw.Connection, claim: Claim, row: RunRow, release: Rel
         (due_millis, row.key, claim.owner, claim.epoch),
     )
     if connection.changes() and not row.ended:
-        insert_awaited(connection, row.key, release.awaits if due_millis != 0 else ())
+        insert_awaited(connection, row.key, awaits if due_millis != 0 else ())
 
 
 def make_due(connection: apsw.Connection, claim: Claim) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 
@@ -25,6 +25,7 @@ from perdure.adapters.sqlite.database import (
     schema_version,
     translate,
 )
+from perdure.adapters.sqlite.describing import select_described
 from perdure.adapters.sqlite.events import (
     encoded,
     insert_events,
@@ -32,7 +33,9 @@ from perdure.adapters.sqlite.events import (
     select_range,
     select_runs,
 )
-from perdure.adapters.sqlite.files import ArtifactFiles
+from perdure.adapters.sqlite.files import ArtifactFiles, FileGoneError
+from perdure.adapters.sqlite.keeping import SqliteKeeping
+from perdure.adapters.sqlite.legs import select_newest
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.mailbox import (
     delete_letters,
@@ -60,12 +63,6 @@ FILE_THRESHOLD_BYTES = 1 << 20
 CLAIM_FIRST_TTL = timedelta(seconds=30)
 """How long a claim holds that was never renewed; the keeper renews it well before."""
 
-_COUNTS = """
-    SELECT (SELECT user_version FROM pragma_user_version),
-           (SELECT count(*) FROM run), (SELECT count(*) FROM run WHERE ended = 0),
-           (SELECT count(*) FROM event), (SELECT count(*) FROM artifact),
-           (SELECT coalesce(sum(size), 0) FROM artifact)"""
-
 
 class SqliteStore:
     """All ports over one file; any number of processes may open it.
@@ -92,7 +89,7 @@ class SqliteStore:
         self._version_before = schema_version(self.path)
         self._connection = open_database(self.path)
         self._reading = open_for_reading(self.path)
-        self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"))
+        self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"), self._clock)
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         # The epoch for which each run is reserved, 0 until it is known.
         self._claimed: dict[RunId, int] = {}
@@ -100,6 +97,15 @@ class SqliteStore:
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
         self._closed = False
+        self.keeping = SqliteKeeping(
+            self.path,
+            self._files,
+            self._clock,
+            self._failpoints,
+            self._reader.run,
+            self._writer.run,
+            self._is_free,
+        )
 
     # Events
 
@@ -128,6 +134,9 @@ class SqliteStore:
         return await self._reader.run(
             lambda connection: select_runs(connection, after, limit, unfinished=unfinished)
         )
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        return await self._reader.run_soon(lambda connection: select_newest(connection, run_id))
 
     # Artifacts
 
@@ -234,8 +243,12 @@ class SqliteStore:
         release: Release | None,
         read: Sequence[str],
     ) -> Committed:
-        await asyncio.to_thread(self._write_files, large)
-        return await self._commit(artifacts, appends, claim, release, read)
+        while True:
+            await asyncio.to_thread(self._write_files, large)
+            try:
+                return await self._commit(artifacts, appends, claim, release, read, large)
+            except FileGoneError:  # swept in between; it is fresh now, and will not be again
+                continue
 
     async def _commit(
         self,
@@ -244,12 +257,15 @@ class SqliteStore:
         claim: Claim | None,
         release: Release | None,
         read: Sequence[str],
+        large: Sequence[Blob] = (),
     ) -> Committed:
         bodies = [encoded(append.events) for append in appends]
 
         def write(connection: apsw.Connection) -> Committed:
             now = self._clock.now_millis()
             rows: dict[RunId, RunRow] = {}
+            if large:
+                self._files.require(blob.id for blob in large)
             if claim is not None:
                 rows[claim.run_id] = self._hold(connection, claim, run_row(connection, claim.run_id))
             insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
@@ -263,6 +279,8 @@ class SqliteStore:
                     delete_letters(connection, claim.run_id, read)
                 if release is not None:
                     give_up(connection, claim, rows[claim.run_id], release)
+                    if release.heir is not None:
+                        self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)
@@ -272,21 +290,10 @@ class SqliteStore:
 
     async def describe(self) -> Json:
         """As ``Stores.describe``."""
-        counts: list[Any] = await self._reader.run(lambda connection: connection.execute(_COUNTS).fetchall())
-        version, runs, unfinished, events, artifacts, artifact_bytes = counts[0]
-        beside = [self.path, self.path.with_name(self.path.name + "-wal"), *self._files.all()]
-        return {
-            "location": str(self.path),
-            "kind": "sqlite",
-            "schema_version": version,
-            "schema_version_before": self._version_before,
-            "runs": runs,
-            "runs_unfinished": unfinished,
-            "events": events,
-            "artifacts": artifacts,
-            "artifact_bytes": artifact_bytes,
-            "stored_bytes": sum(each.stat().st_size for each in beside if each.exists()),
-        }
+        described: Json = await self._reader.run(
+            lambda connection: select_described(connection, self.path, self._files.all())
+        )
+        return described | {"schema_version_before": self._version_before}
 
     async def close(self) -> None:
         """Finish what waits, and let go of the file."""
