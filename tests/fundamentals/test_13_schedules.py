@@ -348,6 +348,34 @@ async def test_a_due_time_that_waits_for_a_cancellation_gives_way_to_a_later_one
     assert (await client.schedules.get("a")).skipped == 1
 
 
+async def test_a_run_that_goes_on_as_a_new_one_has_not_ended(office: Office) -> None:
+    """A due time waits for the last leg, and finds it in one look."""
+    laps = perdure.op("laps", input=int, output=str)
+
+    @laps.state
+    async def lap(left: int, io: IoProvider) -> str:
+        await io.wait_signal("done")
+        if left:
+            perdure.continue_as_new(left - 1)
+        return "home"
+
+    client = office.worker(App([laps]))
+    await client.schedules.create("a", laps, 1, every=HOUR, overlap="queue")
+    await office.pass_on(client, "2026-01-01 01:00")
+    first = run_of("a", "2026-01-01 01:00")
+    await office.pass_on(client, "2026-01-01 02:00")
+    await office.finish(client, first)
+    newest = await office.stores.newest_leg(first)
+    assert newest != first
+    row = await office.stores.schedules.get("a")
+    assert row.awaits == newest
+    assert await office.stores.schedules.due(office.clock.millis, 9) == []
+    await office.finish(client, newest)
+    second = run_of("a", "2026-01-01 02:00")
+    assert await office.stores.events.head_seq(second) > 0
+    assert (await client.schedules.get("a")).last_run_id == second
+
+
 async def test_runs_may_overlap(office: Office) -> None:
     """If they are allowed to."""
     client = office.worker()
