@@ -177,7 +177,9 @@ def test_each_due_time_has_one_run_or_a_reason(plan: dict[str, Any], taken: list
         upto = max(world.looked)
         dues = passed(seen, upto)
         assert set(started) <= set(dues)
-        assert len(started) == seen.runs
+        # A clock that was put back hides the due time whose run somebody began and did not note.
+        noted = [due for due in started if due != seen.next_millis]
+        assert len(noted) == seen.runs
         if seen.next_millis is not None:
             gone = [due for due in dues if due < seen.next_millis]
             waits = seen.waiting_millis is not None
