@@ -22,6 +22,7 @@ from bench import (
     authoring,
     canonicalising,
     compared,
+    fan_out,
     growing,
     http_calls,
     mapping,
@@ -284,6 +285,12 @@ def mapped(folder: Path) -> list[Figure]:
     ]
 
 
+def fanout(folder: Path) -> list[Figure]:
+    """States that wait 50 ms each, side by side against one at a time. More is better."""
+    name = "16 states of 50 ms side by side, times faster than one at a time"
+    return [Figure(name, fan_out.times_faster(folder, ROUNDS), -12, "x")]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -407,6 +414,7 @@ MEASURES = (
     families,
     schedules,
     mapped,
+    fanout,
     commits_and_syncs,
 )
 

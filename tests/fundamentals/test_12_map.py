@@ -33,6 +33,7 @@ from perdure import (
 )
 from perdure.engine.letters import SignalLetter
 from perdure.errors import Json
+from perdure.io.facts import state_of_fact
 from perdure.stores.memory import memory_stores
 from tests.support import (
     CountingTransport,
@@ -495,6 +496,22 @@ async def test_many_items_wait_at_once() -> None:
         mapping.clock.millis = result.due_millis
         result = await mapping.engine().resume(mapping.stores, result.run_id)
     assert (await mapping.context(result))["all"] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "map:m.main.a|0",
+        "map:m.main.a|second|0",
+        "map:m.main.a#0|0",
+        "wait:m.main.a#0|0",
+        "wait:m.main.a#second#0|pause",
+        "mfm:uuid4|run:r|state:m.main.a#0@1|attempt:0|ord:0",
+    ],
+)
+def test_what_an_item_does_belongs_to_its_state(key: str) -> None:
+    """Forks and patches ask whose a fact is."""
+    assert state_of_fact(key) == "m.main.a"
 
 
 async def test_a_map_is_for_states() -> None:

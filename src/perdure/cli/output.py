@@ -25,6 +25,7 @@ _USAGE_CODES = frozenset(
         "config_invalid",
         "context_key_unknown",
         "context_not_canonical",
+        "context_write_conflict",
         "effect_not_in_doubt",
         "effect_under_way",
         "fact_unknown",

@@ -19,7 +19,7 @@ from perdure.engine.carrying import (
 )
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import fold
-from perdure.engine.recovery import PlanResolver, read_manifest, refuse_fan_out, resolved
+from perdure.engine.recovery import PlanResolver, read_manifest, resolved
 from perdure.engine.starting import Beginning, run_id_of
 from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
@@ -84,7 +84,6 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
     else:
         blobs.append(Blob(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json())))
         manifest_id = blobs[0].id
-    refuse_fan_out(manifest.run_config)
     plan = resolved(manifest, resolver)
     planned = PlannedRun.of(plan, manifest.run_config)
     state_id = _state_named(fork.at, events, planned)

@@ -13,11 +13,11 @@ from perdure.engine.decide import PlannedRun
 from perdure.engine.history import CONTINUED_IN_DOUBT, OpenAttempt, RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.engine.prepared import Prepared
-from perdure.engine.recovery import PlanResolver, refuse_fan_out
+from perdure.engine.recovery import PlanResolver
 from perdure.engine.starting import manifest_bytes
 from perdure.engine.writer import RunWriter
-from perdure.errors import ErrorCategory, InvalidPlanError, StateError
-from perdure.ids import RunId
+from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError, StateError
+from perdure.ids import RunId, StateId
 from perdure.io.children import child_run_linked
 from perdure.io.facts import fact_event
 from perdure.io.waits import signal_key
@@ -37,6 +37,16 @@ from perdure.model.events import (
 from perdure.model.handler import ContinueAsNew
 from perdure.model.legs import run_continued
 from perdure.stores.ports import Append, Blob, Release, snapshot_blob
+
+
+def continued_beside(state_id: StateId, others: Sequence[StateId]) -> ErrorInfo:
+    """That a state cannot have its run go on as a new one, since others may be under way meanwhile."""
+    return ErrorInfo(
+        "continued_side_by_side",
+        ErrorCategory.PARSING_INPUT,
+        False,
+        f"{state_id} cannot go on as a new run: {', '.join(others[:3])} may run at its side",
+    )
 
 
 class NextLeg(NamedTuple):
@@ -128,7 +138,6 @@ def planned_leg(
     params = msgspec.json.decode(blob.data)["input_params"]
     manifest = msgspec.structs.replace(manifest, input_params=params)
     initial = Snapshot.of_values(dict(wanted.context))
-    refuse_fan_out(manifest.run_config)
     plan = resolver.resolve(manifest)
     if plan.op_id != manifest.op_id:
         raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")

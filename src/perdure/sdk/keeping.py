@@ -130,8 +130,11 @@ async def surveyed(stores: Stores, tell: Tell = lambda *_: None) -> list[Surveye
 
 async def _references_of(stores: Stores, trace: RunTrace) -> tuple[RunId, ...]:
     replayed = await _replayed(stores, trace.manifest_id)
-    linked = await _linked(stores, trace.run_id) if trace.status is None else ()
-    return (*replayed, *linked)
+    if trace.status is not None:
+        return replayed
+    # By the first run of a chain the newest is found, for those who await it or have its invocation key.
+    first_leg = () if trace.first_leg is None else (trace.first_leg,)
+    return (*replayed, *first_leg, *await _linked(stores, trace.run_id))
 
 
 class _Config(msgspec.Struct):

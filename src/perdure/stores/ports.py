@@ -355,6 +355,8 @@ class RunTrace(msgspec.Struct, frozen=True, gc=False):
     status: RunStatus | None
     last_millis: int
     is_owned: bool
+    first_leg: RunId | None = None
+    """The first run of the chain, for one as which another goes on."""
 
 
 class Deleted(NamedTuple):

@@ -19,4 +19,5 @@ def trace_of(
         status,
         last.ts_millis or 0,
         is_owned,
+        None if started is None or started.continues is None else started.continues.first_run_id,
     )
