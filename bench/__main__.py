@@ -26,6 +26,7 @@ from bench import (
     growing,
     http_calls,
     mapping,
+    timetable,
     waiting,
 )
 from bench.continued import kilobytes_kept, late_against_early
@@ -433,6 +434,16 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def schedules(folder: Path) -> list[Figure]:
+    """Looking at ten thousand of which none is due, and starting a run."""
+    statements, ratio = asyncio.run(timetable.looking(folder))
+    return [
+        Figure("statements of a look at 10,000 schedules, none due", statements, 1, ""),
+        Figure("a look at 10,000 schedules against one at 10", ratio, 2, "×"),
+        Figure("commits of a start", asyncio.run(timetable.commits_of_a_start(folder / "c.db")), 3, ""),
+    ]
+
+
 MEASURES = (
     time_per_state,
     together,
@@ -447,6 +458,7 @@ MEASURES = (
     parked,
     families,
     forking,
+    schedules,
     mapped,
     fanout,
     continued,

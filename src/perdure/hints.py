@@ -205,7 +205,7 @@ HINTS: dict[str, str] = {
     "exec_stdout_invalid_json": "have the program print JSON without floats, or ask for text output",
     "exec_timeout": "raise timeout_ms, or find out why the program is slow",
     # Schedules
-    "schedule_invalid": "`perdure schedule create --help` shows what a schedule may be",
+    "schedule_invalid": "mend what the message names; the guide on schedules shows what there is",
     "schedule_cron_invalid": (
         "write five fields: minute, hour, day of month, month, day of week, as in '30 2 * * MON-FRI'"
     ),
