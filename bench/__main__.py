@@ -17,7 +17,18 @@ from typing import NamedTuple
 
 import apsw
 
-from bench import at_once, authoring, canonicalising, compared, growing, http_calls, mapping, waiting
+from bench import (
+    at_once,
+    authoring,
+    canonicalising,
+    compared,
+    fan_out,
+    growing,
+    http_calls,
+    mapping,
+    waiting,
+)
+from bench.continued import kilobytes_kept, late_against_early
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
 from bench.forking import against_running
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
@@ -280,6 +291,33 @@ def mapped(folder: Path) -> list[Figure]:
     ]
 
 
+def fanout(folder: Path) -> list[Figure]:
+    """States that wait 50 ms each, side by side against one at a time. More is better."""
+    name = "16 states of 50 ms side by side, times faster than one at a time"
+    return [Figure(name, fan_out.times_faster(folder, ROUNDS), -12, "x")]
+
+
+def continued(folder: Path) -> list[Figure]:
+    """A run that goes on as a new one 1,000 times."""
+    taken = []
+    for number in range(3):
+        (folder / str(number)).mkdir()
+        taken.append(asyncio.run(late_against_early(folder / str(number))))
+    kept = asyncio.run(kilobytes_kept(folder / "kept.db"))
+    found = _median([each.microseconds_to_find_newest for each in taken])
+    return [
+        Figure(
+            "the last 50 of 1,000 legs against 50 early ones",
+            _median([each.slowdown for each in taken]),
+            1.2,
+            "x",
+        ),
+        Figure("commits of a leg of one state", taken[-1].commits_of_one, 2.1, ""),
+        Figure("memory kept by 500 legs", kept, 100, "KB"),
+        Figure("finding the newest of 1,000 legs", found, 1000, "µs"),
+    ]
+
+
 def lasting(folder: Path) -> list[Figure]:
     """A process that runs a thousand runs, one after another."""
     program = """
@@ -393,6 +431,8 @@ MEASURES = (
     families,
     forking,
     mapped,
+    fanout,
+    continued,
     commits_and_syncs,
 )
 

@@ -15,7 +15,7 @@ HINTS: dict[str, str] = {
     "invalid_id": "names are lower-case letters, digits and underscores; states are named machine.step.state",
     "invalid_shape": "compare the JSON with the shape in the documentation at the pointer given",
     # Starting and resuming
-    "unsupported_execution_mode": "use Sequential()",
+    "context_write_conflict": "have one of the states come after the other, or write under another key",
     "manifest_not_canonical": "write the manifest's input without floats and other types that JSON lacks",
     "manifest_id_mismatch": "pass the id that put_manifest returned for this very manifest",
     "manifest_not_found": "store the manifest first: await stores.put_manifest(manifest)",
@@ -75,6 +75,7 @@ HINTS: dict[str, str] = {
     ),
     "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
     "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
+    "fork_values_unsupported": "fork without values, at the state that writes the value, and mend that state",
     "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
     "missing_run_started": "the stream was not begun by an engine; it cannot be resumed",
@@ -224,6 +225,7 @@ HINTS: dict[str, str] = {
     "child_run_request_invalid": "see the guide on child runs for the two requests; run_config must be whole",
     "spawn_outside_state": "call it in a function that is a state, while that runs",
     "child_name_invalid": "give it a short name such as an invoice's number with a letter before it",
+    "continued_side_by_side": "have the state that goes on come after all others, or before them",
     "map_outside_state": "call it in a function that is a state, while that runs, or give it the state's io",
     "map_name_taken": "name the maps of a state: perdure.map_over(…, name=…)",
     "map_item_changed": (

@@ -15,7 +15,6 @@ from perdure import (
     DomainEvent,
     Engine,
     ExecutionPlan,
-    FanOutJoin,
     InvalidPlanError,
     IoProvider,
     JsonContext,
@@ -65,13 +64,11 @@ async def test_a_run_that_contradicts_itself_is_refused() -> None:
     stores = memory_stores(state)
     good = await start_run(stores, PLAN)
     replace = msgspec.structs.replace
-    fan_out = RunConfig(execution_mode=FanOutJoin())
     floaty = RunManifest(OpId("op"), "1", {"x": 1.5}, RunConfig())
     secret = RunManifest(OpId("op"), "1", {"password": "hunter2"}, RunConfig())
     other = RunManifest(OpId("other"), "1", {}, RunConfig())
     other_id = await stores.put_manifest(other)
     for code, run in [
-        ("unsupported_execution_mode", replace(good, run_config=fan_out)),
         ("manifest_not_canonical", replace(good, manifest=floaty)),
         ("secrets_detected", replace(good, manifest=secret)),
         ("manifest_id_mismatch", replace(good, manifest_id=other_id)),

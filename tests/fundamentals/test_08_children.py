@@ -159,10 +159,10 @@ BAD_SPAWNS: list[tuple[str, Any]] = [
     ("float_not_allowed", spawn_request("double", 1.5)),
     ("secrets_detected", spawn_request("double", {"password": "correct horse"})),
     (
-        "unsupported_execution_mode",
+        "child_run_request_invalid",
         spawn_request(
             "double",
-            run_config=RunConfig().to_json() | {"execution_mode": {"FanOutJoin": {"max_concurrency": 2}}},
+            run_config=RunConfig().to_json() | {"execution_mode": {"FanOutJoin": {"max_concurrency": 0}}},
         ),
     ),
 ]

@@ -27,6 +27,7 @@ from perdure.cli.common import (
     shown,
     typed_command,
     wanted_app,
+    whole,
 )
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
@@ -38,12 +39,14 @@ from perdure.engine.starting import StartRun
 from perdure.errors import Json, PerdureError
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId
-from perdure.model.config import RetryPolicy, RunConfig
+from perdure.model.config import SIDE_BY_SIDE_MAX, ExecutionMode, FanOutJoin, RetryPolicy, RunConfig
 from perdure.model.context import JsonContext
 from perdure.model.events import Event, RunCompleted, RunPhase, RunStatus
 from perdure.model.legs import heir_in
 from perdure.sdk import App, manifest_for
+from perdure.sdk.app import Startable
 from perdure.sdk.client import MAX_CONCURRENCY, Client
+from perdure.sdk.execution import configured
 from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.stores.bundle import Stores
 
@@ -70,6 +73,7 @@ def start(
     key: str | None = None,
     label: tuple[str, ...] = (),
     max_attempts: Whole = 3,
+    side_by_side: Annotated[int | None, Parameter(converter=whole)] = None,
     wait: Annotated[bool, Parameter(negative="--detach")] = True,
     failpoint: Hidden = (),
     common: Common = COMMON,
@@ -99,6 +103,8 @@ def start(
         A label to find the run by, name=value; may be given several times.
     max_attempts
         How often a state is tried.
+    side_by_side
+        How many states are executed at a time, 1 to 10,000; what the operation says unless given.
     wait
         Drive the run here and wait for its end, or leave it to a worker.
     """
@@ -107,7 +113,7 @@ def start(
         raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
-    config = RunConfig(retry_policy=RetryPolicy(max_attempts))
+    config = configured(RunConfig(retry_policy=RetryPolicy(max_attempts)), _mode(found, side_by_side))
     given = found.input_json(json_argument(input, None, "--input"))
     pipeline = found.pipeline_of(json_argument(op_config, None, "--op-config"))
     manifest = manifest_for(pipeline, given, config, labels=label_arguments(label))
@@ -130,6 +136,13 @@ def start(
         return await engine.start(stores, begun, drive=wait)
 
     return drive_run(output, common, source, app, failpoint, wanted, go, is_there=False, waits=wait)
+
+
+def _mode(startable: Startable, side_by_side: int | None) -> ExecutionMode | None:
+    try:
+        return startable.execution if side_by_side is None else FanOutJoin(side_by_side)
+    except ValueError:
+        raise UsageError.of("usage", f"--side-by-side is 1 to {SIDE_BY_SIDE_MAX}") from None
 
 
 def resume(
@@ -331,7 +344,7 @@ def drive_run(
     if ended is None:
         return EXIT_INTERRUPTED
     result, exports, status = ended
-    run = short(run_id)
+    run = short(result.run_id)
     with output.unstoppable():
         if output.as_json:
             passed = {"failpoints_passed": armed.hits} if failpoints else {}

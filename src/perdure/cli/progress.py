@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from perdure.cli.waiting import phrase
 from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.errors import Json
 from perdure.ids import RunId
+from perdure.io.maps import map_of
+from perdure.io.waits import WAIT_PREFIX
 from perdure.model.events import (
     FACT_RECORDED,
     RETRY_SCHEDULED,
@@ -59,6 +62,7 @@ class Progress:
         self._has_legs = False
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
+        self._items: Counter[str] = Counter()
         self._fork: ForkedFrom | None = None
         """Where the run was forked, while what it has copied passes by."""
         self._begun: float | None = None
@@ -133,6 +137,7 @@ class Progress:
                 return f"run {run_id} started" + ("" if fork is None else f", a fork of {fork.run_id}")
             case StateEntered():
                 self._rows[event.state_id] = ["running", event.attempt + 1, 0, now, None]
+                self._items.pop(event.state_id, None)
                 again = f" (attempt {event.attempt + 1})" if event.attempt else ""
                 return f"{event.state_id} entered{again}"
             case StateCompleted():
@@ -145,12 +150,13 @@ class Progress:
             case RunCompleted():
                 self._ended_seconds = now
                 return f"run {run_id} {event.status.value.lower()} after {self._elapsed(now)}"
-            case DomainEvent(name=name) if name == FACT_RECORDED:
+            case DomainEvent(name=name, payload=payload) if name == FACT_RECORDED:
                 self._facts += 1
-                for row in self._rows.values():
-                    if row[0] == "waiting":
-                        row[0] = "running"
-                    row[2] += row[0] == "running"
+                mapped = map_of(payload["key"])
+                if mapped is not None:
+                    self._items[mapped[0]] += 1
+                    return None
+                self._take_fact(str(payload["key"]))
             case DomainEvent(name=name, payload=payload):
                 if name == WAIT_STARTED and payload["state_id"] in self._rows:
                     self._rows[payload["state_id"]][0] = "waiting"
@@ -169,6 +175,18 @@ class Progress:
         self._fork = None
         count = sum(map(len, event.payload["executed_by"].values()))
         return f"{count} state{'' if count == 1 else 's'} carried over; it begins at {fork.state_id}"
+
+    def _take_fact(self, key: str) -> None:
+        """Count a fact for the state whose it is: the one that its key names, or the only one that runs."""
+        named = [state_id for state_id in self._rows if state_id in key]
+        row = self._rows[max(named, key=len)] if named else None
+        if row is not None and row[0] == "waiting" and key.startswith(WAIT_PREFIX):
+            row[0] = "running"
+        running = [each for each in self._rows.values() if each[0] == "running"]
+        if row is None and len(running) == 1:
+            row = running[0]
+        if row is not None:
+            row[2] += 1
 
     def _take_of_child(self, run_id: RunId, event: Event, now: float) -> str | None:
         child = self._children.setdefault(run_id, _ChildRow(now))
@@ -191,10 +209,19 @@ class Progress:
         row = self._rows.setdefault(state_id, [how, 1, 0, now, None])
         row[0], row[4] = how, now
         facts = f", {row[2]} fact{'s' if row[2] > 1 else ''}" if row[2] else ""
-        return f"{state_id} {how} in {span(row[4] - row[3])}{facts}{why}"
+        items = f", {_items(self._items[state_id])}" if state_id in self._items else ""
+        return f"{state_id} {how} in {span(row[4] - row[3])}{items}{facts}{why}"
 
     def _elapsed(self, now: float) -> str:
         return span(now - (now if self._begun is None else self._begun))
+
+    def _rows_shown(self) -> list[tuple[str, list[Any]]]:
+        """As many as there is room for, in the order of entering: what is under way before what has ended."""
+        rows = list(self._rows.items())
+        under_way = [place for place, (_, row) in enumerate(rows) if row[0] in ("running", "waiting")]
+        ended = [place for place, (_, row) in enumerate(rows) if row[0] not in ("running", "waiting")]
+        chosen = [*under_way, *reversed(ended)][:_ROWS_MAX]
+        return [rows[place] for place in sorted(chosen)]
 
     def _table(self) -> Any:
         from rich import box
@@ -205,11 +232,12 @@ class Progress:
             for column in ("state", "status", "attempt", "facts", "elapsed"):
                 table.add_column(column, justify="left" if column in ("state", "status") else "right")
             now = self._ended_seconds or time.time()
-            for state_id, (status, attempt, facts, begun, until) in list(self._rows.items())[-_ROWS_MAX:]:
+            for state_id, (status, attempt, facts, begun, until) in self._rows_shown():
                 style = {"completed": "green", "failed": "red"}.get(status, "yellow")
                 table.add_row(
                     state_id,
-                    f"[{style}]{status}[/]",
+                    f"[{style}]{status}[/]"
+                    + (f", {_items(self._items[state_id])}" if state_id in self._items else ""),
                     str(attempt),
                     str(facts),
                     span((until or now) - begun),
@@ -219,6 +247,10 @@ class Progress:
             table.caption = f"{children}{self._facts} facts, {self._elapsed(now)}"
             table.caption_justify = "left"
             return table
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'s' if count > 1 else ''}"
 
 
 _ASKED = {RUN_CANCEL_REQUESTED: "asked to stop", RUN_PAUSED: "paused", RUN_UNPAUSED: "unpaused"}

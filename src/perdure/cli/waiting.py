@@ -9,7 +9,7 @@ from perdure.cli.output import minute, when
 from perdure.errors import Json
 from perdure.io.waits import CHILD, EFFECT_IN_DOUBT, SIGNAL, SLEEP
 from perdure.model.events import RunPhase
-from perdure.sdk.reading import BEING_UNPAUSED, RETRY
+from perdure.sdk.reading import BEING_UNPAUSED, RETRY, waits_for_retry
 
 A_WORD = "a word on what became of an effect"
 _NAMED = 3
@@ -47,6 +47,8 @@ def waiting_for(status: Json, *, names_children: bool = True) -> str:
         words.append(f"{len(awaited)} children: {', '.join(map(short, awaited[:_NAMED]))}{more}")
     elif awaited:
         words.append(f"child {short(awaited[0])}")
+    if waits_for_retry(status["waiting_for"]):
+        words.append("a state to be tried again")
     return "; ".join(words) or A_WORD
 
 

@@ -11,7 +11,7 @@ from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
 from perdure.engine.history import Request, RunView
 from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.prepared import Prepared, PreparedRuns
-from perdure.engine.recovery import BLOCKED, PlanResolver, read_view, refuse_fan_out
+from perdure.engine.recovery import BLOCKED, PlanResolver, read_view
 from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, RunId
@@ -75,7 +75,6 @@ class Children:
             )
         manifest = child.manifest
         try:
-            refuse_fan_out(manifest.run_config)
             plan = self._resolver.resolve(manifest)
             if plan.op_id != manifest.op_id:
                 raise IoError.of("plan_op_id_mismatch", "the plan is for another operation")
@@ -148,13 +147,10 @@ class Children:
     async def failure_of(self, run_id: RunId) -> tuple[str, str | None]:
         """As ``ChildRuns.failure_of``."""
         view = await read_view(self._stores, await self._stores.newest_leg(run_id))
-        failed = [
-            (progress.last_error.code, state_id)
-            for state_id, progress in view.states.items()
-            if progress.last_error is not None
-        ]
-        phase = view.phase.value.lower()
-        return failed[-1] if failed else (f"run_{phase}", None)
+        if view.failure is None:
+            return f"run_{view.phase.value.lower()}", None
+        state_id, info = view.failure
+        return info.code, state_id
 
     async def ends_of(self, run_ids: Collection[RunId]) -> dict[RunId, RunCompleted | None]:
         """How those of ``run_ids`` ended that have; None for one that does not exist."""

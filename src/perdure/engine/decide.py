@@ -23,11 +23,12 @@ from perdure.engine.history import (
     RunView,
     doubts_in_words,
 )
+from perdure.engine.joins import JoinGraph, Tips
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import ClosePolicy, child_run_completed
 from perdure.io.waits import NOTHING, answer_to
-from perdure.model.config import RECOVERY_LIMIT_DEFAULT, RetryPolicy, RunConfig
+from perdure.model.config import RECOVERY_LIMIT_DEFAULT, FanOutJoin, RetryPolicy, RunConfig
 from perdure.model.events import (
     RETRY_SCHEDULED,
     DomainEvent,
@@ -56,6 +57,8 @@ class PlannedRun(msgspec.Struct, frozen=True):
     """States that run, in this order, when the run is cancelled, and else not."""
 
     run_retry_policy: RetryPolicy = RetryPolicy()
+    joins: JoinGraph | None = None
+    """Which states precede which, in a run whose states run side by side."""
 
     def retry_policy(self, state_id: StateId) -> RetryPolicy:
         """How often the state is tried: as it says itself, or else as the run does."""
@@ -68,7 +71,7 @@ class PlannedRun(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, plan: ExecutionPlan, config: RunConfig) -> PlannedRun:
-        """Raises ``InvalidPlanError`` for a plan that has no order."""
+        """Raises ``InvalidPlanError`` for a plan that has no order, or whose states contradict each other."""
         order = topological_order(plan)
         metas = [(node, node.state.meta()) for node in order]
         for node, meta in metas:
@@ -83,13 +86,29 @@ class PlannedRun(msgspec.Struct, frozen=True):
         if cleanup:
             order = [node for node, meta in metas if not meta.on_cancel]
         by_id = {node.id: meta for node, meta in metas}
-        return cls(order, nodes, skipped, by_id, cleanup, config.retry_policy)
+        joins = None
+        if isinstance(config.execution_mode, FanOutJoin):
+            joins = JoinGraph(order, plan.graph.edges, nodes)
+            joins.refuse_conflicts({node.id: meta.writes for node, meta in metas if meta.writes})
+        return cls(order, nodes, skipped, by_id, cleanup, config.retry_policy, joins)
 
 
 class Run(msgspec.Struct, frozen=True):
     """Run the handler of the attempt that was just entered."""
 
     attempt: OpenAttempt
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Run the handlers of these open attempts, side by side with those that run already."""
+
+    state_ids: tuple[StateId, ...]
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """Decide again when these contexts are known."""
+
+    tips: tuple[Tips, ...]
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -115,7 +134,7 @@ class Step(msgspec.Struct, frozen=True):
     """Events to append, then what to do."""
 
     events: tuple[Event, ...]
-    then: Run | Pause | Go | Stop
+    then: Run | Start | Merge | Pause | Go | Stop
     place: int = 0
     """Where in the plan's order the step is: every state before it has completed."""
     blobs: tuple[Blob, ...] = ()
@@ -153,11 +172,11 @@ def decide(
     if deadline is not None and now_millis >= deadline:
         return _expire(view, ends)
     for attempt in view.open_attempts.values():
-        return _go_on(view, attempt, config, now_millis, deadline, place, ends)
+        return go_on(view, attempt, config, now_millis, deadline, place, ends)
     while place < len(plan.order) and plan.order[place].id in view.completed:
         place += 1
     if place == len(plan.order):
-        return _end(view, RunStatus.COMPLETED, ends)
+        return end_run(view, RunStatus.COMPLETED, ends)
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
@@ -166,20 +185,26 @@ def decide(
         if in_doubt:
             return Step((), Pause(deadline, doubts_in_words(in_doubt)), place)
         if was_held_up(view, state_id):
-            return _enter(view, state_id, plan, now_millis, deadline, place)
-        return _end(view, RunStatus.FAILED, ends)
-    return _enter(view, state_id, plan, now_millis, deadline, place)
+            return enter(view, state_id, plan, now_millis, deadline, place)
+        return end_run(view, RunStatus.FAILED, ends)
+    return enter(view, state_id, plan, now_millis, deadline, place)
 
 
-def _enter(
-    view: RunView, state_id: StateId, plan: PlannedRun, now_millis: int, deadline: int | None, place: int
+def enter(
+    view: RunView,
+    state_id: StateId,
+    plan: PlannedRun,
+    now_millis: int,
+    deadline: int | None,
+    place: int,
+    first_base: ArtifactId | None = None,
 ) -> Step:
-    """Begin the next attempt at a state, when it is due."""
+    """Begin the next attempt at a state, when it is due: the first from ``first_base``, or the checkpoint."""
     progress = view.states.get(state_id)
     if progress is None:
-        attempt, base = 0, _checkpoint(view)
+        attempt, base = 0, first_base or _checkpoint(view)
     elif progress.retry_due_millis is not None and now_millis < progress.retry_due_millis:
-        return Step((), Pause(_earliest(progress.retry_due_millis, deadline), "retry"), place)
+        return Step((), Pause(earliest(progress.retry_due_millis, deadline), "retry"), place)
     else:
         attempt, base = progress.last_attempt + 1, progress.base_snapshot_id
     entered = StateEntered(state_id, attempt, base)
@@ -188,7 +213,7 @@ def _enter(
     return Step((entered,), Run(OpenAttempt(state_id, attempt, base, view.head_seq + 1)), place)
 
 
-def _go_on(
+def go_on(
     view: RunView,
     attempt: OpenAttempt,
     config: RunConfig,
@@ -200,20 +225,20 @@ def _go_on(
     """Take up an open attempt: it waits, what it waited for is there, or its process died."""
     waits = view.waits_of(attempt)
     if not waits:
-        return Step((_close_orphan(view, attempt, config),), Go(), place)
+        return Step((close_orphan(view, attempt, config),), Go(), place)
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     for wait in waits:
         answer = answer_to(wait, view.inbox, view.effects, now_millis, ends)
         if answer is not None:
             return Step((answer,), Run(attempt), place, (NOTHING,))
-    due = _earliest(*(wait.until_millis for wait in waits), deadline)
+    due = earliest(*(wait.until_millis for wait in waits), deadline)
     awaits = tuple(wait.child_run_id for wait in waits if wait.child_run_id is not None)
     return Step((), Pause(due, ", ".join(map(str, waits)), awaits), place)
 
 
-def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
-    """End the run, after its children that it has to end after."""
+def end_run(view: RunView, status: RunStatus, ends: Ends, final: ArtifactId | None = None) -> Step:
+    """End the run, with ``final`` or the checkpoint, after its children that it has to end after."""
     events: list[Event] = []
     awaited: list[RunId] = []
     for child in view.children.values():
@@ -226,35 +251,35 @@ def _end(view: RunView, status: RunStatus, ends: Ends) -> Step:
     if awaited:
         waiting_for = ", ".join(f"child {run_id}" for run_id in awaited)
         return Step(tuple(events), Pause(None, waiting_for, tuple(awaited), awaits_all=True))
-    return Step((*events, RunCompleted(status, _checkpoint(view))), Stop())
+    return Step((*events, RunCompleted(status, final or _checkpoint(view))), Stop())
 
 
 def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int, ends: Ends) -> Step:
     """Close what is open, clean up however long it takes, and end."""
     for attempt in view.open_attempts.values():
         if attempt.state_id not in plan.cleanup_ids:
-            return Step((_closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
+            return Step((closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
     if view.cancel is not None and not view.cancel.terminates:
         for node in plan.cleanup:
             waiting = [each for each in view.open_attempts.values() if each.state_id == node.id]
             if waiting:
-                return _go_on(view, waiting[0], config, now_millis, None, 0, ends)
+                return go_on(view, waiting[0], config, now_millis, None, 0, ends)
             if node.id not in view.completed and may_try(view, node.id, plan.retry_policy(node.id)):
-                return _enter(view, node.id, plan, now_millis, None, 0)
+                return enter(view, node.id, plan, now_millis, None, 0)
     for attempt in view.open_attempts.values():
-        return Step((_closed(attempt, RUN_CANCELLED, "the run was terminated"),), Go())
+        return Step((closed(attempt, RUN_CANCELLED, "the run was terminated"),), Go())
     if view.cancel is not None and view.cancel.terminates:
         return Step((RunCompleted(RunStatus.CANCELLED, _checkpoint(view)),), Stop())
-    return _end(view, RunStatus.CANCELLED, ends)
+    return end_run(view, RunStatus.CANCELLED, ends)
 
 
 def _expire(view: RunView, ends: Ends) -> Step:
     for attempt in view.open_attempts.values():
-        return Step((_closed(attempt, "run_timeout", "the run took longer than it may"),), Go())
-    return _end(view, RunStatus.FAILED, ends)
+        return Step((closed(attempt, "run_timeout", "the run took longer than it may"),), Go())
+    return end_run(view, RunStatus.FAILED, ends)
 
 
-def _closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:
+def closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:
     info = ErrorInfo(code, ErrorCategory.UNKNOWN, False, message)
     return StateFailed(attempt.state_id, StateErrorInfo(attempt.state_id, info), None)
 
@@ -266,11 +291,11 @@ def deadline_of(view: RunView, config: RunConfig) -> int | None:
     return view.started_millis + config.timeout // timedelta(milliseconds=1)
 
 
-def _earliest(*moments: int | None) -> int | None:
+def earliest(*moments: int | None) -> int | None:
     return min((each for each in moments if each is not None), default=None)
 
 
-def _close_orphan(view: RunView, orphan: OpenAttempt, config: RunConfig) -> StateFailed:
+def close_orphan(view: RunView, orphan: OpenAttempt, config: RunConfig) -> StateFailed:
     limit = RECOVERY_LIMIT_DEFAULT if config.recovery_limit is None else config.recovery_limit
     # A child that ends its process again and again has a limit of its own; its parent dies along with it.
     has_children = any(

@@ -13,6 +13,7 @@ from perdure.clock import Clock, SystemClock
 from perdure.engine.children import Children
 from perdure.engine.decide import Pause, PlannedRun
 from perdure.engine.dispatch import MAX_CONCURRENCY, Dispatcher, LocalDispatcher
+from perdure.engine.executing import Hands
 from perdure.engine.forking import ForkRun, planned_fork
 from perdure.engine.history import RunView
 from perdure.engine.legs import Legs
@@ -20,9 +21,10 @@ from perdure.engine.letters import AnyLetter, LetterWatch, send
 from perdure.engine.loop import Stint
 from perdure.engine.ownership import KEEPER, ClaimKeeper, HeldClaim
 from perdure.engine.prepared import PreparedRuns
-from perdure.engine.recovery import PlanResolver, checked_plan, read_manifest, read_view, refuse_fan_out
+from perdure.engine.recovery import PlanResolver, checked_plan, read_manifest, read_view
 from perdure.engine.replaying import replay_source
 from perdure.engine.results import RunResult
+from perdure.engine.side_by_side import SideBySide
 from perdure.engine.starting import Beginning, StartRun, checked_manifest, run_id_of
 from perdure.engine.unplanned import NO_PLAN, is_terminated
 from perdure.engine.writer import Observer, RunWriter
@@ -36,7 +38,7 @@ from perdure.errors import (
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import RunId
 from perdure.io.port import TransportFactory
-from perdure.io.router import expect_factory
+from perdure.io.router import TransportRouter, expect_factory
 from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot
 from perdure.model.events import ArtifactKind, Event, RunPhase, RunStarted
@@ -109,7 +111,6 @@ class Engine:
         """
         expect(stores, Stores, "start(stores, …)", "Stores")
         expect(run, StartRun, "start(…, run)", "a StartRun")
-        refuse_fan_out(run.run_config)
         manifest_bytes = checked_manifest(run)
         try:
             stored_bytes = await stores.artifacts.get(run.manifest_id)
@@ -359,22 +360,31 @@ class Engine:
         config = manifest.run_config
         writer = RunWriter(stores, run_id, view, held, failpoints, observe)
         replay = await replay_source(stores, run_id, view, config)
-        return Stint(
+        legs = Legs(
+            run_id,
+            stores.events,
+            writer,
+            manifest,
+            self._resolver,
+            reserve,
+            is_replayed=replay is not None,
+        )
+        hands = Hands(
             stores,
             run_id,
             writer,
             plan,
             config,
-            self._transports,
+            TransportRouter() if self._transports is None else self._transports,
             self._secrets,
             self._clock,
             failpoints,
             replay,
-            self._watch(stores),
             self._park_after,
             self._children_of(stores, run_id, view),
-            Legs(run_id, writer, manifest, self._resolver, reserve, is_replayed=replay is not None),
+            legs,
         )
+        return (Stint if plan.joins is None else SideBySide)(hands, self._watch(stores))
 
     def _children_of(self, stores: Stores, run_id: RunId, view: RunView) -> Children:
         async def send_letter(child: RunId, letter: AnyLetter, letter_id: str) -> bool:

@@ -140,17 +140,31 @@ class RunView(msgspec.Struct):
             return None
         if self.is_paused:
             return "being unpaused"
-        waits = [str(wait) for attempt in self.open_attempts.values() for wait in self.waits_of(attempt)]
-        if waits:
-            return ", ".join(waits)
+        waits = [self.waits_of(attempt) for attempt in self.open_attempts.values()]
+        if not all(waits):
+            return None  # a handler runs, or its process has died
         retries = [
             state_id
             for state_id, progress in self.states.items()
             if progress.retry_due_millis is not None and state_id not in self.completed
         ]
-        if self.open_attempts:
-            return None
-        return "retry" if retries else doubts_in_words(self._left_in_doubt()) or None
+        words = [str(wait) for several in waits for wait in several]
+        if retries and self.cancel is None:
+            words.append("retry")
+        return ", ".join(words) or doubts_in_words(self._left_in_doubt()) or None
+
+    @property
+    def failure(self) -> tuple[StateId, ErrorInfo] | None:
+        """The state that failed, of several the one that cannot be tried again, with its last error."""
+        failed = [
+            (
+                (error.code not in _NOT_OWN_FAILURES, not error.retryable, progress.own_failures, number),
+                (state_id, error),
+            )
+            for number, (state_id, progress) in enumerate(self.states.items())
+            if (error := progress.last_error) is not None and state_id not in self.completed
+        ]
+        return max(failed, key=lambda each: each[0])[1] if failed else None
 
     def waits_of(self, attempt: OpenAttempt) -> list[Wait]:
         """The waits that ``attempt`` has begun, or begun again, and that have not ended."""
@@ -162,7 +176,10 @@ class RunView(msgspec.Struct):
 
     def may_be_told_of(self, effect: Effect) -> bool:
         """Whether somebody outside can know what became of ``effect``: no handler may be making it now."""
-        return not self.open_attempts or effect.key in self.awaited_effects
+        if not self.open_attempts or effect.key in self.awaited_effects:
+            return True
+        is_open = effect.state_id in self.open_attempts
+        return not is_open and all(self.waits_of(attempt) for attempt in self.open_attempts.values())
 
     @property
     def awaited_effects(self) -> set[str | None]:

@@ -6,83 +6,42 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
-from perdure.canonical import CanonicalJsonError
-from perdure.clock import Clock
-from perdure.engine.attempt import Completed, Halted, execute
-from perdure.engine.children import Children
-from perdure.engine.decide import Pause, PlannedRun, Run, Stop, deadline_of, decide, fail
+from perdure.engine.attempt import Completed
+from perdure.engine.decide import Pause, Run, Stop, decide, fail
+from perdure.engine.executing import AttemptRun, Hands
 from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt
 from perdure.engine.legs import Legs
 from perdure.engine.letters import LetterWatch, receive
-from perdure.engine.recorder import AttemptRecorder
-from perdure.engine.replaying import ReplaySource
 from perdure.engine.starting import Beginning
-from perdure.engine.writer import RunWriter
-from perdure.errors import CorruptionError, ErrorCategory, ErrorInfo, Json, StorageError
-from perdure.failpoints import Failpoints, FailpointStop
+from perdure.errors import ErrorCategory, ErrorInfo, StorageError
+from perdure.failpoints import FailpointStop
 from perdure.ids import ArtifactId, RunId
 from perdure.io.journal import Entry
-from perdure.io.live import LiveIo
-from perdure.io.port import TransportFactory
-from perdure.io.replay import ReplayIo
-from perdure.io.router import TransportRouter
 from perdure.io.scope import AttemptScope, Stopped
-from perdure.io.waits import wait_started
-from perdure.model.config import RunConfig
-from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import (
-    VALUE_PUBLISHED,
-    DomainEvent,
-    RunCompleted,
-    StateCompleted,
-)
-from perdure.model.meta import StateMeta
-from perdure.secrets import SecretResolver
-from perdure.stores.bundle import Stores
-from perdure.stores.ports import Letter, Release, snapshot_blob
-from perdure.stores.reading import read_json
+from perdure.model.context import Snapshot
+from perdure.model.events import RunCompleted
+from perdure.stores.ports import Letter, Release
 
 
 class Stint:
     """One owner's work on one run, from its claim to the end of the run or of the owner."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        run_id: RunId,
-        writer: RunWriter,
-        plan: PlannedRun,
-        config: RunConfig,
-        transports: TransportFactory | None,
-        secrets: SecretResolver,
-        clock: Clock,
-        failpoints: Failpoints,
-        replay: ReplaySource | None,
-        letters: LetterWatch,
-        park_after: timedelta,
-        children: Children,
-        legs: Legs,
-    ) -> None:
-        self.legs = legs
-        self._children = children
+    def __init__(self, hands: Hands, letters: LetterWatch) -> None:
+        self._hands = hands
+        self._children = hands.children
+        self.legs: Legs = hands.legs
         self._ends: dict[RunId, RunCompleted | None] = {}
-        self._stores = stores
-        self._run_id = run_id
-        self._writer = writer
-        self._view = writer.view
-        self._plan = plan
-        self._config = config
-        self._transports = transports if transports is not None else TransportRouter()
-        self._secrets = secrets
-        self._clock = clock
-        self._failpoints = failpoints
-        self._replay = replay
+        self._stores = hands.stores
+        self._run_id = hands.run_id
+        self._writer = hands.writer
+        self._view = hands.writer.view
+        self._plan = hands.plan
+        self._config = hands.config
+        self._clock = hands.clock
         self._letters = letters
-        self._park_after = park_after
-        self._park_after_millis = park_after // timedelta(milliseconds=1)
+        self._park_after_millis = hands.park_after // timedelta(milliseconds=1)
         self._mail: asyncio.Future[None] | None = None
         self._has_mail = False
         self._reading: asyncio.Task[None] | None = None
@@ -90,7 +49,8 @@ class Stint:
         self.waiting: Pause | None = None
         """What the run waits for, once it is parked."""
         self._snapshot: Snapshot | None = None
-        self._recorder: AttemptRecorder | None = None
+        self._current: AttemptRun | None = None
+        """The attempt that has more to say than is staged."""
 
     def begin(self, beginning: Beginning) -> None:
         """Stage the first events of a new run, and its context."""
@@ -149,21 +109,26 @@ class Stint:
                 await self._writer.flush(release=Release())
                 return
             if isinstance(step.then, Pause):
-                until = step.then.until_millis
-                if step.then.awaits and await self._look_after(step.then):
-                    continue
-                now = self._clock.now_millis()
-                if not runs_handlers or until is None or until - now > self._park_after_millis:
-                    self.waiting = step.then
-                    await self._writer.flush(release=Release(until, step.then.awaits))
+                if await self._pause(step.then, runs_handlers=runs_handlers):
                     return
-                await self._writer.flush()
-                await self._until_due_or_mail(until)
             elif isinstance(step.then, Run):
                 await self._writer.flush()
                 await self._attempt(step.then.attempt)
                 if self.legs.next is not None:
                     return
+
+    async def _pause(self, pause: Pause, *, runs_handlers: bool) -> bool:
+        """Wait for what is near, or park the run; whether it is parked."""
+        until = pause.until_millis
+        if pause.awaits and await self._look_after(pause):
+            return False
+        if not runs_handlers or until is None or until - self._clock.now_millis() > self._park_after_millis:
+            self.waiting = pause
+            await self._writer.flush(release=Release(until, pause.awaits))
+            return True
+        await self._writer.flush()
+        await self._until_due_or_mail(until)
+        return False
 
     def _told_of_mail(self) -> None:
         self._has_mail = True
@@ -235,80 +200,35 @@ class Stint:
 
     async def _attempt(self, attempt: OpenAttempt) -> None:
         base = await self._base(attempt.base_snapshot_id)
-        scope = AttemptScope(self._run_id, attempt.state_id, attempt.attempt)
-        state = self._plan.nodes[attempt.state_id].state
-        self._recorder = rec = AttemptRecorder(
-            scope.check,
-            self._config.event_profile,
-            self._writer.append,
-            partial(self._published_in, attempt) if self._view.head_seq > attempt.entered_seq else None,
-        )
-        meta = self._plan.metas[attempt.state_id]
-        io = self._io(scope, meta, rec)
-        ctx = StagedContext(base, scope.check)
-        self._scope = scope
-        deadline = None if self._view.cancel is not None else deadline_of(self._view, self._config)
-        expiry = None
-        if deadline is not None:
-            seconds = max(0, deadline - self._clock.now_millis()) / 1000
-            expiry = asyncio.get_running_loop().call_later(seconds, scope.stop, Stopped.EXPIRED)
+        ran_before = self._view.head_seq > attempt.entered_seq
+        self._current = run = AttemptRun(self._hands, attempt, base, ran_before=ran_before)
+        self._scope = run.scope
         try:
-            outcome = await execute(state, meta, ctx, io, rec, scope, self._clock, self._failpoints)
+            outcome = await run.outcome()
         finally:
             self._scope = None
-            if expiry is not None:
-                expiry.cancel()
             if self._reading is not None:
                 await asyncio.wait({self._reading})
             await self._writer.quiet()
-        if scope.fatal is not None:
-            raise scope.fatal
-
-        if isinstance(outcome, Halted):
-            if outcome.why is Stopped.PARKED:
-                # The handler will say all of it again when it is run again.
-                self._recorder = None
-                begun, parking = self._view.waits, scope.parking.items()
-                self._writer.stage([wait_started(wait) for key, wait in parking if begun.get(key) != wait])
-            elif outcome.why is Stopped.EXPIRED and deadline is not None:
-                # The loop's clock may be a little ahead of the one that decides.
-                await self._clock.sleep_until(deadline)
-            self._stage_emitted()
-            return
-        self._stage_emitted()
+        if run.scope.fatal is not None:
+            raise run.scope.fatal
+        self._current = None
         if isinstance(outcome, Completed) and outcome.continuation is not None:
+            run.stage_emitted()
             left = await self.legs.go_on(attempt, outcome, outcome.continuation)
             if left is None:
                 return
             outcome = left
-        snapshot = outcome.snapshot
-        blobs = []
-        if snapshot is not None and snapshot is not base:
-            blobs.append(snapshot_blob(snapshot))
+        run.stage(outcome)
         if isinstance(outcome, Completed):
-            self._writer.stage((StateCompleted(attempt.state_id, outcome.snapshot.id),), blobs)
             self._snapshot = outcome.snapshot
-        else:
-            failure_id = None if snapshot is None else snapshot.id
-            now = self._clock.now_millis()
-            policy = self._plan.retry_policy(attempt.state_id)
-            events = fail(self._view, attempt, outcome.info, failure_id, policy, now, outcome.retry_after)
-            self._writer.stage(events, blobs)
-
-    async def _published_in(self, attempt: OpenAttempt) -> list[Json]:
-        """What the attempt's handler published before the run was parked. Recovery does not read that."""
-        stored = await self._stores.events.read_range(self._run_id, attempt.entered_seq)
-        events = (envelope.event for envelope in stored)
-        return [
-            each.payload for each in events if isinstance(each, DomainEvent) and each.name == VALUE_PUBLISHED
-        ]
 
     async def _interrupt(self) -> None:
         """Close what is open, so that the run can be resumed at once."""
         if self._writer.is_released:
             return
         for attempt in list(self._view.open_attempts.values()):
-            self._stage_emitted()
+            self._stage_emitted_of(attempt)
             info = ErrorInfo(
                 ATTEMPT_INTERRUPTED, ErrorCategory.UNKNOWN, True, "the run's owner was asked to stop"
             )
@@ -317,42 +237,13 @@ class Stint:
             self._writer.stage(fail(self._view, attempt, info, None, policy, now)[:1])
         await self.leave()
 
-    def _stage_emitted(self) -> None:
-        """Stage what the attempt has to say besides how it ended: its readings, events and artifacts."""
+    def _stage_emitted_of(self, attempt: OpenAttempt) -> None:
         self._writer.stage_riding()
-        rec, self._recorder = self._recorder, None
-        if rec is not None and (rec.events or rec.blobs):
-            self._writer.stage(rec.events, rec.blobs)
-
-    def _io(self, scope: AttemptScope, meta: StateMeta, rec: AttemptRecorder) -> LiveIo | ReplayIo:
-        if self._replay is not None:
-            attempt = self._replay.attempts.get(scope.state_id, scope.attempt)
-            retryable = self._config.replay_missing_fact_retryable
-            return self._replay.io(scope, self._stores, attempt, meta, missing_fact_retryable=retryable)
-
-        return LiveIo(
-            scope,
-            self._stores,
-            self._writer,
-            TransportRouter.around(self._transports).make,
-            self._secrets,
-            self._clock,
-            self._failpoints,
-            meta,
-            self._park_after,
-            rec.publish,
-            self._children,
-        )
+        if self._current is not None:
+            self._current.stage_emitted()
+            self._current = None
 
     async def _base(self, snapshot_id: ArtifactId) -> Snapshot:
         if self._snapshot is None or self._snapshot.id != snapshot_id:
-            _, data = await read_json(self._stores.artifacts, snapshot_id)
-            try:
-                self._snapshot = Snapshot.of_canonical(data)
-            except CanonicalJsonError:
-                raise CorruptionError.of(
-                    "context_not_an_object",
-                    "the context's snapshot is not a JSON object",
-                    details={"artifact_id": snapshot_id},
-                ) from None
+            self._snapshot = await self._hands.read_snapshot(snapshot_id)
         return self._snapshot

@@ -10,7 +10,7 @@ from perdure.engine.history import RunView
 from perdure.engine.prepared import Prepared
 from perdure.errors import CorruptionError, InvalidPlanError, InvalidShapeError
 from perdure.ids import ArtifactId, InvalidIdError, RunId
-from perdure.model.config import RunConfig, RunManifest, Sequential
+from perdure.model.config import RunManifest
 from perdure.model.plan import ExecutionPlan
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
@@ -39,7 +39,6 @@ async def checked_plan(
     if prepared is not None and prepared.manifest_id != view.started.manifest_id:
         prepared = None
     manifest = prepared.manifest if prepared else await read_manifest(stores, view.started.manifest_id)
-    refuse_fan_out(manifest.run_config)
     if view.started.op_id != manifest.op_id:
         raise InvalidPlanError.of(
             "run_started_op_id_mismatch", "the run was started for another operation than its manifest's"
@@ -107,11 +106,3 @@ async def read_manifest(stores: Stores, manifest_id: ArtifactId) -> RunManifest:
             f"the stored manifest is not a manifest: {error.info.message}",
             details={"manifest_id": str(manifest_id)},
         ) from None
-
-
-def refuse_fan_out(config: RunConfig) -> None:
-    """Refuse an execution mode that this engine does not have."""
-    if not isinstance(config.execution_mode, Sequential):
-        raise InvalidPlanError.of(
-            "unsupported_execution_mode", "this engine runs states one at a time (Sequential)"
-        )

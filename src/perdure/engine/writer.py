@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
@@ -36,6 +36,15 @@ class _Waiting:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.error: StorageError | None = None
+
+
+class Turn:
+    """A time in which one writes alone; ``flushes`` unless what it stages can wait for the next flush."""
+
+    __slots__ = ("flushes",)
+
+    def __init__(self) -> None:
+        self.flushes = True
 
 
 class RunWriter:
@@ -232,17 +241,33 @@ class RunWriter:
         ``begun`` are the first events of other runs.
         """
         async with self._lock:
-            if not self._staged and not self._staged_read and release is None:
-                return
-            staged, self._staged = self._staged, []
-            blobs, self._staged_blobs = self._staged_blobs, []
-            read, self._staged_read = self._staged_read, []
+            await self._flush(release, begun)
 
-            def landed() -> None:
-                self.is_released = release is not None
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """While it is entered nobody else writes; what is staged in it is durable when it is left.
 
-            head = self.view.head_seq - len(staged)
-            await self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
+        Where handlers run, events may be staged in a turn alone: those of others would get their numbers.
+        """
+        async with self._lock:
+            turn = Turn()
+            yield turn
+            if turn.flushes:
+                await self._flush(None)
+                self._tell()
+
+    async def _flush(self, release: Release | None, begun: Sequence[Append] = ()) -> None:
+        if not self._staged and not self._staged_read and release is None:
+            return
+        staged, self._staged = self._staged, []
+        blobs, self._staged_blobs = self._staged_blobs, []
+        read, self._staged_read = self._staged_read, []
+
+        def landed() -> None:
+            self.is_released = release is not None
+
+        head = self.view.head_seq - len(staged)
+        await self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""

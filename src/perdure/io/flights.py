@@ -1,24 +1,30 @@
-"""Calls that several wait for at once."""
+"""Calls under way, which all who ask for the same fact share."""
 
 from __future__ import annotations
 
 import asyncio
 
+from perdure.errors import PerdureError
+from perdure.io.scope import AttemptScope
 from perdure.model.handler import IoResult
 
 
 class Flight:
-    """A call that is being made, and whoever waits for it. It is given up when nobody does any more."""
+    """A call that ``owner`` makes, and whoever waits for it. It is given up when nobody does any more."""
 
-    def __init__(self, request_id: str | None) -> None:
+    def __init__(self, owner: AttemptScope, request_id: str | None) -> None:
+        self.owner = owner
         self.request_id = request_id
         self.task: asyncio.Task[IoResult] | None = None
         self.result: IoResult | None = None
         self.error: BaseException | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
-    async def landing(self) -> IoResult | None:
-        """Wait for the result, or None if the call was given up. Raises what the call raised."""
+    async def landing(self, scope: AttemptScope) -> IoResult | None:
+        """Wait for the result, or None if the call was given up. Raises what the call raised.
+
+        What fails because its owner's attempt is over was given up, to those of another ``scope``.
+        """
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
@@ -29,6 +35,8 @@ class Flight:
                 self.task.cancel()
             raise
         if self.error is not None:
+            if isinstance(self.error, PerdureError) and self.owner is not scope and self.owner.is_over:
+                return None
             raise self.error
         return self.result
 
@@ -40,3 +48,7 @@ class Flight:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
+
+
+Flights = dict[str, Flight]
+"""By the key of the fact that will answer."""

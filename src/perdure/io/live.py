@@ -32,7 +32,7 @@ from perdure.io.asking import (
 from perdure.io.children import AWAIT, SPAWN, is_child_call
 from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
-from perdure.io.flights import Flight
+from perdure.io.flights import Flight, Flights
 from perdure.io.journal import Journal
 from perdure.io.live_children import ChildRuns, LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
@@ -73,6 +73,7 @@ class LiveIo:
         park_after: timedelta,
         publish: Callable[[str, Json], Awaitable[None]],
         child_runs: ChildRuns,
+        flights: Flights | None = None,
     ) -> None:
         self._child_runs = child_runs
         self._publish = publish
@@ -89,7 +90,7 @@ class LiveIo:
         self._pulse = Pulse(scope, meta.heartbeat_timeout)
         self._transport: Transport | None = None
         self._kept: dict[ArtifactId, bytes] = {}
-        self._in_flight: dict[str, Flight] = {}
+        self._in_flight: Flights = {} if flights is None else flights
         self._handler = asyncio.current_task()
 
     # Most attempts have none of these.
@@ -185,7 +186,7 @@ class LiveIo:
             if flight is None:
                 await self._once(checked, None, record)
             else:
-                await flight.landing()
+                await flight.landing(self._scope)
         if bound.payload_id != payload.id:
             raise fact_payload_conflict(checked)
         return payload.id
@@ -236,7 +237,8 @@ class LiveIo:
         self._pulse.end()
         if not self._in_flight:
             return
-        tasks = [flight.task for flight in self._in_flight.values() if flight.task is not None]
+        flights = [flight for flight in self._in_flight.values() if flight.owner is self._scope]
+        tasks = [flight.task for flight in flights if flight.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -254,14 +256,14 @@ class LiveIo:
                 return await self._recorded(bound)
             flight = self._in_flight.get(key)
             if flight is None:
-                flight = self._in_flight[key] = Flight(request_id)
+                flight = self._in_flight[key] = Flight(self._scope, request_id)
                 if asyncio.current_task() is self._handler:
                     # Without a task of its own: the handler that awaits its call directly, as most do.
                     return await self._fly(key, flight, fetch)
                 flight.task = asyncio.create_task(self._fly(key, flight, fetch))
             else:
                 check_request(key, FactBinding(ArtifactId.trusted(""), flight.request_id), request_id)
-            result = await flight.landing()
+            result = await flight.landing(self._scope)
             if result is not None:
                 return result
 
@@ -284,7 +286,8 @@ class LiveIo:
         self._scope.reach(key)
         if call.namespace == AWAIT and isinstance(call.request, dict):
             # Awaiting is perhaps not a wait this time: the child may have ended since.
-            self._scope.reach(wait_key(self._scope.state_id, f"{CHILD}:{call.request.get('child_run_id')}"))
+            awaited = f"{CHILD}:{call.request.get('child_run_id')}"
+            self._scope.reach(wait_key(self._scope.place.key, awaited))
 
     def _traits_of(self, call: IoCall) -> EffectTraits:
         if self._transport is None:

@@ -64,6 +64,11 @@ class AttemptScope:
         here = HERE.get()
         return here if here is not None and here.scope is self else self._course
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that was handed to the handler works any more."""
+        return self._closed
+
     def check(self) -> None:
         """Raise ``IoError`` (``attempt_closed``) once the attempt is over."""
         if self._closed:

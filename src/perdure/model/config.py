@@ -15,6 +15,8 @@ from perdure.model.durations import duration_from_json, duration_to_json
 from perdure.model.variants import OpenEnum, only_variant
 
 RECOVERY_LIMIT_DEFAULT = 8
+SIDE_BY_SIDE_MAX = 10_000
+"""More states at once than any process can usefully execute; a larger number is a slip of the finger."""
 
 
 class IoMode(enum.Enum):
@@ -179,9 +181,20 @@ class Sequential(msgspec.Struct, frozen=True):
 
 
 class FanOutJoin(msgspec.Struct, frozen=True):
-    """Ready states side by side, up to ``max_concurrency``."""
+    """Ready states side by side, up to ``max_concurrency``: 1 to 10,000.
+
+    A state sees what the states before it in the plan's graph have written, whatever the timing.
+    """
 
     max_concurrency: int = 4
+
+    def __post_init__(self) -> None:
+        expect(self.max_concurrency, int, "FanOutJoin(max_concurrency=…)", "a whole number")
+        if not 1 <= self.max_concurrency <= SIDE_BY_SIDE_MAX:
+            raise ValueError(
+                f"FanOutJoin(max_concurrency=…) is to be 1 to {SIDE_BY_SIDE_MAX}, "
+                f"and is {self.max_concurrency}"
+            )
 
     def to_json(self) -> Json:
         """``{"FanOutJoin": {"max_concurrency"}}``."""

@@ -39,6 +39,9 @@ class StateMeta(msgspec.Struct, frozen=True):
     ``heartbeat_missed`` when the handler has not called ``io.heartbeat()`` for so long. ``retry_policy``
     takes the place of the run's for this state. A state with ``on_cancel`` runs when the run is cancelled,
     and else not. All these belong to the code, not to the wire.
+
+    ``writes`` names the context keys that the state may set or delete, so that two states which run side by
+    side and write one key are refused before the run starts; None says nothing about it.
     """
 
     tags: tuple[str, ...] = ()
@@ -50,6 +53,7 @@ class StateMeta(msgspec.Struct, frozen=True):
     retry_policy: RetryPolicy | None = None
     heartbeat_timeout: timedelta | None = None
     on_cancel: bool = False
+    writes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self == _USUAL:  # as most are, and there may be ten thousand of them
@@ -76,16 +80,24 @@ class StateMeta(msgspec.Struct, frozen=True):
             expect_duration(self.heartbeat_timeout, "StateMeta(heartbeat_timeout=…)")
         if self.on_cancel is not False:
             expect(self.on_cancel, bool, "StateMeta(on_cancel=…)", "True or False")
+        if self.writes is not None:
+            expect_many(self.writes, str, "StateMeta(writes=…)", "strings")
 
     def to_json(self) -> Json:
-        """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``."""
-        return {
+        """``{"tags", "depends_on", "depends_on_strategy", "side_effects", "idempotency"}``.
+
+        And ``writes``, if it is set.
+        """
+        data: dict[str, Json] = {
             "tags": [str(tag) for tag in self.tags],
             "depends_on": [str(tag) for tag in self.depends_on],
             "depends_on_strategy": self.depends_on_strategy.value,
             "side_effects": self.side_effects.value,
             "idempotency": "None" if self.idempotency is None else {"Key": self.idempotency},
         }
+        if self.writes is not None:
+            data["writes"] = [str(key) for key in self.writes]
+        return data
 
     @classmethod
     def from_json(cls, data: Json) -> StateMeta:
@@ -97,7 +109,14 @@ class StateMeta(msgspec.Struct, frozen=True):
             key = wire.idempotency["Key"]
         else:
             raise InvalidShapeError("StateMeta", "/idempotency", 'expected "None" or {"Key": …}')
-        return cls(wire.tags, wire.depends_on, wire.side_effects, key, wire.depends_on_strategy)
+        return cls(
+            wire.tags,
+            wire.depends_on,
+            wire.side_effects,
+            key,
+            wire.depends_on_strategy,
+            writes=wire.writes,
+        )
 
 
 _USUAL = StateMeta()
@@ -109,3 +128,4 @@ class _StateMetaWire(msgspec.Struct):
     side_effects: SideEffectKind = SideEffectKind.PURE
     idempotency: Any = None
     depends_on_strategy: DependencyStrategy = DependencyStrategy.LATEST
+    writes: tuple[str, ...] | None = None

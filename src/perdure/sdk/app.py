@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from perdure.errors import ErrorCategory, InvalidPlanError, Json
 from perdure.io.port import TransportFactory
 from perdure.io.router import TransportRouter
+from perdure.model.config import ExecutionMode
 from perdure.model.pipeline import Pipeline
 from perdure.sdk.checks import expect_many, refuse_call
 from perdure.sdk.operation import Operation
@@ -37,6 +38,10 @@ class Startable(Protocol):
 
     @property
     def op_version(self) -> str: ...
+
+    @property
+    def execution(self) -> ExecutionMode | None:
+        """How its states are executed in runs that do not say it."""
 
     def pipeline_of(self, config: Any = None) -> Pipeline:
         """The pipeline that a manifest names."""
@@ -117,6 +122,7 @@ class UntypedOperation:
 
     def __init__(self, operation: Operation) -> None:
         self.op_id, self.op_version = operation.op_id, operation.op_version
+        self.execution: ExecutionMode | None = None
 
     def pipeline_of(self, config: Any = None) -> Pipeline:
         return Pipeline.of_op(self.op_id, self.op_version, config)

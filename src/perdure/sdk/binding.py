@@ -54,6 +54,16 @@ class BoundState(NamedTuple):
         names = [each.key for each in self.arguments if each.origin is Origin.STATE]
         return tuple(dict.fromkeys([*names, *self.definition.after]))
 
+    @property
+    def writes(self) -> tuple[str, ...] | None:
+        """The keys that the state may write; None if nobody has said what it does with its context."""
+        declared = self.definition.meta.writes
+        takes_context = any(each.origin is Origin.TOOL and each.key == "ctx" for each in self.arguments)
+        if declared is None and takes_context:
+            return None
+        own = () if self.result is None else (self.definition.name,)
+        return tuple(dict.fromkeys([*own, *(declared or ())]))
+
 
 class Declared(NamedTuple):
     """What an operation says of itself."""

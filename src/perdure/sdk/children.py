@@ -16,6 +16,7 @@ from perdure.model.events import RunStatus
 from perdure.model.handler import IoCall
 from perdure.model.pipeline import MAIN_STEP
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
+from perdure.sdk.execution import configured
 from perdure.sdk.ops import Op
 from perdure.sdk.spawning import SPAWNER, Spawner
 
@@ -135,7 +136,7 @@ async def spawn(
         "op_version": step.op_version,
         "op_config": step.op_config,
         "input": op.input_json(input),
-        "run_config": (run_config or RunConfig()).to_json(),
+        "run_config": configured(run_config, op.execution).to_json(),
         "initial_context": None if context is None else dict(context),
     }
     if close != "await":

@@ -41,6 +41,7 @@ from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
 from perdure.sdk.dispatching import ClientDispatcher
+from perdure.sdk.execution import configured
 from perdure.sdk.forks import fork_of
 from perdure.sdk.keeping import Keeper
 from perdure.sdk.ops import Op
@@ -184,7 +185,7 @@ class Client(Keeper):
         expect_mapping(labels or {}, str, "start(labels=…)", "strings")
         expect_mapping(context or {}, object, "start(context=…)", "JSON values")
         expect(run_config, (RunConfig, NoneType), "start(run_config=…)", "a RunConfig")
-        run_config = run_config or RunConfig()
+        run_config = configured(run_config, startable.execution)
         pipeline = startable.pipeline_of(config)
         manifest = manifest_for(pipeline, startable.input_json(input), run_config, labels=labels)
         plan = self.app.resolver.resolve(manifest)

@@ -7,8 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
 
+import msgspec
+
 from perdure.errors import ContextError, ErrorCategory, Json, StateError
 from perdure.ids import OpId, OpPath, StateId
+from perdure.model.config import ExecutionMode
 from perdure.model.handler import Context, IoProvider, Recorder, StateOutcome
 from perdure.model.meta import StateMeta
 from perdure.model.pipeline import Pipeline
@@ -17,6 +20,7 @@ from perdure.sdk.binding import NO_DEFAULT, Argument, BoundState, Declared, Orig
 from perdure.sdk.blocking_io import BlockingIo, BlockingRecorder, in_thread
 from perdure.sdk.checks import expect, expect_many
 from perdure.sdk.continuing import Continued, outcome_of
+from perdure.sdk.execution import check_execution
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
 from perdure.sdk.processes import call_in_process
 from perdure.sdk.results import checked_json, output_mistakes, typed_input, typed_result
@@ -37,9 +41,16 @@ class Op(Generic[In, Out]):
     """
 
     def __init__(
-        self, declared: Declared, op_version: str, output: Any, exports: Sequence[str] | None
+        self,
+        declared: Declared,
+        op_version: str,
+        output: Any,
+        exports: Sequence[str] | None,
+        execution: ExecutionMode | None = None,
     ) -> None:
         self.op_version = op_version
+        self.execution = execution
+        """How its states are executed in runs that do not say it; None is one at a time."""
         self._declared = declared
         self._states = list(declared.states)
         self._output = output
@@ -71,8 +82,13 @@ class Op(Generic[In, Out]):
         # Whether another step carries a tag is the planner's to say.
         tags = {tag for each in self._states for tag in each.meta.depends_on}
         refuse_mistakes(self._declared.op_id, self.mistakes(tags))
+        # Results have names of their own: they can clash only with what is written besides.
+        says_writes = any(each.definition.meta.writes is not None for each in self.states)
         nodes = [
-            StateNode(state_id, FunctionState(each, state_id, input, config, self.input_json))
+            StateNode(
+                state_id,
+                FunctionState(each, state_id, input, config, self.input_json, says_writes=says_writes),
+            )
             for each in self.states
             for state_id in [StateId(f"{op_path}.{each.definition.name}")]
         ]
@@ -235,15 +251,20 @@ class FunctionState:
         given: Json,
         config: Json,
         input_json: Callable[[Any], Json],
+        *,
+        says_writes: bool = False,
     ) -> None:
         self._bound = bound
         self._input_json = input_json
+        self._meta = bound.definition.meta
+        if says_writes:
+            self._meta = msgspec.structs.replace(self._meta, writes=bound.writes)
         self._state_id = state_id
         self._given = given
         self._config = config
 
     def meta(self) -> StateMeta:
-        return self._bound.definition.meta
+        return self._meta
 
     async def handle(self, ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
         definition = self._bound.definition
@@ -343,6 +364,7 @@ def op(
     imports: Mapping[str, Any] | None = None,
     exports: Sequence[str] | None = None,
     states: Sequence[StateDefinition[..., Any, Any]] = (),
+    execution: ExecutionMode | None = None,
 ) -> Op[In, Out]: ...
 @overload
 def op(
@@ -355,6 +377,7 @@ def op(
     imports: Mapping[str, Any] | None = None,
     exports: Sequence[str] | None = None,
     states: Sequence[StateDefinition[..., Any, Any]] = (),
+    execution: ExecutionMode | None = None,
 ) -> Op[In, Any]: ...
 @overload
 def op(
@@ -367,6 +390,7 @@ def op(
     imports: Mapping[str, Any] | None = None,
     exports: Sequence[str] | None = None,
     states: Sequence[StateDefinition[..., Any, Any]] = (),
+    execution: ExecutionMode | None = None,
 ) -> Op[Any, Out]: ...
 @overload
 def op(
@@ -379,6 +403,7 @@ def op(
     imports: Mapping[str, Any] | None = None,
     exports: Sequence[str] | None = None,
     states: Sequence[StateDefinition[..., Any, Any]] = (),
+    execution: ExecutionMode | None = None,
 ) -> Op[Any, Any]: ...
 def op(
     op_id: str,
@@ -390,12 +415,14 @@ def op(
     imports: Mapping[str, Any] | None = None,
     exports: Sequence[str] | None = None,
     states: Sequence[StateDefinition[..., Any, Any]] = (),
+    execution: ExecutionMode | None = None,
 ) -> Op[Any, Any]:
     """Make an operation. Its states are those given, and those that ``@operation.state`` adds.
 
     ``input`` and ``output`` are the types of its input and of a run's result, ``config`` that of its
     configuration in a pipeline; ``imports`` gives the types of the keys that it reads from earlier steps;
     ``exports`` names the states whose results it offers, those that no other state takes unless given.
+    With ``execution=FanOutJoin(8)`` its runs execute up to eight states side by side.
 
     Nothing is checked here but when the operation is first used, or by ``perdure op check``, so that all
     mistakes are told at once.
@@ -407,4 +434,5 @@ def op(
     expect(imports or {}, Mapping, "op(…, imports=…)", "a dict of types by key")
     expect_many(list(imports or {}), str, "the keys of op(…, imports=…)", "strings")
     declared = Declared(op_id, tuple(states), imports or {}, input, config, place_of_caller(1))
-    return Op(declared, op_version, output, exports)
+    check_execution(execution, "op(…, execution=…)")
+    return Op(declared, op_version, output, exports, execution)

@@ -8,8 +8,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from perdure.errors import Json
 from perdure.ids import OpId
+from perdure.model.config import ExecutionMode
 from perdure.model.pipeline import Pipeline, Step
 from perdure.sdk.checks import expect, expect_many
+from perdure.sdk.execution import check_execution
 from perdure.sdk.mistakes import Mistake, Place, place_of_caller, refuse_mistakes
 from perdure.sdk.ops import Op
 from perdure.sdk.results import output_mistakes, typed_input, typed_result
@@ -45,7 +47,9 @@ class PipelineDefinition(Generic[In, Out]):
         input_type: Any,
         output: Any,
         place: Place,
+        execution: ExecutionMode | None = None,
     ) -> None:
+        self.execution = execution
         self.machine_id = machine_id
         self.pipeline_version = pipeline_version
         self.steps = tuple(steps)
@@ -146,6 +150,7 @@ def pipeline(
     steps: Sequence[Op[Any, Any] | PipelineStep],
     input: type[In],
     output: type[Out],
+    execution: ExecutionMode | None = None,
 ) -> PipelineDefinition[In, Out]: ...
 @overload
 def pipeline(
@@ -155,6 +160,7 @@ def pipeline(
     steps: Sequence[Op[Any, Any] | PipelineStep],
     input: type[In],
     output: None = None,
+    execution: ExecutionMode | None = None,
 ) -> PipelineDefinition[In, Any]: ...
 @overload
 def pipeline(
@@ -164,6 +170,7 @@ def pipeline(
     steps: Sequence[Op[Any, Any] | PipelineStep],
     input: None = None,
     output: type[Out],
+    execution: ExecutionMode | None = None,
 ) -> PipelineDefinition[Any, Out]: ...
 @overload
 def pipeline(
@@ -173,6 +180,7 @@ def pipeline(
     steps: Sequence[Op[Any, Any] | PipelineStep],
     input: Any = None,
     output: Any = None,
+    execution: ExecutionMode | None = None,
 ) -> PipelineDefinition[Any, Any]: ...
 def pipeline(
     machine_id: str,
@@ -181,11 +189,14 @@ def pipeline(
     steps: Sequence[Op[Any, Any] | PipelineStep],
     input: Any = None,  # noqa: A002 — the term
     output: Any = None,
+    execution: ExecutionMode | None = None,
 ) -> PipelineDefinition[Any, Any]:
     """Make a pipeline: operations in order, each seeing what those before it export.
 
     An operation alone is a step of its own name; :func:`step` gives it another, or a configuration. ``input``
-    is the type of the input, which all steps share, ``output`` that of a run's result.
+    is the type of the input, which all steps share, ``output`` that of a run's result. With
+    ``execution=FanOutJoin(8)`` its runs execute up to eight states of a step side by side; what the
+    operations say of that counts where they run alone.
     """
     expect(machine_id, str, "a pipeline's name", "a string")
     expect(pipeline_version, str, "a pipeline's version", "a string")
@@ -193,4 +204,6 @@ def pipeline(
     named = [
         each if isinstance(each, PipelineStep) else PipelineStep(str(each.op_id), each) for each in steps
     ]
-    return PipelineDefinition(machine_id, pipeline_version, named, input, output, place_of_caller(1))
+    check_execution(execution, "pipeline(…, execution=…)")
+    place = place_of_caller(1)
+    return PipelineDefinition(machine_id, pipeline_version, named, input, output, place, execution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
 from perdure.io.effects import Effect
+from perdure.io.maps import map_of
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import (
@@ -195,6 +197,7 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         | chain
         | {
             "facts": len(view.facts),
+            "items": _items(view),
             "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
             "last_event_millis": events[-1].ts_millis,
             "states": [_state_json(view, state_id) for state_id in view.states],
@@ -209,6 +212,12 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
             "letters_unread": len(await stores.mailbox.unread(run_id)),
         }
     )
+
+
+def _items(view: RunView) -> Json:
+    """How many items of each map are on record."""
+    counts = Counter(filter(None, map(map_of, view.facts)))
+    return [{"state_id": state, "name": name or None, "recorded": n} for (state, name), n in counts.items()]
 
 
 def _fork_json(view: RunView) -> Json:
@@ -238,12 +247,7 @@ def run_failure(run_id: RunId, view: RunView) -> RunError:
     """What a caller who waits for a result is told of a run that ended without one."""
     if view.phase is RunPhase.CANCELLED:
         return RunError.of("run_cancelled", "the run was cancelled", details={"run_id": run_id})
-    failed = [
-        (state_id, progress.last_error)
-        for state_id, progress in view.states.items()
-        if state_id not in view.completed and progress.last_error is not None
-    ]
-    state_id, info = failed[-1] if failed else (None, None)
+    state_id, info = view.failure or (None, None)
     return RunError.of(
         "run_failed",
         "the run failed" if info is None else f"{state_id} failed with {info.code}: {info.message}",
@@ -312,17 +316,21 @@ def _doubt_json(view: RunView, effect: Effect) -> Json:
 
 def due_millis_of(view: RunView) -> int | None:
     """When a run that waits goes on if nothing comes before."""
-    if view.waiting_for == RETRY:
-        dues = [
+    if view.waiting_for in (BEING_UNPAUSED, None):
+        return None
+    dues = [wait.until_millis for wait in _open_waits(view)]
+    if waits_for_retry(view.waiting_for):
+        dues += [
             progress.retry_due_millis
             for state_id, progress in view.states.items()
             if state_id not in view.completed
         ]
-    elif view.waiting_for in (BEING_UNPAUSED, None):
-        return None
-    else:
-        dues = [wait.until_millis for wait in _open_waits(view)]
     return min((each for each in dues if each is not None), default=None)
+
+
+def waits_for_retry(waiting_for: str | None) -> bool:
+    """Whether a state is to be tried again, by what its run waits for."""
+    return waiting_for is not None and waiting_for.rpartition(", ")[2] == RETRY
 
 
 def _request_json(request: Request | None) -> Json:

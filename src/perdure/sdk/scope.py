@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from perdure.errors import ContextError, Json
 from perdure.ids import OpPath
 from perdure.model.handler import Context, IoProvider, Recorder, State, StateOutcome
@@ -56,6 +58,9 @@ class ScopedState:
         self._op_path = op_path
         self._imports = imports
         self._meta = state.meta()
+        if self._meta.writes is not None:
+            writes = tuple(f"{op_path}.{key}" for key in self._meta.writes)
+            self._meta = msgspec.structs.replace(self._meta, writes=writes)
 
     def meta(self) -> StateMeta:
         return self._meta

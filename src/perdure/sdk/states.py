@@ -91,9 +91,11 @@ class StateMaker:
 
     ``after`` names states, or gives them, that must come first though their results are not taken.
     ``tags``, ``depends_on``, ``side_effects``, ``idempotency``, ``timeout``, ``heartbeat_timeout`` and
-    ``on_cancel`` are those of ``StateMeta``; ``retry`` takes the place of the run's retry policy. A function
-    that is not ``async`` runs in a thread, or with ``process=True`` in a process of its own, for work that
-    keeps a processor busy: it gets values only, and ends with its attempt.
+    ``on_cancel`` are those of ``StateMeta``; ``retry`` takes the place of the run's retry policy. ``writes``
+    names the keys that a function writes by its ``Context``, besides its result: where states run side by
+    side, two that write one key are then refused before the run starts. A function that is not ``async``
+    runs in a thread, or with ``process=True`` in a process of its own, for work that keeps a processor busy:
+    it gets values only, and ends with its attempt.
     """
 
     def __init__(self, keep: Callable[[StateDefinition[..., Any, Any]], None] = lambda _: None) -> None:
@@ -119,6 +121,7 @@ class StateMaker:
         heartbeat_timeout: timedelta | None = None,
         on_cancel: bool = False,
         process: bool = False,
+        writes: Sequence[str] | None = None,
     ) -> StateDecorator: ...
     def __call__(self, *function: Any, **options: Any) -> Any:
         def define(function: Callable[..., Any]) -> StateDefinition[..., Any, Any]:
@@ -146,11 +149,13 @@ def _defined(
     heartbeat_timeout: timedelta | None = None,
     on_cancel: bool = False,
     process: bool = False,
+    writes: Sequence[str] | None = None,
 ) -> StateDefinition[..., Any, Any]:
     if not hasattr(inspect.unwrap(function), "__code__"):
         refuse_call(function, "a state", "a function, made by def or async def")
     expect_many(after, (str, StateDefinition), "state(after=…)", "states, or names of states")
     expect_many(tags, str, "state(tags=…)", "strings")
+    expect_many(writes or (), str, "state(writes=…)", "strings")
     expect_many(depends_on, str, "state(depends_on=…)", "strings")
     expect(side_effects, SideEffectKind, "state(side_effects=…)", "a SideEffectKind")
     expect(idempotency, (str, NoneType), "state(idempotency=…)", "a string")
@@ -166,6 +171,7 @@ def _defined(
         retry_policy=retry,
         heartbeat_timeout=heartbeat_timeout,
         on_cancel=on_cancel,
+        writes=None if writes is None else tuple(writes),
     )
     names = tuple(each if isinstance(each, str) else each.name for each in after)
     return StateDefinition(function, meta, names, in_process=process)

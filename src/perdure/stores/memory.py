@@ -208,6 +208,10 @@ class MemoryStore(MemoryKeeping):
                 self._state.blobs[blob.id] = (blob.kind, blob.data)
                 if isinstance(blob, RecipeBlob):
                     self._state.recipes.add(blob.id)
+        if claim is not None and read:
+            letters = self._state.letters.get(claim.run_id, {})
+            for letter_id in read:
+                letters.pop(letter_id, None)
         heads: list[int] = []
         for run_id, expected_seq, events in appends:
             stream = self._state.streams.setdefault(run_id, []) if events else []
@@ -220,17 +224,13 @@ class MemoryStore(MemoryKeeping):
                         self._pass_on(run_id)
                     self._end(run_id)
             heads.append(expected_seq + len(events))
-        if claim is not None:
-            letters = self._state.letters.get(claim.run_id, {})
-            for letter_id in read:
-                letters.pop(letter_id, None)
-            if release is not None:
-                await self.release(claim)
-                awaits = frozenset(map(self._newest_leg, release.awaits))
-                is_due = letters or not self._state.ended.isdisjoint(awaits)
-                if release.due_millis != 0 and not is_due and claim.run_id not in self._state.ended:
-                    self._state.due_millis[claim.run_id] = release.due_millis
-                    self._state.awaits[claim.run_id] = awaits
+        if claim is not None and release is not None:
+            await self.release(claim)
+            awaits = frozenset(map(self._newest_leg, release.awaits))
+            is_due = self._state.letters.get(claim.run_id) or not self._state.ended.isdisjoint(awaits)
+            if release.due_millis != 0 and not is_due and claim.run_id not in self._state.ended:
+                self._state.due_millis[claim.run_id] = release.due_millis
+                self._state.awaits[claim.run_id] = awaits
         return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:

@@ -1,0 +1,186 @@
+"""Executing one attempt of a run: what its handler is given, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import msgspec
+
+from perdure.canonical import CanonicalJsonError
+from perdure.clock import Clock
+from perdure.engine.attempt import Completed, Failed, Halted, execute
+from perdure.engine.children import Children
+from perdure.engine.decide import PlannedRun, deadline_of, fail
+from perdure.engine.history import OpenAttempt
+from perdure.engine.legs import Legs
+from perdure.engine.recorder import AttemptRecorder
+from perdure.engine.replaying import ReplaySource
+from perdure.engine.writer import RunWriter
+from perdure.errors import CorruptionError, Json
+from perdure.failpoints import Failpoints
+from perdure.ids import ArtifactId, RunId
+from perdure.io.flights import Flights
+from perdure.io.live import LiveIo
+from perdure.io.port import TransportFactory
+from perdure.io.replay import ReplayIo
+from perdure.io.router import TransportRouter
+from perdure.io.scope import AttemptScope, Stopped
+from perdure.io.waits import wait_started
+from perdure.model.config import RunConfig
+from perdure.model.context import Snapshot, StagedContext
+from perdure.model.events import VALUE_PUBLISHED, DomainEvent, StateCompleted
+from perdure.secrets import SecretResolver
+from perdure.stores.bundle import Stores
+from perdure.stores.ports import snapshot_blob
+from perdure.stores.reading import read_json
+
+Outcome = Completed | Failed | Halted
+
+
+class Hands(msgspec.Struct, frozen=True):
+    """What the owner of a run has to execute its attempts with."""
+
+    stores: Stores
+    run_id: RunId
+    writer: RunWriter
+    plan: PlannedRun
+    config: RunConfig
+    transports: TransportFactory
+    secrets: SecretResolver
+    clock: Clock
+    failpoints: Failpoints
+    replay: ReplaySource | None
+    park_after: timedelta
+    children: Children
+    legs: Legs
+
+    async def read_snapshot(self, snapshot_id: ArtifactId) -> Snapshot:
+        """A stored context; ``CorruptionError`` for what is none."""
+        _, data = await read_json(self.stores.artifacts, snapshot_id)
+        try:
+            return Snapshot.of_canonical(data)
+        except CanonicalJsonError:
+            raise CorruptionError.of(
+                "context_not_an_object",
+                "the context's snapshot is not a JSON object",
+                details={"artifact_id": snapshot_id},
+            ) from None
+
+
+class AttemptRun:
+    """An attempt whose handler runs, from ``base``. Made in the task that executes it.
+
+    ``flights`` are the calls under way in the run, which attempts side by side share.
+    """
+
+    def __init__(
+        self,
+        hands: Hands,
+        attempt: OpenAttempt,
+        base: Snapshot,
+        *,
+        ran_before: bool,
+        flights: Flights | None = None,
+    ) -> None:
+        self._hands = hands
+        self.attempt = attempt
+        self.base = base
+        self.scope = scope = AttemptScope(hands.run_id, attempt.state_id, attempt.attempt)
+        self.meta = meta = hands.plan.metas[attempt.state_id]
+        self.rec = rec = AttemptRecorder(
+            scope.check,
+            hands.config.event_profile,
+            hands.writer.append,
+            self._published if ran_before else None,
+        )
+        self._io = (
+            self._replay_io(hands.replay)
+            if hands.replay is not None
+            else LiveIo(
+                scope,
+                hands.stores,
+                hands.writer,
+                TransportRouter.around(hands.transports).make,
+                hands.secrets,
+                hands.clock,
+                hands.failpoints,
+                meta,
+                hands.park_after,
+                rec.publish,
+                hands.children,
+                flights,
+            )
+        )
+
+    async def outcome(self) -> Outcome:
+        """Run the handler. Raises as :func:`execute`.
+
+        Of an attempt that the run's deadline ended, it is known when the clock that decides has come to that.
+        """
+        hands, scope = self._hands, self.scope
+        view = hands.writer.view
+        deadline = None if view.cancel is not None else deadline_of(view, hands.config)
+        expiry = None
+        if deadline is not None:
+            seconds = max(0, deadline - hands.clock.now_millis()) / 1000
+            expiry = asyncio.get_running_loop().call_later(seconds, scope.stop, Stopped.EXPIRED)
+        state = hands.plan.nodes[scope.state_id].state
+        ctx = StagedContext(self.base, scope.check)
+        try:
+            outcome = await execute(
+                state, self.meta, ctx, self._io, self.rec, scope, hands.clock, hands.failpoints
+            )
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+        if deadline is not None and isinstance(outcome, Halted) and outcome.why is Stopped.EXPIRED:
+            await hands.clock.sleep_until(deadline)
+        return outcome
+
+    def stage(self, outcome: Outcome) -> None:
+        """Stage what the attempt came to. One that was stopped by a request is left for whoever decides."""
+        hands, attempt, writer = self._hands, self.attempt, self._hands.writer
+        if isinstance(outcome, Halted):
+            if outcome.why is Stopped.PARKED:
+                # The handler will say all of it again when it is run again.
+                begun, parking = writer.waits, self.scope.parking.items()
+                writer.stage([wait_started(wait) for key, wait in parking if begun.get(key) != wait])
+                writer.stage_riding()
+            else:
+                self.stage_emitted()
+            return
+        self.stage_emitted()
+        snapshot = outcome.snapshot
+        blobs = [] if snapshot is None or snapshot is self.base else [snapshot_blob(snapshot)]
+        if isinstance(outcome, Completed):
+            writer.stage((StateCompleted(attempt.state_id, outcome.snapshot.id),), blobs)
+            return
+        failure_id = None if snapshot is None else snapshot.id
+        now = hands.clock.now_millis()
+        policy = hands.plan.retry_policy(attempt.state_id)
+        events = fail(writer.view, attempt, outcome.info, failure_id, policy, now, outcome.retry_after)
+        writer.stage(events, blobs)
+
+    def stage_emitted(self) -> None:
+        """Stage what the attempt has to say besides how it ended: its readings, events and artifacts."""
+        self._hands.writer.stage_riding()
+        events, blobs = self.rec.events, self.rec.blobs
+        if events or blobs:
+            self.rec.events, self.rec.blobs = [], []
+            self._hands.writer.stage(events, blobs)
+
+    def _replay_io(self, replay: ReplaySource) -> ReplayIo:
+        hands, scope = self._hands, self.scope
+        attempt = replay.attempts.get(scope.state_id, scope.attempt)
+        retryable = hands.config.replay_missing_fact_retryable
+        return replay.io(scope, hands.stores, attempt, self.meta, missing_fact_retryable=retryable)
+
+    async def _published(self) -> list[Json]:
+        """What was published before the run was parked. Recovery does not read that."""
+        hands = self._hands
+        stored = await hands.stores.events.read_range(hands.run_id, self.attempt.entered_seq)
+        events = (envelope.event for envelope in stored)
+        return [
+            each.payload for each in events if isinstance(each, DomainEvent) and each.name == VALUE_PUBLISHED
+        ]

@@ -1,0 +1,89 @@
+"""What states have written, and contexts put together from it. Pure.
+
+A state has written the top-level keys in which its snapshot differs from its base: values, and deletions.
+A value that was there already is none. Contexts are merged in plan order: of ordered states the later one
+says what a key holds. Unordered states that write one key contradict each other, even with one value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from perdure.engine.joins import JoinGraph, Tips
+from perdure.ids import StateId
+from perdure.model.context import Snapshot
+from perdure.stores.ports import Blob, snapshot_blob
+
+
+class Conflict(NamedTuple):
+    """A key that two states write of which neither precedes the other."""
+
+    key: str
+    first: StateId
+    second: StateId
+
+
+class Merged(NamedTuple):
+    """A context, and the first contradiction in it by plan order and key, if there is one.
+
+    ``is_new`` says that it is not the snapshot of a state.
+    """
+
+    snapshot: Snapshot
+    conflict: Conflict | None = None
+    is_new: bool = False
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """What is to be kept for it."""
+        return (snapshot_blob(self.snapshot),) if self.is_new else ()
+
+
+def written_keys(base: Snapshot, result: Snapshot) -> frozenset[str]:
+    """The keys that a state has set to another value, or deleted."""
+    if result is base:
+        return frozenset()
+    before, after = base.parts, result.parts
+    # Parts that nobody wrote are the same objects.
+    found = [key for key, data in after.items() if (old := before.get(key)) is not data and old != data]
+    if len(before) + len(found) != len(after):  # else nothing can be missing
+        found += [key for key in before if key not in after]
+    return frozenset(found)
+
+
+def merge(
+    graph: JoinGraph,
+    tips: Tips,
+    results: Mapping[StateId, Snapshot],
+    written: Mapping[StateId, Collection[str]],
+) -> Merged:
+    """The context that ``tips`` and all states before them leave.
+
+    ``results`` are the tips' snapshots, ``written`` the keys of the states that ``graph.differing(tips)``
+    names. Nothing is encoded: values are the bytes that stand in the results.
+    """
+    last: dict[str, StateId] = {}
+    conflict: Conflict | None = None
+    for state_id in graph.differing(tips):
+        for key in sorted(written[state_id]):
+            first = last.get(key)
+            if first is not None and conflict is None and not graph.precedes(first, state_id):
+                conflict = Conflict(key, first, state_id)
+            last[key] = state_id
+    seed_id = graph.largest(tips)
+    seed = results[seed_id]
+    changed: dict[str, bytes | None] = {}
+    for key, state_id in last.items():
+        # A tip that comes after the last writer of a key holds what it wrote.
+        holder = (
+            state_id if state_id in results else next(tip for tip in tips if graph.precedes(state_id, tip))
+        )
+        data = results[holder].parts.get(key)
+        if data is not seed.parts.get(key) and data != seed.parts.get(key):
+            changed[key] = data
+    if not changed:
+        return Merged(seed, conflict)
+    parts = {key: data for key, data in seed.parts.items() if changed.get(key, data) is not None}
+    parts |= {key: data for key, data in changed.items() if data is not None}
+    return Merged(Snapshot(parts, seed, tuple(changed)), conflict, True)
