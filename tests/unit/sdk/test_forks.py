@@ -212,8 +212,29 @@ async def test_a_long_run_s_states_are_not_all_named_in_a_message() -> None:
 
 
 def _nothing(name: str) -> Any:
-    def nothing() -> None:
-        pass
+    def nothing() -> str:
+        return f"{name} was here"
 
     nothing.__name__ = name
     return perdure.state(nothing)
+
+
+async def test_states_side_by_side() -> None:
+    """Those that had completed when the state was entered are carried over; values cannot be set there."""
+    wide = perdure.op("wide", states=[_nothing("a"), _nothing("b"), _nothing("c")])
+
+    @wide.state(after=["a", "b", "c"])
+    def joined() -> str:
+        return "joined"
+
+    config = perdure.RunConfig(execution_mode=perdure.FanOutJoin())
+    async with perdure.open(Stores.in_memory(), wide) as p:
+        run = await p.start(wide, run_config=config)
+        await run.wait()
+        for at in ("a", "b", "c", "joined"):
+            fork = await p.fork(run.id, at)
+            assert (await fork.wait()).phase is RunPhase.COMPLETED
+            assert await fork.context() == await run.context()
+            assert (await fork.replay()).first_difference is None
+        with pytest.raises(InvalidPlanError, match="fork_values_unsupported"):
+            await p.fork(run.id, "joined", set={"joined": "x"})
