@@ -75,7 +75,6 @@ HINTS: dict[str, str] = {
     ),
     "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
     "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
-    "fork_values_unsupported": "fork without values, at the state that writes the value, and mend that state",
     "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
     "missing_run_started": "the stream was not begun by an engine; it cannot be resumed",

@@ -60,7 +60,7 @@ def failed(name: str, *, retryable: bool) -> StateFailed:
 
 
 def decided(view: RunView, plan: PlannedRun = JOINED, running: Sequence[str] = (), **known: Merged) -> Step:
-    merged = {BOTH: known["both"]} if known else {}
+    merged: dict[tuple[StateId, ...], Merged] = {BOTH: known["both"]} if known else {}
     standing = Standing([state_id(name) for name in running], merged=merged)
     return decide_side_by_side(view, plan, CONFIG, 0, standing)
 

@@ -34,7 +34,6 @@ _USAGE_CODES = frozenset(
         "fork_order_changed",
         "fork_state_not_reached",
         "fork_states_not_in_plan",
-        "fork_values_unsupported",
         "input_invalid",
         "input_malformed",
         "letter_invalid",

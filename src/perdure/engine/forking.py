@@ -23,7 +23,7 @@ from perdure.engine.recovery import PlanResolver, read_manifest, resolved
 from perdure.engine.starting import Beginning, run_id_of
 from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
-from perdure.model.config import FanOutJoin, RunManifest
+from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunStarted
 from perdure.model.forks import ForkedFrom
@@ -94,8 +94,7 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
     edges = [(edge.before, edge.after) for edge in plan.graph.edges]
     refuse_other_plan(carried.states, state_id, planned.nodes, edges)
     base = await _snapshot(stores, carried.base_snapshot_id)
-    side_by_side = isinstance(manifest.run_config.execution_mode, FanOutJoin)
-    changed, keys = _with_values(base, fork.values, planned, state_id, side_by_side=side_by_side)
+    changed, keys = _with_values(base, fork.values, planned, state_id)
     if changed is not base:
         blobs.append(snapshot_blob(changed))
     where = ForkedFrom(origin, state_id, carried.seq, changed.id, keys, fork.by, fork.reason)
@@ -136,17 +135,11 @@ def _state_named(at: str, events: Sequence[EventEnvelope], plan: PlannedRun) -> 
 
 
 def _with_values(
-    base: Snapshot, values: Mapping[str, Json], plan: PlannedRun, state_id: StateId, *, side_by_side: bool
+    base: Snapshot, values: Mapping[str, Json], plan: PlannedRun, state_id: StateId
 ) -> tuple[Snapshot, tuple[str, ...]]:
     """The context with ``values`` set, and their whole keys; raises as ``StagedContext.write`` too."""
     if not values:
         return base, ()
-    if side_by_side:
-        raise InvalidPlanError.of(
-            "fork_values_unsupported",
-            "where states run side by side, each finds what the states before it wrote, and nothing else",
-            category=ErrorCategory.PARSING_INPUT,
-        )
     state = plan.nodes[state_id].state
     staged = StagedContext(base)
     places: dict[str, None] = {}
