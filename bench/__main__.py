@@ -26,10 +26,12 @@ from bench import (
     growing,
     http_calls,
     mapping,
+    timetable,
     waiting,
 )
 from bench.continued import kilobytes_kept, late_against_early
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
+from bench.forking import against_running
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
 from bench.retention import pruned
 from perdure import Engine, Failpoints, RunId
@@ -274,20 +276,9 @@ def families(folder: Path) -> list[Figure]:
     ]
 
 
-def retention(folder: Path) -> list[Figure]:
-    """Half of two thousand runs deleted and swept; then half of the rest, beside a process that writes."""
-    done = pruned(folder)
-    commit = _median(done.alone)
-    return [
-        Figure("deleting a run of 5 states and all that it wrote", done.to_delete * 1000, 0, "ms"),
-        Figure("the same against running it", done.to_delete / done.to_run, 1, "x"),
-        Figure("the same beside a writer", done.to_delete_beside * 1000, 0, "ms"),
-        Figure("a commit of that writer when it is alone, median", commit * 1000, 0, "ms"),
-        Figure("its commits beside pruning, median, against that", _median(done.beside) / commit, 0, "x"),
-        Figure("its longest commit beside pruning", max(done.beside) * 1000, 250, "ms"),
-        Figure("the same in commits", max(done.beside) / commit, 0, "x"),
-        Figure("its longest commit when it is alone, in commits", max(done.alone) / commit, 0, "x"),
-    ]
+def forking(folder: Path) -> list[Figure]:
+    """A fork at the last of 10,000 states: what was completed is copied, and not executed."""
+    return [Figure("a fork at the last of 10,000 states, against the run", against_running(folder), 0.2, "x")]
 
 
 def mapped(folder: Path) -> list[Figure]:
@@ -326,6 +317,22 @@ def continued(folder: Path) -> list[Figure]:
         Figure("commits of a leg of one state", taken[-1].commits_of_one, 2.1, ""),
         Figure("memory kept by 500 legs", kept, 100, "KB"),
         Figure("finding the newest of 1,000 legs", found, 1000, "µs"),
+    ]
+
+
+def retention(folder: Path) -> list[Figure]:
+    """Half of two thousand runs deleted and swept; then half of the rest, beside a process that writes."""
+    done = pruned(folder)
+    commit = _median(done.alone)
+    return [
+        Figure("deleting a run of 5 states and all that it wrote", done.to_delete * 1000, 0, "ms"),
+        Figure("the same against running it", done.to_delete / done.to_run, 1, "x"),
+        Figure("the same beside a writer", done.to_delete_beside * 1000, 0, "ms"),
+        Figure("a commit of that writer when it is alone, median", commit * 1000, 0, "ms"),
+        Figure("its commits beside pruning, median, against that", _median(done.beside) / commit, 0, "x"),
+        Figure("its longest commit beside pruning", max(done.beside) * 1000, 250, "ms"),
+        Figure("the same in commits", max(done.beside) / commit, 0, "x"),
+        Figure("its longest commit when it is alone, in commits", max(done.alone) / commit, 0, "x"),
     ]
 
 
@@ -427,6 +434,16 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def schedules(folder: Path) -> list[Figure]:
+    """Looking at ten thousand of which none is due, and starting a run."""
+    statements, ratio = asyncio.run(timetable.looking(folder))
+    return [
+        Figure("statements of a look at 10,000 schedules, none due", statements, 1, ""),
+        Figure("a look at 10,000 schedules against one at 10", ratio, 2, "×"),
+        Figure("commits of a start", asyncio.run(timetable.commits_of_a_start(folder / "c.db")), 3, ""),
+    ]
+
+
 MEASURES = (
     time_per_state,
     together,
@@ -440,10 +457,12 @@ MEASURES = (
     lasting,
     parked,
     families,
-    retention,
+    forking,
+    schedules,
     mapped,
     fanout,
     continued,
+    retention,
     commits_and_syncs,
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import perdure
 from perdure import (
     ConcurrencyError,
     Context,
@@ -40,6 +41,7 @@ from perdure.model.config import ExecutionMode
 from perdure.stores.memory import memory_stores
 from perdure.stores.reading import read_json
 from perdure.testing import FakeClock
+from tests.slow_stores import slow_stores
 from tests.support import CountingTransport, FixedResolver, Scripted, plan_of, start_run, state_id, stream
 
 Handler = Callable[[Context, IoProvider, Recorder], Awaitable[None]]
@@ -326,6 +328,26 @@ async def test_a_declared_contradiction_is_refused_before_the_run_starts() -> No
         ("a", Scripted(writes().handle, meta)), ("b", Scripted(writes().handle, meta)), edges=[("a", "b")]
     )
     assert (await ordered.start()).phase is RunPhase.COMPLETED
+
+
+async def test_what_ends_and_what_is_recorded_take_turns() -> None:
+    """On a store that takes its time, while facts of some are written and others end: nothing is lost."""
+
+    def work(name: str) -> Scripted:
+        async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+            for number in range(name.count("x")):
+                await io.record_value(f"{name} {number}", number)
+            ctx.write(name, 1)
+
+        return Scripted(handler)
+
+    names = ["x" * number + "a" for number in range(1, 6)]
+    run = Driven(*[(name, work(name)) for name in names], places=3)
+    run.stores, _ = slow_stores(FakeClock())
+    result = await run.start()
+    assert await run.context(result) == dict.fromkeys(names, 1)
+    facts = [word for word in await run.story() if word == "fact_recorded"]
+    assert len(facts) == 1 + 2 + 3 + 4 + 5
 
 
 # Waiting and retrying
@@ -704,3 +726,67 @@ async def test_a_bad_number_of_places_is_refused_where_it_is_given() -> None:
     for other in (True, "4", 2.0, None):
         with pytest.raises(TypeError, match="a whole number"):
             FanOutJoin(other)  # type: ignore[arg-type]  # what a caller may get wrong
+
+
+# Children
+
+
+async def test_a_parked_child_that_ends_is_heard_of_while_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it goes on beside them."""
+    monkeypatch.setattr("perdure.engine.side_by_side.CHILD_POLL_SECONDS", 0)
+    gate, told = asyncio.Event(), list[str]()
+    child = perdure.op("child", output=str)
+    parent = perdure.op("parent", execution=FanOutJoin(2))
+
+    @child.state
+    async def asked(io: IoProvider) -> str:
+        answer = await io.wait_signal("go")
+        return "nobody" if answer is None else str(answer.value)
+
+    @parent.state
+    async def awaiting() -> str:
+        spawned = await perdure.spawn(child)
+        told.append(str(spawned.id))
+        answer = await spawned.result()
+        gate.set()
+        return answer
+
+    @parent.state
+    async def slow() -> str:
+        await gate.wait()
+        return "slow"
+
+    async with perdure.open(Stores.in_memory(), app=[parent, child]) as client:
+        run = await client.start(parent)
+        while "wait_started" not in await stream(client.stores, run.id):  # noqa: ASYNC110 — the store is asked
+            await asyncio.sleep(0)
+        spawned = await client.get(told[0])
+        await spawned.signal("go", "yes", by="ann")
+        assert await run.result() == {"awaiting": "yes", "slow": "slow"}
+
+
+async def test_children_of_several_states_run_at_once() -> None:
+    """Each state awaits its own."""
+    child = perdure.op("child", input=int, output=int)
+    parent = perdure.op("parent", execution=FanOutJoin(4))
+
+    @child.state
+    async def double(input: int) -> int:  # noqa: A002 — the term
+        return input * 2
+
+    @parent.state
+    async def one() -> int:
+        return await (await perdure.spawn(child, 1)).result()
+
+    @parent.state
+    async def two() -> int:
+        return await (await perdure.spawn(child, 2)).result()
+
+    @parent.state
+    async def both(one: int, two: int) -> int:
+        return one + two
+
+    async with perdure.open(Stores.in_memory(), app=[parent, child]) as client:
+        run = await client.start(parent)
+        assert await run.result() == 6
+        assert (await run.replay()).first_difference is None

@@ -646,6 +646,28 @@ async def test_a_dead_owner_s_next_leg_is_due_at_once() -> None:
     assert await stores.agenda.due_runs(9) == [left.run_id.next_leg()]
 
 
+async def test_a_leg_that_awaits_an_earlier_leg_of_its_own_does_not_hang() -> None:
+    """In memory it would wait for itself for ever; parked, it can be told to stop."""
+
+    async def child(ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
+        if ctx.read("me") is None:
+            return again({"me": me[0]})
+        await await_child(io, "w", ctx.read("me"))
+        return None
+
+    async def parent(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        me.append(await spawn(io, "k", "child"))
+        await await_child(io, "w", me[0])
+
+    me: list[Any] = []
+    ops, stores = Ops({"parent": parent, "child": child}), Stores.in_memory()
+    engine = Engine(ops)
+    parked = await start(engine, stores, await start_of(stores, ops, "parent"))
+    assert parked.waiting_for == f"child {me[0]['child_run_id']}"
+    await engine.send(stores, parked.run_id, StopLetter("cancel", "ann", "enough"), "stop")
+    assert (await resume(engine, stores, parked.run_id)).phase is RunPhase.CANCELLED
+
+
 async def test_two_ports_make_a_chain_too() -> None:
     """Without an index, and though one commit is two: a leg that a dead process began is the next one."""
 

@@ -178,18 +178,18 @@ class SideBySide(Stint):
             if isinstance(then, Stop) or (is_to_run and not runs_handlers):
                 return step
             entered = {each.state_id for each in step.events if isinstance(each, StateEntered)}
-            is_open, is_known = set(view.open_attempts), set(view.states) & entered
+            first = [state_id for state_id in entered if state_id not in view.states]
             self._writer.stage(step.events, step.blobs)
-            state_ids = (then.attempt.state_id,) if isinstance(then, Run) else ()
-            for state_id in then.state_ids if isinstance(then, Start) else state_ids:
+            run = (then.attempt.state_id,) if isinstance(then, Run) else ()
+            for state_id in then.state_ids if isinstance(then, Start) else run:
                 attempt = view.open_attempts[state_id]
                 base = await self._contexts.base(state_id, attempt.base_snapshot_id)
-                starting.append(_Side(attempt, base, ran_before=state_id in is_open))
+                starting.append(_Side(attempt, base, ran_before=state_id not in entered))
             for each in step.events:
                 if isinstance(each, StateCompleted):  # it is skipped
                     base = await self._contexts.base(each.state_id, each.context_snapshot_id)
                     self._contexts.complete(each.state_id, base, base)
-            self._contexts.enter(entered - is_known)
+            self._contexts.enter(first)
             if isinstance(then, Pause):
                 return step
 
@@ -270,7 +270,14 @@ class SideBySide(Stint):
         """Wait until an attempt has ended, or something comes that others wait for."""
         self._watch(pause.awaits)
         if not self._ended and not self._has_mail:
-            await self._until_due_or_mail(pause.until_millis)
+            if pause.until_millis is not None:
+                await self._until_due_or_mail(pause.until_millis)
+            else:
+                self._mail = asyncio.get_running_loop().create_future()
+                try:
+                    await self._mail
+                finally:
+                    self._mail = None
         if self._watcher is not None and self._watcher.done():
             self._watcher.result()
             self._watch(())

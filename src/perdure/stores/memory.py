@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import dropwhile, islice
@@ -48,9 +49,9 @@ class MemoryState:
         self.due_millis: dict[RunId, int | None] = {}
         self.awaits: dict[RunId, frozenset[RunId]] = {}
         self.schedules: dict[str, KeptSchedule] = {}
-        # The first leg of each chain by its others, and the newest by the first.
+        # The first leg of each chain by its others, and these, with their numbers in order, by the first.
         self.first_legs: dict[RunId, RunId] = {}
-        self.newest_legs: dict[RunId, tuple[int, RunId]] = {}
+        self.later_legs: dict[RunId, list[tuple[int, RunId]]] = {}
 
 
 class _ClaimRow(msgspec.Struct):
@@ -261,15 +262,16 @@ class MemoryStore(MemoryKeeping):
         continued = continued_by(event)
         if continued is not None:
             first = self._state.first_legs[run_id] = continued.first_run_id
-            newest = self._state.newest_legs.get(first)
-            if newest is None or newest[0] < continued.leg:
-                self._state.newest_legs[first] = (continued.leg, run_id)
+            insort(self._state.later_legs.setdefault(first, []), (continued.leg, run_id))
 
     def _newest_leg(self, run_id: RunId) -> RunId:
         if run_id not in self._state.ended:
             return run_id
         first = self._state.first_legs.get(run_id, run_id)
-        return self._state.newest_legs.get(first, (1, run_id))[1]
+        legs = self._state.later_legs.get(first, [])
+        while legs and legs[-1][1] not in self._state.streams:
+            legs.pop()  # it was deleted
+        return legs[-1][1] if legs else run_id
 
     def _end(self, run_id: RunId) -> None:
         self._state.ended.add(run_id)

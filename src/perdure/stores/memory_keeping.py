@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from perdure.clock import Clock
 from perdure.ids import ArtifactId, RunId
-from perdure.model.events import ContinuedRun, RunCompleted
-from perdure.model.legs import continued_by
+from perdure.model.events import RunCompleted
 from perdure.model.wire import encode_event
 from perdure.stores.ports import SPARED, Deleted, Row, RunTrace, Swept, Tell
 from perdure.stores.references import Reference, ids_in, references
@@ -90,17 +89,6 @@ class MemoryKeeping:
         state.ended.discard(run_id)
         for rows in (state.claims, state.letters, state.due_millis, state.awaits):
             rows.pop(run_id, None)
-        first = state.first_legs.pop(run_id, None)
-        if first is not None and state.newest_legs[first][1] == run_id:
-            left = (each for each, chain in state.first_legs.items() if chain == first)
-            legs = [(continued.leg, each) for each in left if (continued := self._continued(each))]
-            if legs:
-                state.newest_legs[first] = max(legs)
-            else:
-                del state.newest_legs[first]
-
-    def _continued(self, run_id: RunId) -> ContinuedRun | None:
-        return continued_by(self._state.streams[run_id][0].event)
 
     def _roots(self, without: Collection[RunId]) -> Iterable[Reference]:
         for run_id, stream in self._state.streams.items():

@@ -356,9 +356,9 @@ class RunTrace(msgspec.Struct, frozen=True, gc=False):
     status: RunStatus | None
     last_millis: int
     is_owned: bool
+    may_replay: bool = False
     first_leg: RunId | None = None
     """The first run of the chain, for one as which another goes on."""
-    may_replay: bool = False
 
 
 class Deleted(NamedTuple):

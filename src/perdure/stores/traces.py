@@ -27,9 +27,9 @@ def trace_of(
         status,
         last.ts_millis or 0,
         is_owned,
-        None if started is None or started.continues is None else started.continues.first_run_id,
         # A recipe's parts are not looked for here.
         manifest is not None and (manifest.is_recipe or REPLAY_OF in manifest.data),
+        None if started is None or started.continues is None else started.continues.first_run_id,
     )
 
 

@@ -75,6 +75,21 @@ class LegsConformance(StorePlaces):
             await go_on(stores, 2, OTHER)
             assert await stores.newest_leg(OTHER) == leg(2, OTHER)
 
+    async def test_a_chain_may_lose_legs(self) -> None:
+        """The newest of those that are left is the newest."""
+        async with self.place() as (_, (stores,)):
+            await begin(stores, RUN)
+            for number in (2, 3, 4):
+                await go_on(stores, number)
+            await stores.events.append(leg(4), 1, [_END])
+            if not self.shares_claims:
+                return
+            await stores.keeping.delete([leg(2)])
+            assert await stores.newest_leg(RUN) == leg(4)
+            await stores.keeping.delete([leg(4)])
+            assert [await stores.newest_leg(each) for each in (RUN, leg(3))] == [leg(3)] * 2
+            assert await stores.newest_leg(leg(2)) == leg(2)
+
     async def test_letters_that_are_left_pass_on(self) -> None:
         """In their order, with their times, to who reads them next; those that were read do not."""
         async with self.place() as (clock, (stores,)):
