@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 from cyclopts import App as CommandApp
@@ -33,6 +33,7 @@ from perdure.cli.common import (
 )
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
+from perdure.cli.pruning import tell_pruned
 from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
 from perdure.clock import SystemClock
 from perdure.engine.engine import Engine
@@ -50,7 +51,7 @@ from perdure.sdk import App, manifest_for
 from perdure.sdk.app import Startable
 from perdure.sdk.client import MAX_CONCURRENCY, Client
 from perdure.sdk.execution import configured
-from perdure.sdk.keeping import PruneReport, prune_every_hour
+from perdure.sdk.keeping import prune_every_hour, prune_stores
 from perdure.sdk.reading import exports_of, find_run, status_of
 from perdure.sdk.retention import Retention
 from perdure.stores.bundle import Stores
@@ -211,7 +212,7 @@ def worker(
         count.
     retention
         Delete runs whose whole family ended longer ago than this, such as 30d, and artifacts that nothing
-        leads to: at once, and then every hour.
+        leads to: at once and then every hour, or with --until-idle before ending.
     """
     output = Output(as_json=common.json)
     app = wanted_app(source)
@@ -219,7 +220,6 @@ def worker(
     counts = {"completed": 0, "failed": 0}
     has_advised = False
     following: dict[RunId, asyncio.Task[None]] = {}
-    pruned = asyncio.Event()
 
     def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if run_id not in taken:
@@ -260,22 +260,15 @@ def worker(
             output.report(f"run {run_id} waits for {words}")
         return bool(words)
 
-    async def prune(stores: Stores, older_than: timedelta) -> None:
-        def done(report: PruneReport | None) -> None:
-            pruned.set()
-            if report is not None and (report.runs or report.artifacts):
-                output.report(f"pruned {report.runs:,} runs and {report.artifacts:,} artifacts")
-
-        try:
-            await prune_every_hour(stores, Retention(older_than=older_than), SystemClock(), done)
-        finally:
-            pruned.set()
-
     async def body() -> None:
         _stop_on_sigterm()
         async with open_stores(common) as stores:
             client = Client(stores, app, max_concurrency=concurrency, observer=observe)
-            pruning = None if retention is None else asyncio.create_task(prune(stores, retention))
+            rule, clock = Retention(older_than=retention), SystemClock()
+            pruning: list[asyncio.Task[None]] = []
+            if retention is not None and not until_idle:
+                told = partial(tell_pruned, output)
+                pruning.append(asyncio.create_task(prune_every_hour(stores, rule, clock, told)))
             output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
@@ -295,13 +288,14 @@ def worker(
                             following.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                         )
                     elif until_idle:
-                        if pruning is not None:
-                            await pruned.wait()
+                        if retention is not None:
+                            report = await prune_stores(stores, rule, clock.now_millis(), apply=True)
+                            tell_pruned(output, report)
                         return
                     else:
                         await asyncio.sleep(seconds)
             finally:
-                beside = [*following.values(), *([] if pruning is None else [pruning])]
+                beside = [*following.values(), *pruning]
                 for task in beside:
                     task.cancel()
                 await client.aclose()

@@ -162,6 +162,12 @@ def prune(
     return EXIT_COMPLETED
 
 
+def tell_pruned(output: Output, report: PruneReport) -> None:
+    """A line about what has gone, if anything has."""
+    if report.runs or report.artifacts:
+        output.report(f"pruned {report.runs:,} runs and {report.artifacts:,} artifacts")
+
+
 def lines(report: PruneReport) -> Iterator[str]:
     """What has gone, or would go, for a person."""
     yield "deleted" if report.applied else "would be deleted"

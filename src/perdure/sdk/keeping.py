@@ -107,16 +107,14 @@ async def prune_stores(
 
 
 async def prune_every_hour(
-    stores: Stores, retention: Retention, clock: Clock, done: Callable[[PruneReport | None], object]
+    stores: Stores, retention: Retention, clock: Clock, done: Callable[[PruneReport], object]
 ) -> None:
-    """Prune now, and then every hour until cancelled; ``done`` is told each time, with None if it failed."""
+    """Prune now, and then every hour until cancelled; ``done`` is told each time, unless it failed."""
     while True:
         try:
-            report = await prune_stores(stores, retention, clock.now_millis(), apply=True)
+            done(await prune_stores(stores, retention, clock.now_millis(), apply=True))
         except PerdureError as error:
             logging.getLogger("perdure").warning("the store could not be pruned: %s", error)
-            report = None
-        done(report)
         await clock.sleep_until(clock.now_millis() + HOUR_MILLIS)
 
 

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure import Retention, RunError, RunId, RunStatus
+from perdure import PruneReport, Retention, RunError, RunId, RunStatus, Stores
+from perdure.sdk.keeping import prune_every_hour
 from perdure.sdk.retention import RULES, SurveyedRun, deletion_of, planned
+from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
 from perdure.stores.ports import RunTrace
+from perdure.testing.clock import FakeClock
+from perdure.testing.store_places import ENDED
 
 HOUR = 3_600_000
 IDS = [RunId(f"00000000-0000-0000-0000-{number:012}") for number in range(8)]
@@ -135,3 +139,41 @@ def test_laws(
             assert not trace.is_owned
         else:
             assert going.isdisjoint(refers_to)
+
+
+class _EnoughError(Exception):
+    """Ends what would go on for ever."""
+
+
+async def test_what_is_old_goes_every_hour() -> None:
+    """A run that ended now goes in the hour after it has become too old."""
+    clock, reports = FakeClock(), list[int]()
+    stores = memory_stores(MemoryState(), clock)
+    await stores.events.append(IDS[0], 0, [ENDED])
+
+    def done(report: PruneReport) -> None:
+        reports.append(report.runs)
+        if len(reports) == 4:
+            raise _EnoughError
+
+    with pytest.raises(_EnoughError):
+        await prune_every_hour(stores, Retention(older_than=timedelta(minutes=90)), clock, done)
+    assert reports == [0, 0, 1, 0]
+
+
+async def test_a_store_that_fails_is_pruned_an_hour_later(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever prunes beside other work does not end with it."""
+    clock = FakeClock()
+    store = MemoryStore(MemoryState(), clock)
+    hours = 0
+
+    class Stopping(FakeClock):
+        async def sleep_until(self, due_millis: int) -> None:
+            nonlocal hours
+            hours += 1
+            if hours == 3:
+                raise _EnoughError
+
+    with pytest.raises(_EnoughError):
+        await prune_every_hour(Stores(store, store), Retention(), Stopping(), lambda _: None)
+    assert [record.message.split(":")[1] for record in caplog.records] == [" retention_unsupported"] * 3
