@@ -26,10 +26,14 @@ from bench import (
     growing,
     http_calls,
     mapping,
+    timetable,
     waiting,
 )
+from bench.continued import kilobytes_kept, late_against_early
 from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
+from bench.forking import against_running
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
+from bench.retention import pruned
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
 from perdure.model.events import Event
@@ -272,6 +276,11 @@ def families(folder: Path) -> list[Figure]:
     ]
 
 
+def forking(folder: Path) -> list[Figure]:
+    """A fork at the last of 10,000 states: what was completed is copied, and not executed."""
+    return [Figure("a fork at the last of 10,000 states, against the run", against_running(folder), 0.2, "x")]
+
+
 def mapped(folder: Path) -> list[Figure]:
     """A map over 10,000 items against states."""
     return [
@@ -288,6 +297,43 @@ def fanout(folder: Path) -> list[Figure]:
     """States that wait 50 ms each, side by side against one at a time. More is better."""
     name = "16 states of 50 ms side by side, times faster than one at a time"
     return [Figure(name, fan_out.times_faster(folder, ROUNDS), -12, "x")]
+
+
+def continued(folder: Path) -> list[Figure]:
+    """A run that goes on as a new one 1,000 times."""
+    taken = []
+    for number in range(3):
+        (folder / str(number)).mkdir()
+        taken.append(asyncio.run(late_against_early(folder / str(number))))
+    kept = asyncio.run(kilobytes_kept(folder / "kept.db"))
+    found = _median([each.microseconds_to_find_newest for each in taken])
+    return [
+        Figure(
+            "the last 50 of 1,000 legs against 50 early ones",
+            _median([each.slowdown for each in taken]),
+            1.2,
+            "x",
+        ),
+        Figure("commits of a leg of one state", taken[-1].commits_of_one, 2.1, ""),
+        Figure("memory kept by 500 legs", kept, 100, "KB"),
+        Figure("finding the newest of 1,000 legs", found, 1000, "µs"),
+    ]
+
+
+def retention(folder: Path) -> list[Figure]:
+    """Half of two thousand runs deleted and swept; then half of the rest, beside a process that writes."""
+    done = pruned(folder)
+    commit = _median(done.alone)
+    return [
+        Figure("deleting a run of 5 states and all that it wrote", done.to_delete * 1000, 0, "ms"),
+        Figure("the same against running it", done.to_delete / done.to_run, 1, "x"),
+        Figure("the same beside a writer", done.to_delete_beside * 1000, 0, "ms"),
+        Figure("a commit of that writer when it is alone, median", commit * 1000, 0, "ms"),
+        Figure("its commits beside pruning, median, against that", _median(done.beside) / commit, 0, "x"),
+        Figure("its longest commit beside pruning", max(done.beside) * 1000, 250, "ms"),
+        Figure("the same in commits", max(done.beside) / commit, 0, "x"),
+        Figure("its longest commit when it is alone, in commits", max(done.alone) / commit, 0, "x"),
+    ]
 
 
 def lasting(folder: Path) -> list[Figure]:
@@ -388,6 +434,16 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def schedules(folder: Path) -> list[Figure]:
+    """Looking at ten thousand of which none is due, and starting a run."""
+    statements, ratio = asyncio.run(timetable.looking(folder))
+    return [
+        Figure("statements of a look at 10,000 schedules, none due", statements, 1, ""),
+        Figure("a look at 10,000 schedules against one at 10", ratio, 2, "×"),
+        Figure("commits of a start", asyncio.run(timetable.commits_of_a_start(folder / "c.db")), 3, ""),
+    ]
+
+
 MEASURES = (
     time_per_state,
     together,
@@ -401,8 +457,12 @@ MEASURES = (
     lasting,
     parked,
     families,
+    forking,
+    schedules,
     mapped,
     fanout,
+    continued,
+    retention,
     commits_and_syncs,
 )
 

@@ -74,8 +74,8 @@ class Office:
             await client.recover()
             if not client.driven:
                 return
-            for run_id in client.driven:
-                await client.drive_result(run_id)
+            while client.driven:
+                await client.drive_result(client.driven[0])
 
     async def dues(self, phase: RunPhase | None = None) -> list[str]:
         """The due times of the runs that were started, in order: ``03-29 01:00``."""
@@ -97,3 +97,8 @@ class Office:
 def run_of(schedule_id: str, due: str) -> RunId:
     """The run of a due time: ``2026-03-29 01:00``."""
     return RunId.for_invocation(f"schedule:{schedule_id}|{due.replace(' ', 'T')}:00Z")
+
+
+def iso(moment_millis: int) -> str:
+    """A moment as tests write it: ``01-01 06:00``."""
+    return datetime.fromtimestamp(moment_millis / 1000, UTC).strftime("%m-%d %H:%M")

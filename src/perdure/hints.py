@@ -205,7 +205,7 @@ HINTS: dict[str, str] = {
     "exec_stdout_invalid_json": "have the program print JSON without floats, or ask for text output",
     "exec_timeout": "raise timeout_ms, or find out why the program is slow",
     # Schedules
-    "schedule_invalid": "`perdure schedule create --help` shows what a schedule may be",
+    "schedule_invalid": "mend what the message names; the guide on schedules shows what there is",
     "schedule_cron_invalid": (
         "write five fields: minute, hour, day of month, month, day of week, as in '30 2 * * MON-FRI'"
     ),
@@ -247,10 +247,7 @@ HINTS: dict[str, str] = {
         "await a run that was spawned, in the store where it was; one that was deleted is not there any more"
     ),
     "child_run_engine_failed": "`perdure run status` of the child, or the resolver's own log, tells more",
-    "child_run_task_failed": (
-        "mend what the code of the details says, and resume the parent; for run_blocked_by_version, deploy "
-        "the child's version side by side"
-    ),
+    "child_run_task_failed": ("mend what the code of the details says, and resume the parent"),
     "child_run_too_deep": "end the recursion, or give the engine a larger max_child_depth",
     "child_run_link_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "run_not_ended": "end it first: `perdure run terminate RUN --why …`, or wait for its end",

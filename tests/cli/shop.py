@@ -150,7 +150,9 @@ def opened(path: str, app: App = app) -> Client:
     """A client for a store, on a certain day."""
     clock = StillClock(1_767_225_600_000)
     store = SqliteStore(Path(path), clock=clock)
-    stores = Stores(store, store, store, store, store.close, mailbox=store, agenda=store)
+    stores = Stores(
+        store, store, store, store, store.close, mailbox=store, agenda=store, schedules=store.schedules
+    )
     return Client(stores, app, clock=clock, closes_stores=True)
 
 

@@ -32,6 +32,7 @@ from tests.cli.shop import (
     fill,
     fill_with_one_due,
 )
+from tests.cli.timetable import SCHEDULED, fill_with_schedules
 
 COLUMNS = (80, 200)
 SCREENS = Path(__file__).parent / "screens"
@@ -39,6 +40,7 @@ UPDATE = "PERDURE_UPDATE_SCREENS"
 ORDER = '{"item": "tea", "count": 3}'
 HERE = "tests.cli.shop"
 FAMILY = ("--store", "family.db")
+TIMETABLE = ("--store", "timetable.db")
 FAMILY_APP = (*FAMILY, "--app", "tests.cli.orders:app")
 
 COMMANDS = (
@@ -59,18 +61,28 @@ COMMANDS = (
     "run pause",
     "run unpause",
     "run resolve",
+    "run delete",
+    "schedule create",
+    "schedule list",
+    "schedule show",
+    "schedule pause",
+    "schedule resume",
+    "schedule trigger",
+    "schedule backfill",
+    "schedule delete",
     "op list",
     "op show",
     "op check",
     "store init",
     "store migrate",
     "store info",
+    "store prune",
     "artifact get",
     "worker",
     "demo",
     "--install-completion",
 )
-GROUPS = ("", "run", "op", "store", "artifact")
+GROUPS = ("", "run", "schedule", "op", "store", "artifact")
 
 CASES: dict[str, list[str]] = {
     **{f"help {command}".strip(): [*command.split(), "--help"] for command in GROUPS + COMMANDS},
@@ -180,6 +192,82 @@ CASES: dict[str, list[str]] = {
         *("run", "resolve", IN_DOUBT, "--effect", DOUBTFUL, "--happened", "7", "--did-not-happen"),
         *("--by", "ann", "--why", "?"),
     ],
+    "run delete": ["run", "delete", COMPLETED, FAILED],
+    "run delete json": ["run", "delete", COMPLETED, "--json"],
+    "run delete unfinished": ["run", "delete", COMPLETED, WAITING],
+    "run delete parent": ["run", "delete", CROWD, *FAMILY],
+    "run delete child": ["run", "delete", PARENT.child("child:order.main.items|tea"), *FAMILY],
+    "run list scheduled": ["run", "list", *TIMETABLE],
+    "run status scheduled": ["run", "status", SCHEDULED, *TIMETABLE],
+    "schedule create": [
+        *("schedule", "create", "monthly", "checkout", "--cron", "0 9 L * *", "--zone", "Europe/Berlin"),
+        *("--starts", "2100-01-01", "--overlap", "queue", "--input", ORDER, *TIMETABLE),
+    ],
+    "schedule create json": [
+        *(
+            "schedule",
+            "create",
+            "often",
+            "checkout",
+            "--every",
+            "1h30m",
+            "--jitter",
+            "45s",
+            "--catchup",
+            "2d",
+        ),
+        *("--starts", "2100-01-01T00:00+01:00", "--ends", "2101-01-01", "--anchor", "2100-01-01T00:10"),
+        *("--max-runs", "9", "--label", "customer=7", "--input", ORDER, "--json", *TIMETABLE),
+    ],
+    "schedule create again": [
+        *("schedule", "create", "nightly", "checkout", "--every", "1h", "--input", ORDER, *TIMETABLE),
+    ],
+    "schedule create never": [
+        *("schedule", "create", "leap", "checkout", "--cron", "0 9 30 FEB *", "--input", ORDER),
+    ],
+    "schedule create wrong cron": [
+        *("schedule", "create", "leap", "checkout", "--cron", "0 25 * * *", "--input", ORDER),
+    ],
+    "schedule create wrong zone": [
+        *("schedule", "create", "leap", "checkout", "--every", "1h", "--zone", "Europe/Berln"),
+    ],
+    "schedule create wrong input": [
+        "schedule",
+        "create",
+        "leap",
+        "checkout",
+        "--every",
+        "1h",
+        "--input",
+        "7",
+    ],
+    "schedule create wrong time": ["schedule", "create", "leap", "checkout", "--every", "90"],
+    "schedule create wrong moment": [
+        *("schedule", "create", "leap", "checkout", "--every", "1h", "--starts", "soon"),
+    ],
+    "schedule list": ["schedule", "list", *TIMETABLE],
+    "schedule list json": ["schedule", "list", "--json", *TIMETABLE],
+    "schedule list none": ["schedule", "list"],
+    "schedule show": ["schedule", "show", "nightly", *TIMETABLE],
+    "schedule show json": ["schedule", "show", "nightly", "--json", *TIMETABLE],
+    "schedule show paused": ["schedule", "show", "weekly", *TIMETABLE],
+    "schedule show waiting": ["schedule", "show", "hourly", *TIMETABLE],
+    "schedule show new": ["schedule", "show", "unborn", *TIMETABLE],
+    "schedule show unknown": ["schedule", "show", "daily", *TIMETABLE],
+    "schedule pause": ["schedule", "pause", "nightly", "--why", "enough", "--by", "ann", *TIMETABLE],
+    "schedule pause unexplained": ["schedule", "pause", "nightly", *TIMETABLE],
+    "schedule resume": ["schedule", "resume", "weekly", *TIMETABLE],
+    "schedule trigger": ["schedule", "trigger", "nightly", *TIMETABLE],
+    "schedule trigger json": ["schedule", "trigger", "nightly", "--json", *TIMETABLE],
+    "schedule backfill": [
+        *("schedule", "backfill", "nightly", "--from", "2025-12-01", "--until", "2025-12-05", *TIMETABLE),
+    ],
+    "schedule backfill future": [
+        *("schedule", "backfill", "nightly", "--from", "2099-12-01", "--until", "2099-12-05", *TIMETABLE),
+    ],
+    "schedule backfill json": ["schedule", "backfill", "weekly", "--from", "nevermore", "--json", *TIMETABLE],
+    "schedule delete": ["schedule", "delete", "nightly", *TIMETABLE],
+    "schedule delete json": ["schedule", "delete", "nightly", "--json", *TIMETABLE],
     "op list": ["op", "list"],
     "op show": ["op", "show", "checkout"],
     "op show pipeline": ["op", "show", "delivery"],
@@ -191,9 +279,16 @@ CASES: dict[str, list[str]] = {
     "store migrate": ["store", "migrate"],
     "store info": ["store", "info"],
     "store info missing": ["store", "info", "--store", "missing.db"],
+    "store prune": ["store", "prune"],
+    "store prune some": ["store", "prune", "--status", "completed", "--keep-last", "0", "--older-than", "0s"],
+    "store prune json": ["store", "prune", "--keep-last", "1", "--json"],
+    "store prune apply": ["store", "prune", "--keep-last", "0", "--apply", "--compact"],
+    "store prune compact": ["store", "prune", "--compact"],
+    "store prune young": ["store", "prune", "--older-than", "a week"],
     "artifact get": ["artifact", "get", hashlib.sha256(b"{}").hexdigest(), "--json"],
     "artifact get missing": ["artifact", "get", "0" * 64],
     "worker": ["worker", "--until-idle"],
+    "worker retention": ["worker", "--until-idle", "--retention", "1w"],
     "worker waiting": ["worker", "--until-idle", "--store", "due.db"],
     "demo": ["demo"],
     "install-completion": ["--install-completion", "--shell", "bash", "--output", "completion.bash"],
@@ -205,7 +300,9 @@ _CHANGING = (
     (r"\b\d+(\.\d+)? m?s\b", "N ms"),  # how long something took
     (r"\b\d+ d \d+ h\b", "N d"),
     (r"\d+\.\d [kM]B\b", "N kB"),
+    (r'"created_millis": \d+', '"created_millis": N'),
 )
+_TRIGGERED = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
 def commands(app: CommandApp, before: tuple[str, ...] = ()) -> Iterator[str]:
@@ -242,6 +339,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asyncio.run(fill(str(path)))
     asyncio.run(fill_with_one_due(str(path.with_name("due.db"))))
     asyncio.run(fill_with_family(str(path.with_name("family.db"))))
+    asyncio.run(fill_with_schedules(str(path.with_name("timetable.db"))))
     return path
 
 
@@ -256,7 +354,7 @@ def test_a_screen(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It is as it was, has no colours in a pipe, and no line of a table is wider than the terminal."""
-    for name_of_store in ("runs.db", "due.db", "family.db"):
+    for name_of_store in ("runs.db", "due.db", "family.db", "timetable.db"):
         shutil.copy(filled.with_name(name_of_store), tmp_path)
     root = str(Path(__file__).parents[2])
     monkeypatch.chdir(tmp_path)
@@ -273,6 +371,8 @@ def test_a_screen(
     screen = "".join(f"{line.rstrip()}\n" for line in screen.splitlines())
     for pattern, replacement in _CHANGING:
         screen = re.sub(pattern, replacement, screen)
+    if name.startswith("schedule trigger"):
+        screen = _TRIGGERED.sub("RUN", screen)  # its id follows from the moment
     assert "\x1b" not in screen
     assert "Traceback" not in screen
     assert not [line for line in screen.splitlines() if set("│╭─") & set(line) and len(line) > columns]

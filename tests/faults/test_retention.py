@@ -13,6 +13,7 @@ import pytest
 
 from perdure import ArtifactId, ArtifactKind, Failpoints, Retention, RunId, StorageError, Stores
 from perdure.adapters.sqlite import sweeping
+from perdure.adapters.sqlite.keeping import SqliteKeeping
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.canonical import canonical_json_bytes
 from perdure.errors import CorruptionError
@@ -224,7 +225,7 @@ async def test_files_that_nobody_names_go(tmp_path: Path) -> None:
         os.utime(each, ns=(millis * 1_000_000,) * 2)
     async with opened(path) as stores:
         dry = await stores.keeping.sweep(is_dry=True)
-        assert (dry.artifacts, dry.bytes) == (3, LARGE + 1 + 10)
+        assert (dry.artifacts, dry.artifact_bytes) == (3, LARGE + 1 + 10)
         assert old.exists()
         assert part.exists()
         assert await stores.keeping.sweep() == dry
@@ -290,3 +291,24 @@ async def test_room_goes_back_to_the_disk(tmp_path: Path) -> None:
         assert path.with_name("runs.db-wal").stat().st_size == 0
         await here.events.append(RUNS[0], 0, events)
         assert await here.events.head_seq(RUNS[0]) == 2000
+
+
+async def test_a_file_that_is_put_again_before_it_is_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row was swept, and is there again when the sweeper comes for the file."""
+    path, data = tmp_path / "runs.db", b"\xff" * (LARGE + 1)
+    async with opened(path, BEGAN) as stores:
+        artifact_id = await stores.artifacts.put(ArtifactKind.OUTPUT, data)
+    async with opened(path) as writer, opened(path) as sweeper:
+        keeping = sweeper.keeping
+        assert isinstance(keeping, SqliteKeeping)
+        remove = keeping._remove
+
+        async def put_again(keys: Sequence[bytes]) -> None:
+            await writer.artifacts.put(ArtifactKind.OUTPUT, data)
+            await remove(keys)
+
+        monkeypatch.setattr(keeping, "_remove", put_again)
+        assert (await keeping.sweep()).artifacts == 1
+        assert await writer.artifacts.get(artifact_id) == data

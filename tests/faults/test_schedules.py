@@ -20,7 +20,7 @@ from tests.faults.processes import python
 from tests.schedules import millis, report
 
 MANY = 10_000
-DUES = 150
+DUES = 80
 WORKER = """
 from contextlib import suppress
 from datetime import timedelta
@@ -144,10 +144,10 @@ async def test_killed_workers_leave_one_run_for_each_due_time(tmp_path: Path) ->
     """Two share a store; each is killed again and again, wherever it is, and none is lost or doubled."""
     path, begin = tmp_path / "runs.db", millis("2026-01-01 00:00")
     lives = [python(WORKER, path, begin, DUES) for _ in range(2)]
-    for number in range(8):
+    for number in range(5):
         dying = lives.pop(0)
         assert dying.stdout is not None
-        for _ in range(2 + number * 7):
+        for _ in range(2 + number * 9):
             dying.stdout.readline()
         dying.kill()
         dying.wait()

@@ -12,9 +12,11 @@ import pytest
 from perdure import (
     Context,
     Engine,
+    ExecutionPlan,
     IoError,
     IoProvider,
     Recorder,
+    RunManifest,
     RunPhase,
     RunResult,
     Stores,
@@ -393,8 +395,17 @@ async def test_parents_in_two_processes_await_one_child(tmp_path: Path, is_file:
         await stores.close()
 
 
+class Broken(Ops):
+    """Knows nothing but what it was given, and has a mistake besides."""
+
+    def resolve(self, manifest: RunManifest) -> ExecutionPlan:
+        if manifest.op_id not in self._ops:
+            raise LookupError
+        return super().resolve(manifest)
+
+
 async def test_a_process_that_does_not_know_the_childs_operation() -> None:
-    """It leaves parent and child to those who know it; a handler that asks for the child is told."""
+    """It leaves the child to those who know it, and whoever awaits it waits. A mistake it is told of."""
 
     async def wait(ctx: Context, io: IoProvider, rec: Recorder) -> None:
         await io.wait_signal("go")
@@ -411,8 +422,13 @@ async def test_a_process_that_does_not_know_the_childs_operation() -> None:
     first = (await stores.events.read_range(child, 1, 1))[0].event
     assert isinstance(first, RunStarted)
     asked: dict[str, Json] = {"child_run_id": child, "child_manifest_id": first.manifest_id}
-    failed = await start(other, stores, await start_of(stores, ops, "ask", asked))
+    waiting = await start(other, stores, await start_of(stores, ops, "ask", asked))
+    assert waiting.waiting_for == f"child {child}"
+    failed = await start(Engine(Broken({"ask": ask})), stores, await start_of(stores, ops, "ask", asked))
     assert failed.phase is RunPhase.FAILED
     assert (await stream(stores, failed))[-2] == "failed work child_run_task_failed"
+    assert await stores.agenda.due_runs(9) == [child]
     await knows.send(stores, child, SignalLetter("go", 1, "ann"), "letter")
     assert (await resume(knows, stores, result.run_id)).phase is RunPhase.COMPLETED
+    assert await stores.agenda.due_runs(9) == [waiting.run_id]
+    assert (await resume(other, stores, waiting.run_id)).phase is RunPhase.COMPLETED

@@ -30,9 +30,14 @@ from perdure import (
     StateError,
     StateFailed,
     StateMeta,
+    TransportEnv,
+    TransportError,
+    TransportFactory,
 )
 from perdure.engine.letters import SignalLetter
 from perdure.errors import Json
+from perdure.io.effects import EffectTraits
+from perdure.io.facts import state_of_fact
 from perdure.stores.memory import memory_stores
 from tests.support import (
     CountingTransport,
@@ -54,7 +59,7 @@ class Mapping:
     ) -> None:
         self.clock = InstantClock()
         self.stores = memory_stores(clock=self.clock)
-        self.transport = CountingTransport()
+        self.transport: TransportFactory = CountingTransport()
         self.plan = plan_of(("a", Scripted(handler, meta)))
 
     def engine(self, *failpoints: str) -> Engine:
@@ -450,6 +455,43 @@ async def test_what_an_item_does_bears_its_number() -> None:
     ]
 
 
+class Uncertain:
+    """A service that answers an effect only when it is asked again under its key."""
+
+    namespace_group = "test"
+
+    def __init__(self) -> None:
+        self.asked: Counter[str | None] = Counter()
+
+    def make(self, env: TransportEnv) -> Uncertain:
+        return self
+
+    def effect_traits(self, call: IoCall) -> EffectTraits:
+        return EffectTraits(is_effect=True, is_idempotent=True)
+
+    async def call(self, call: IoCall) -> Json:
+        self.asked[call.idempotency_key] += 1
+        if self.asked[call.idempotency_key] == 1:
+            raise TransportError.of("lost", "no answer")
+        return "paid"
+
+
+async def test_an_item_in_doubt_is_no_failure_on_record() -> None:
+    """Nobody knows yet whether it failed, so its state is tried again, and it with the same key."""
+
+    async def handle(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        async def pay(number: int) -> Json:
+            return (await io.call(IoCall("test", number))).response
+
+        ctx.write("all", await perdure.map_over(range(2), pay, io=io, return_exceptions=True))
+
+    mapping = Mapping(handle, StateMeta(side_effects=SideEffectKind.APPLY_SIDE_EFFECT, idempotency="k"))
+    uncertain = mapping.transport = Uncertain()
+    result = await mapping.run()
+    assert (await mapping.context(result))["all"] == ["paid", "paid"]
+    assert all(key is not None and "#" in key and times == 2 for key, times in uncertain.asked.items())
+
+
 async def test_an_item_that_waits_parks_the_run_when_the_others_are_done() -> None:
     """They have been recorded by then; the one that waited goes on alone."""
     worked: Counter[str] = Counter()
@@ -495,6 +537,22 @@ async def test_many_items_wait_at_once() -> None:
         mapping.clock.millis = result.due_millis
         result = await mapping.engine().resume(mapping.stores, result.run_id)
     assert (await mapping.context(result))["all"] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "map:m.main.a|0",
+        "map:m.main.a|second|0",
+        "map:m.main.a#0|0",
+        "wait:m.main.a#0|0",
+        "wait:m.main.a#second#0|pause",
+        "mfm:uuid4|run:r|state:m.main.a#0@1|attempt:0|ord:0",
+    ],
+)
+def test_what_an_item_does_belongs_to_its_state(key: str) -> None:
+    """Forks and patches ask whose a fact is."""
+    assert state_of_fact(key) == "m.main.a"
 
 
 async def test_a_map_is_for_states() -> None:

@@ -17,7 +17,7 @@ from perdure.stores.memory import MemoryStore, memory_stores
 from perdure.stores.ports import ScheduleRow
 from perdure.stores.schedules import MemorySchedules
 from perdure.testing import FakeClock
-from tests.schedules import Office, app, at, millis, report, run_of, shift
+from tests.schedules import Office, app, at, iso, millis, report, run_of, shift
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -34,11 +34,6 @@ def last(schedule: Schedule) -> tuple[str, str, str]:
     """The last outcome: its kind, due time and reason."""
     outcome = schedule.recent[-1]
     return outcome.kind, iso(outcome.due_millis), outcome.reason
-
-
-def iso(moment_millis: int) -> str:
-    """A moment as tests write it: ``01-01 06:00``."""
-    return datetime.fromtimestamp(moment_millis / 1000, at("2026-01-01").tzinfo).strftime("%m-%d %H:%M")
 
 
 # Due times
@@ -175,6 +170,26 @@ async def test_who_dies_between_start_and_note_leaves_no_second_run(
     seen = await second.schedules.get("daily")
     assert (seen.runs, seen.next_millis) == (1, millis("2026-01-02 06:00"))
     assert await office.dues(RunPhase.COMPLETED) == ["01-01 06:00"]
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue", "cancel_other", "allow"])
+async def test_a_run_that_nobody_noted_is_neither_missed_nor_skipped(office: Office, overlap: str) -> None:
+    """However late its note comes, and though the next due time has come too, which sees that it goes on."""
+    store = MemoryStore(office.state, office.clock)
+    dying = Dying(office.state.schedules, store.is_over)
+    first = office.worker(
+        stores=Stores(store, store, store, store, mailbox=store, agenda=store, schedules=dying)
+    )
+    second = office.worker()
+    await second.schedules.create("a", shift, every=HOUR, overlap=overlap, catchup=MINUTE)
+    office.move_to("2026-01-01 01:00")
+    await first.recover()
+    office.move_to("2026-01-01 02:00")
+    await second.recover()
+    seen = await second.schedules.get("a")
+    assert (seen.recent[0].kind, iso(seen.recent[0].due_millis)) == ("due", "01-01 01:00")
+    assert seen.missed == 0
+    assert len(await office.dues(RunPhase.RUNNING)) == (2 if overlap == "allow" else 1)
 
 
 async def test_a_newer_version_finds_the_run_that_an_older_one_started(office: Office) -> None:
@@ -331,6 +346,34 @@ async def test_a_due_time_that_waits_for_a_cancellation_gives_way_to_a_later_one
     await office.pass_on(client)
     assert await office.dues(RunPhase.RUNNING) == ["01-01 03:00"]
     assert (await client.schedules.get("a")).skipped == 1
+
+
+async def test_a_run_that_goes_on_as_a_new_one_has_not_ended(office: Office) -> None:
+    """A due time waits for the last leg, and finds it in one look."""
+    laps = perdure.op("laps", input=int, output=str)
+
+    @laps.state
+    async def lap(left: int, io: IoProvider) -> str:
+        await io.wait_signal("done")
+        if left:
+            perdure.continue_as_new(left - 1)
+        return "home"
+
+    client = office.worker(App([laps]))
+    await client.schedules.create("a", laps, 1, every=HOUR, overlap="queue")
+    await office.pass_on(client, "2026-01-01 01:00")
+    first = run_of("a", "2026-01-01 01:00")
+    await office.pass_on(client, "2026-01-01 02:00")
+    await office.finish(client, first)
+    newest = await office.stores.newest_leg(first)
+    assert newest != first
+    row = await office.stores.schedules.get("a")
+    assert row.awaits == newest
+    assert await office.stores.schedules.due(office.clock.millis, 9) == []
+    await office.finish(client, newest)
+    second = run_of("a", "2026-01-01 02:00")
+    assert await office.stores.events.head_seq(second) > 0
+    assert (await client.schedules.get("a")).last_run_id == second
 
 
 async def test_runs_may_overlap(office: Office) -> None:

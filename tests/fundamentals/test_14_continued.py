@@ -39,12 +39,13 @@ from perdure.engine.letters import ResolveLetter, SignalLetter, StopLetter
 from perdure.engine.ownership import KEEPER
 from perdure.engine.recovery import read_manifest, read_view
 from perdure.errors import Json
+from perdure.failpoints import FailpointStop
 from perdure.model.events import ContinuedRun
 from perdure.proof.replay import replay_run
-from perdure.stores.memory import MemoryState, memory_stores
+from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
 from perdure.stores.reading import read_json
 from perdure.testing import FakeClock
-from tests.families import Hanging, Ops, await_child, resume, spawn, start, start_of, turns
+from tests.families import Hanging, Ops, await_child, resume, spawn, start, start_of, turns, write_run
 from tests.fundamentals.test_05_effects import APPLIES, Bank
 from tests.support import CountingTransport, FixedResolver, Handler, Scripted, plan_of, start_run, stream
 
@@ -643,6 +644,81 @@ async def test_a_dead_owner_s_next_leg_is_due_at_once() -> None:
     left = await start(dying, stores, await start_run(stores, plan, context={"until": 2}))
     assert left.phase is RunPhase.RUNNING
     assert await stores.agenda.due_runs(9) == [left.run_id.next_leg()]
+
+
+async def test_a_leg_that_awaits_an_earlier_leg_of_its_own_does_not_hang() -> None:
+    """In memory it would wait for itself for ever; parked, it can be told to stop."""
+
+    async def child(ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
+        if ctx.read("me") is None:
+            return again({"me": me[0]})
+        await await_child(io, "w", ctx.read("me"))
+        return None
+
+    async def parent(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        me.append(await spawn(io, "k", "child"))
+        await await_child(io, "w", me[0])
+
+    me: list[Any] = []
+    ops, stores = Ops({"parent": parent, "child": child}), Stores.in_memory()
+    engine = Engine(ops)
+    parked = await start(engine, stores, await start_of(stores, ops, "parent"))
+    assert parked.waiting_for == f"child {me[0]['child_run_id']}"
+    await engine.send(stores, parked.run_id, StopLetter("cancel", "ann", "enough"), "stop")
+    assert (await resume(engine, stores, parked.run_id)).phase is RunPhase.CANCELLED
+
+
+async def test_two_ports_make_a_chain_too() -> None:
+    """Without an index, and though one commit is two: a leg that a dead process began is the next one."""
+
+    class EventsOnly:
+        """The contract's events."""
+
+        def __init__(self, store: MemoryStore) -> None:
+            self.head_seq = store.head_seq
+            self.read_range = store.read_range
+            self.read_engine_events = store.read_engine_events
+            self.list_runs = store.list_runs
+            self._append = store.append
+            self.appends_left: int | None = None
+
+        async def append(self, run_id: RunId, expected_seq: int, events: Any, claim: Any = None) -> int:
+            if self.appends_left is not None:
+                self.appends_left -= 1
+                if self.appends_left < 0:
+                    raise FailpointStop
+            return await self._append(run_id, expected_seq, events)
+
+    for appends in range(1, 20):
+        store = MemoryStore(MemoryState(), FakeClock())
+        only = EventsOnly(store)
+        plan = plan_of(("count", Scripted(count)))
+        run = await start_run(Stores(store, store), plan, context={"until": 3}, run_id=RunId.random())
+        only.appends_left = appends
+        assert run.run_id is not None
+        dying = Stores(only, store, clock=FakeClock())
+        left = await start(Engine(FixedResolver(plan)), dying, run)
+        only.appends_left = None
+        later = Stores(only, store, clock=FakeClock())
+        result = await resume(Engine(FixedResolver(plan)), later, run.run_id)
+        assert (await context_of(later, result))["n"] == 3
+        assert [await stream(later, leg) for leg in await legs_of(later, run.run_id)][-1][
+            -1
+        ] == "run Completed"
+        assert len(await later.events.list_runs()) == 3
+        assert await later.newest_leg(run.run_id) == result.run_id
+        if left.phase is not RunPhase.RUNNING:
+            return
+    raise AssertionError("the run is longer than was thought")
+
+
+async def test_another_run_of_the_next_leg_s_id_is_not_gone_on_as() -> None:
+    """Somebody else has written it."""
+    one = One(count)
+    await write_run(one.stores, one.next_id)
+    with pytest.raises(ConcurrencyError) as refused:
+        await one.start({"until": 2})
+    assert refused.value.code == "run_already_exists"
 
 
 async def test_a_caller_who_is_interrupted_leaves_the_leg_to_others() -> None:

@@ -286,6 +286,19 @@ async def test_a_fork_that_is_made_twice_is_one() -> None:
         await engine.fork(stores, ForkRun(origin.run_id, "bill", run_id=fork.run_id))
 
 
+async def test_another_state_that_finds_the_same_context_is_another_fork() -> None:
+    """Its key is taken, too."""
+
+    async def nothing(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        pass
+
+    engine, stores = engine_of(("a", nothing), ("b", nothing)), Stores.in_memory()
+    run = await engine.start(stores, await start_run(stores, plan(("a", nothing), ("b", nothing))))
+    await engine.fork(stores, ForkRun(run.run_id, "a", invocation_key="k"))
+    with pytest.raises(ConcurrencyError, match="invocation_conflict"):
+        await engine.fork(stores, ForkRun(run.run_id, "b", invocation_key="k"))
+
+
 async def test_effects_of_the_state_are_made_again_under_their_own_keys() -> None:
     """A key that somebody chose is the same again: who honours keys answers as it did, others pay twice."""
     shop, stores = Shop(), Stores.in_memory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from perdure.stores.memory import MemoryState, memory_stores
 from perdure.stores.ports import Append, Blob, Claim, Letter, Release, RunTrace
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
+from perdure.testing.legs_conformance import beginning, ending
 from perdure.testing.store_places import TTL, told
 
 RUNS = [RunId(f"0000000{number}-0000-0000-0000-000000000000") for number in range(3)]
@@ -26,8 +28,13 @@ runs = st.sampled_from(RUNS)
 names = st.lists(st.sampled_from(["a", "b", "fact_recorded"]), max_size=3)
 letters = st.sampled_from(["a", "b", "c"])
 awaits = st.lists(runs, max_size=2).map(tuple)
-releases = st.none() | st.builds(Release, st.sampled_from([None, 0, 1, 50]), awaits)
+releases = st.none() | st.tuples(st.sampled_from([None, 0, 1, 50]), awaits).map(lambda told: Release(*told))
 data = st.binary(max_size=4)
+
+
+async def _legs_and_letters(stores: Stores, run_id: RunId) -> tuple[RunId, list[Letter]]:
+    newest = await stores.newest_leg(run_id)
+    return newest, await stores.mailbox.unread(newest)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -41,6 +48,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.sqlite = self.opened()
         self.heads = dict.fromkeys(RUNS, 0)
         self.claims: dict[RunId, tuple[Claim, Claim]] = {}
+        self.legs = {run: [run] for run in RUNS}
 
     def opened(self) -> Stores:
         """SQLite, in which artifacts over two bytes are files."""
@@ -119,6 +127,23 @@ class StoreMachine(RuleBasedStateMachine):
         deleted = self.both(lambda stores: stores.keeping.delete([run, other]))
         self.heads |= dict.fromkeys(deleted.run_ids, 0)
         self.both(traces)
+
+    @rule(run=runs)
+    def go_on(self, run: RunId) -> None:
+        """The newest leg of a chain ends as another begins, in one commit."""
+        number, leg = len(self.legs[run]) + 1, self.legs[run][-1]
+        begins, ends = beginning(number, run), ending(number, run)
+        appends = [Append(leg.next_leg(), 0, [begins]), Append(leg, self.heads.get(leg, 1), ends)]
+        _, head = self.both(lambda stores: stores.commit([], appends)).heads
+        if leg == run:
+            self.heads[run] = head
+        self.legs[run].append(leg.next_leg())
+        self.both(partial(_legs_and_letters, run_id=run))
+
+    @rule(run=runs, number=st.integers(0, 4), letter=letters)
+    def post_to_a_leg(self, run: RunId, number: int, letter: str) -> None:
+        leg = self.legs[run][number % len(self.legs[run])]
+        self.both(lambda stores: stores.mailbox.post(leg, letter, [letter]))
 
     @rule(run=runs, letter=letters)
     def post(self, run: RunId, letter: str) -> None:

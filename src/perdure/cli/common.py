@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -28,6 +29,8 @@ STORE_VARIABLE = "PERDURE_STORE"
 APP_VARIABLE = "PERDURE_APP"
 SHOWN_ID_CHARACTERS = 13
 """How much of a run's id a table shows: enough to name the run with."""
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 T = TypeVar("T")
 
@@ -64,6 +67,16 @@ def whole(_: type, tokens: Sequence[Token]) -> int:
     return int(token.value)
 
 
+def age(_: type, tokens: Sequence[Token]) -> timedelta:
+    """A time as a person writes it, such as ``30d``."""
+    token = tokens[0]
+    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", token.value)
+    if match is None:
+        raise UsageError.of("usage", f"{token.keyword} is a number with one of s, m, h, d, w, such as 30d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+Age = Annotated[timedelta | None, Parameter(converter=age)]
 Whole = Annotated[int, Parameter(converter=whole)]
 JsonText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 """A JSON value on the command line; see :func:`json_argument`. It may be ``-``, or a negative number."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Annotated
 
 from cyclopts import App as CommandApp
@@ -14,6 +15,7 @@ from perdure.cli import EXIT_INTERRUPTED
 from perdure.cli.common import (
     COMMON,
     SOURCE,
+    Age,
     Common,
     Hidden,
     JsonText,
@@ -32,6 +34,7 @@ from perdure.cli.common import (
 from perdure.cli.output import EXIT_COMPLETED, EXIT_FAILED, Output, UsageError
 from perdure.cli.progress import Progress
 from perdure.cli.waiting import doubts, next_steps, waiting_for, waits_for_words_alone
+from perdure.clock import SystemClock
 from perdure.engine.engine import Engine
 from perdure.engine.recovery import BLOCKED
 from perdure.engine.results import RunResult
@@ -47,7 +50,9 @@ from perdure.sdk import App, manifest_for
 from perdure.sdk.app import Startable
 from perdure.sdk.client import MAX_CONCURRENCY, Client
 from perdure.sdk.execution import configured
+from perdure.sdk.keeping import PruneReport, prune_every_hour
 from perdure.sdk.reading import exports_of, find_run, status_of
+from perdure.sdk.retention import Retention
 from perdure.stores.bundle import Stores
 
 _DAY_SECONDS = 86_400
@@ -184,6 +189,7 @@ def worker(
     until_idle: Annotated[bool, Parameter(negative=())] = False,
     poll_seconds: Annotated[float, Parameter(converter=_seconds)] = 1.0,
     concurrency: Whole = MAX_CONCURRENCY,
+    retention: Age = None,
     common: Common = COMMON,
     source: Source = SOURCE,
 ) -> int:
@@ -203,6 +209,9 @@ def worker(
     concurrency
         How many runs are executed at a time, 1000 unless given; one that waits for its children does not
         count.
+    retention
+        Delete runs whose whole family ended longer ago than this, such as 30d, and artifacts that nothing
+        leads to: at once, and then every hour.
     """
     output = Output(as_json=common.json)
     app = wanted_app(source)
@@ -210,6 +219,7 @@ def worker(
     counts = {"completed": 0, "failed": 0}
     has_advised = False
     following: dict[RunId, asyncio.Task[None]] = {}
+    pruned = asyncio.Event()
 
     def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if run_id not in taken:
@@ -250,10 +260,22 @@ def worker(
             output.report(f"run {run_id} waits for {words}")
         return bool(words)
 
+    async def prune(stores: Stores, older_than: timedelta) -> None:
+        def done(report: PruneReport | None) -> None:
+            pruned.set()
+            if report is not None and (report.runs or report.artifacts):
+                output.report(f"pruned {report.runs:,} runs and {report.artifacts:,} artifacts")
+
+        try:
+            await prune_every_hour(stores, Retention(older_than=older_than), SystemClock(), done)
+        finally:
+            pruned.set()
+
     async def body() -> None:
         _stop_on_sigterm()
         async with open_stores(common) as stores:
             client = Client(stores, app, max_concurrency=concurrency, observer=observe)
+            pruning = None if retention is None else asyncio.create_task(prune(stores, retention))
             output.report("worker ready; stop it with Ctrl-C")
             try:
                 while True:
@@ -273,14 +295,17 @@ def worker(
                             following.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                         )
                     elif until_idle:
+                        if pruning is not None:
+                            await pruned.wait()
                         return
                     else:
                         await asyncio.sleep(seconds)
             finally:
-                for task in following.values():
+                beside = [*following.values(), *([] if pruning is None else [pruning])]
+                for task in beside:
                     task.cancel()
                 await client.aclose()
-                await asyncio.gather(*following.values(), return_exceptions=True)
+                await asyncio.gather(*beside, return_exceptions=True)
 
     async def until_stopped() -> None:
         try:
@@ -344,7 +369,7 @@ def drive_run(
     if ended is None:
         return EXIT_INTERRUPTED
     result, exports, status = ended
-    run = short(run_id)
+    run = short(result.run_id)
     with output.unstoppable():
         if output.as_json:
             passed = {"failpoints_passed": armed.hits} if failpoints else {}

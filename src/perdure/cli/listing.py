@@ -34,6 +34,8 @@ def columns_and_rows(found: list[RunSummary], *, width: int) -> tuple[list[str],
     columns["started (UTC)"] = [minute(each.started_millis) for each in found]
     labels = ["\n".join(f"{k}={v}" for k, v in sorted(each.labels.items())) for each in found]
     schedules = ["" if each.schedule is None else each.schedule["id"] for each in found]
+    if width < _WIDE and any([*labels, *waits]):
+        schedules = []  # there is no room for it besides
     for name, cells in (("schedule", schedules), ("labels", labels), ("waits for", waits)):
         if any(cells):
             columns[name] = [*cells]

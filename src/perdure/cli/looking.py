@@ -81,6 +81,9 @@ def status(run_id: str, /, *, common: Common = COMMON) -> int:
         output.line(f"children {children_in_words(data['children'])}")
     output.line(f"started  {when(data['started_millis'])} UTC, last event {when(data['last_event_millis'])}")
     output.line(f"events   {data['events']}, of them {data['facts']} facts")
+    for each in data["items"]:
+        name = "" if each["name"] is None else f" {each['name']}"
+        output.line(f"items    {each['recorded']} of {each['state_id']}{name} on record")
     if data["waiting_for"]:
         output.line(f"waits    for {waiting_for(data)}")
     for word in ("pause", "stop"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from perdure.cli.waiting import phrase
 from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.errors import Json
 from perdure.ids import RunId
+from perdure.io.maps import map_of
 from perdure.io.waits import WAIT_PREFIX
 from perdure.model.events import (
     FACT_RECORDED,
@@ -60,6 +62,7 @@ class Progress:
         self._has_legs = False
         self._rows: dict[str, list[Any]] = {}
         self._facts = 0
+        self._items: Counter[str] = Counter()
         self._fork: ForkedFrom | None = None
         """Where the run was forked, while what it has copied passes by."""
         self._begun: float | None = None
@@ -134,6 +137,7 @@ class Progress:
                 return f"run {run_id} started" + ("" if fork is None else f", a fork of {fork.run_id}")
             case StateEntered():
                 self._rows[event.state_id] = ["running", event.attempt + 1, 0, now, None]
+                self._items.pop(event.state_id, None)
                 again = f" (attempt {event.attempt + 1})" if event.attempt else ""
                 return f"{event.state_id} entered{again}"
             case StateCompleted():
@@ -148,6 +152,10 @@ class Progress:
                 return f"run {run_id} {event.status.value.lower()} after {self._elapsed(now)}"
             case DomainEvent(name=name, payload=payload) if name == FACT_RECORDED:
                 self._facts += 1
+                mapped = map_of(payload["key"])
+                if mapped is not None:
+                    self._items[mapped[0]] += 1
+                    return None
                 self._take_fact(str(payload["key"]))
             case DomainEvent(name=name, payload=payload):
                 if name == WAIT_STARTED and payload["state_id"] in self._rows:
@@ -201,7 +209,8 @@ class Progress:
         row = self._rows.setdefault(state_id, [how, 1, 0, now, None])
         row[0], row[4] = how, now
         facts = f", {row[2]} fact{'s' if row[2] > 1 else ''}" if row[2] else ""
-        return f"{state_id} {how} in {span(row[4] - row[3])}{facts}{why}"
+        items = f", {_items(self._items[state_id])}" if state_id in self._items else ""
+        return f"{state_id} {how} in {span(row[4] - row[3])}{items}{facts}{why}"
 
     def _elapsed(self, now: float) -> str:
         return span(now - (now if self._begun is None else self._begun))
@@ -227,7 +236,8 @@ class Progress:
                 style = {"completed": "green", "failed": "red"}.get(status, "yellow")
                 table.add_row(
                     state_id,
-                    f"[{style}]{status}[/]",
+                    f"[{style}]{status}[/]"
+                    + (f", {_items(self._items[state_id])}" if state_id in self._items else ""),
                     str(attempt),
                     str(facts),
                     span((until or now) - begun),
@@ -237,6 +247,10 @@ class Progress:
             table.caption = f"{children}{self._facts} facts, {self._elapsed(now)}"
             table.caption_justify = "left"
             return table
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'s' if count > 1 else ''}"
 
 
 _ASKED = {RUN_CANCEL_REQUESTED: "asked to stop", RUN_PAUSED: "paused", RUN_UNPAUSED: "unpaused"}

@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import App as CommandApp
 from cyclopts import Parameter, Token
 
-from perdure.cli.common import COMMON, Common, Source, reading, size, typed_command
+from perdure.cli.common import COMMON, Age, Common, Source, reading, size, typed_command
 from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
 from perdure.clock import SystemClock
 from perdure.model.events import RunStatus
@@ -22,7 +22,6 @@ from perdure.sdk.retention import Retention
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Deleted, Tell
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _REPORT_SECONDS = 10
 _STAGES = {
     "survey": "looking at runs",
@@ -50,15 +49,6 @@ def add_to(run: CommandApp, store: CommandApp) -> None:
     store.command(prune)
 
 
-def age(_: type, tokens: Sequence[Token]) -> timedelta:
-    """A time as a person writes it, such as ``30d``."""
-    token = tokens[0]
-    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", token.value)
-    if match is None:
-        raise UsageError.of("usage", f"{token.keyword} is a number with one of s, m, h, d, w, such as 30d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
 def _count(_: type, tokens: Sequence[Token]) -> int:
     token = tokens[0]
     if re.fullmatch("[0-9]{1,9}", token.value) is None:
@@ -72,9 +62,6 @@ def _statuses(_: type, tokens: Sequence[Token]) -> tuple[RunStatus, ...]:
     if not all(word in known for word in words):
         raise UsageError.of("usage", f"{tokens[0].keyword} is one or more of {', '.join(known)}")
     return tuple(dict.fromkeys(known[word] for word in words))
-
-
-Age = Annotated[timedelta | None, Parameter(converter=age, n_tokens=1)]
 
 
 def delete(
@@ -108,7 +95,7 @@ def delete(
     deleted = reading(common, work)
     output = Output(as_json=common.json)
     if common.json:
-        output.data({"runs": [*deleted.run_ids], "events": deleted.events, "event_bytes": deleted.bytes})
+        output.data(deleted._asdict())
         return EXIT_COMPLETED
     for each in deleted.run_ids:
         output.line(f"run {each} deleted")

@@ -262,10 +262,11 @@ def _telling(
             try:
                 run = await client.get(run_id)
                 # Asked for before: most have ended a moment after they were told to.
-                children = (await read_view(stores, run.id)).children.values() if reaches_children else ()
+                living = await run.newest_leg()
+                children = (await read_view(stores, living)).children.values() if reaches_children else ()
                 hearers = await hearers_of(stores, children)
                 done = await tell(run)
-                return done, await status_of(stores, run.id), hearers
+                return done, await status_of(stores, await run.newest_leg()), hearers
             finally:
                 await client.aclose()
 

@@ -174,7 +174,8 @@ def refuse_other_plan(
             f"the plan has no {', '.join(gone)}",
             details={"states": [*gone]},
         )
-    early = sorted({after for before, after in edges if after in carried and before not in carried})
+    done = frozenset(carried)
+    early = sorted({after for before, after in edges if after in done and before not in done})
     if early:
         raise InvalidPlanError.of(
             "fork_order_changed",

@@ -11,7 +11,7 @@ from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
 from perdure.engine.history import Request, RunView
 from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.prepared import Prepared, PreparedRuns
-from perdure.engine.recovery import PlanResolver, read_view
+from perdure.engine.recovery import BLOCKED, PlanResolver, read_view
 from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, RunId
@@ -134,7 +134,7 @@ class Children:
         async with self._dispatcher.resting(self._stores, self._run_id):
             await asyncio.wait({driven})
         error = None if driven.cancelled() else driven.exception()
-        if error is None or is_driven_elsewhere(error):
+        if error is None or is_driven_elsewhere(error) or _is_blocked(error):
             return _end_in(driven)
         code = error.code if isinstance(error, PerdureError) else type(error).__name__
         raise IoError.of(
@@ -248,6 +248,11 @@ class Children:
             self.submit(run_id)
         else:
             await self._tell(run_id)
+
+
+def _is_blocked(error: BaseException) -> bool:
+    """Whether a child is left to a process that knows its version; its parent waits for that."""
+    return isinstance(error, PerdureError) and error.code == BLOCKED
 
 
 def _end_in(driven: asyncio.Future[RunResult]) -> RunCompleted | None:

@@ -102,8 +102,13 @@ class Contexts:
         """The snapshot from which a state is tried."""
         tips = self._graph.tips[self._graph.index[state_id]] if state_id in self._graph.index else None
         known = self._results.get(tips[0]) if tips is not None and len(tips) == 1 else self._initial
-        # What a state cleans up in is a merge too, and may not be written yet.
-        candidates = [known, self._cleaned, *(merged.snapshot for merged in self.merged.values())]
+        # What a state cleans up in is a merge too, and may not be written yet; nor may a fork's first one.
+        candidates = [
+            known,
+            self._initial,
+            self._cleaned,
+            *(merged.snapshot for merged in self.merged.values()),
+        ]
         found = next((each for each in candidates if each is not None and each.id == snapshot_id), None)
         if found is None:
             found = await self._read(snapshot_id)

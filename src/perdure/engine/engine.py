@@ -360,6 +360,15 @@ class Engine:
         config = manifest.run_config
         writer = RunWriter(stores, run_id, view, held, failpoints, observe)
         replay = await replay_source(stores, run_id, view, config)
+        legs = Legs(
+            run_id,
+            stores.events,
+            writer,
+            manifest,
+            self._resolver,
+            reserve,
+            is_replayed=replay is not None,
+        )
         hands = Hands(
             stores,
             run_id,
@@ -373,7 +382,7 @@ class Engine:
             replay,
             self._park_after,
             self._children_of(stores, run_id, view),
-            Legs(run_id, writer, manifest, self._resolver, reserve, is_replayed=replay is not None),
+            legs,
         )
         return (Stint if plan.joins is None else SideBySide)(hands, self._watch(stores))
 

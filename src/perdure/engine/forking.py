@@ -31,6 +31,9 @@ from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob, snapshot_blob
 from perdure.stores.reading import read_json
 
+_NAMED_MAX = 12
+"""How many states or keys a message names; its details name all."""
+
 
 class ForkRun(msgspec.Struct, frozen=True):
     """A run to be begun where ``origin`` entered ``at``: a state's id, or the last word of one.
@@ -124,9 +127,9 @@ def _state_named(at: str, events: Sequence[EventEnvelope], plan: PlannedRun) -> 
     if len(found) == 1:
         return found[0]
     if found:
-        problem = f"{at} may be any of {', '.join(found)}"
+        problem = f"{at} may be any of {_some(found)}"
     else:
-        can_be = f"; it can be forked at {', '.join(entered)}" if entered else ""
+        can_be = f"; it can be forked at {_some(entered)}" if entered else ""
         problem = f"the run has not entered {at}{can_be}"
     raise NotFoundError.of("fork_state_not_reached", problem, details={"states": [*entered]})
 
@@ -150,13 +153,19 @@ def _with_values(
         if not is_known:
             raise InvalidPlanError.of(
                 "fork_key_unknown",
-                f"the context that {state_id} finds has no {key}; it has {', '.join(sorted(base.parts))}",
+                f"the context that {state_id} finds has no {key}; it has {_some(sorted(base.parts))}",
                 category=ErrorCategory.PARSING_INPUT,
                 details={"key": key, "known": sorted(base.parts)},
             )
         staged.write(place, value)
         places[place] = None
     return staged.snapshot(), tuple(places)
+
+
+def _some(names: Sequence[str]) -> str:
+    """So many names as a line has room for."""
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return (", ".join(names[:_NAMED_MAX]) or "none") + more
 
 
 async def _snapshot(stores: Stores, snapshot_id: ArtifactId) -> Snapshot:

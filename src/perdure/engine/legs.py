@@ -16,7 +16,7 @@ from perdure.engine.prepared import Prepared
 from perdure.engine.recovery import PlanResolver
 from perdure.engine.starting import manifest_bytes
 from perdure.engine.writer import RunWriter
-from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError, StateError
+from perdure.errors import ConcurrencyError, ErrorCategory, ErrorInfo, InvalidPlanError, StateError
 from perdure.ids import RunId, StateId
 from perdure.io.children import child_run_linked
 from perdure.io.facts import fact_event
@@ -36,7 +36,7 @@ from perdure.model.events import (
 )
 from perdure.model.handler import ContinueAsNew
 from perdure.model.legs import run_continued
-from perdure.stores.ports import Append, Blob, Release, snapshot_blob
+from perdure.stores.ports import Append, Blob, EventStore, Release, snapshot_blob
 
 
 def continued_beside(state_id: StateId, others: Sequence[StateId]) -> ErrorInfo:
@@ -69,6 +69,7 @@ class Legs:
     def __init__(
         self,
         run_id: RunId,
+        events: EventStore,
         writer: RunWriter,
         manifest: RunManifest,
         resolver: PlanResolver,
@@ -77,6 +78,7 @@ class Legs:
         is_replayed: bool,
     ) -> None:
         self._run_id = run_id
+        self._events = events
         self._writer = writer
         self._manifest = manifest
         self._resolver = resolver
@@ -107,13 +109,23 @@ class Legs:
         except Exception as error:  # noqa: BLE001 — a resolver is anybody's code, and so is what was wanted
             return Failed(info_of(error), snapshot if blobs else None, timedelta())
         heir = await self._reserve(leg.run_id)
+        begun = [] if await self._is_there(leg) else [Append(leg.run_id, 0, leg.events)]
         self._writer.stage([completes, leg.link, ends], [*blobs, *leg.blobs])
-        await self._writer.flush(
-            release=Release(None, heir=heir.claim), begun=[Append(leg.run_id, 0, leg.events)]
-        )
+        await self._writer.flush(release=Release(None, heir=heir.claim), begun=begun)
         heir.durable = True
         self.next = leg
         return None
+
+    async def _is_there(self, leg: NextLeg) -> bool:
+        """Whether the leg was begun before: where a commit is no transaction, a crash may come after that."""
+        first = await self._events.read_range(leg.run_id, 1, 1)
+        if first and first[0].event != leg.events[0]:
+            raise ConcurrencyError.of(
+                "run_already_exists",
+                "a run of the next leg's id exists that was started otherwise",
+                details={"run_id": leg.run_id},
+            )
+        return bool(first)
 
 
 def planned_leg(

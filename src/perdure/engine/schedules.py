@@ -46,11 +46,24 @@ class Wakening(NamedTuple):
     awaits: RunId | None
 
 
-def next_step(schedule: Schedule, now_millis: int, *, is_busy: bool) -> Step | None:
+def coming(schedule: Schedule, now_millis: int) -> Start | None:
+    """The run of the next due time, if that has come."""
+    due = schedule.next_millis
+    if due is None or fires_at(schedule.id, schedule.timing, due) > now_millis:
+        return None
+    return starting(schedule.id, due)
+
+
+def next_step(schedule: Schedule, now_millis: int, *, is_busy: bool, is_started: bool = False) -> Step | None:
     """What is to be done now; None if nothing is.
 
     ``is_busy`` says whether the last run has not ended; it is not asked where runs may overlap.
+    ``is_started`` says that the run which is :func:`coming` is there already: whoever began it died before
+    that was noted, and it is neither skipped nor missed.
     """
+    if is_started and schedule.next_millis is not None:
+        following = due_after(schedule.timing, schedule.next_millis)
+        return _start(schedule, now_millis, schedule.next_millis, "due", next_millis=following)
     is_busy = is_busy and schedule.overlap is not Overlap.ALLOW
     due = None if schedule.paused else schedule.next_millis
     if due is not None:

@@ -87,9 +87,14 @@ def state_of_fact(key: str) -> str | None:
     """The state whose own fact ``key`` is, by the key alone; None for one that all states share."""
     match = _ATTEMPT_KEY.fullmatch(key)
     if match is not None:
-        return match["state"]
+        return _state_of_place(match["state"])
     kind, _, rest = key.partition(":")
-    return rest.partition("|")[0] if kind in _OF_STATES else None
+    return _state_of_place(rest.partition("|")[0]) if kind in _OF_STATES else None
+
+
+def _state_of_place(place: str) -> str:
+    """The state that does something itself, or in an item of a map: ``<state>#<index>``."""
+    return place.partition("#")[0]
 
 
 class RecordedAttempts(NamedTuple):
@@ -105,7 +110,8 @@ def recorded_attempts(keys: Iterable[str], run_id: RunId) -> RecordedAttempts:
     attempts: dict[str, int] = {}
     for match in filter(None, map(_ATTEMPT_KEY.fullmatch, keys)):
         runs.add(match["run"])
-        attempts[match["state"]] = max(attempts.get(match["state"], 0), int(match["attempt"]))
+        state_id = _state_of_place(match["state"])
+        attempts[state_id] = max(attempts.get(state_id, 0), int(match["attempt"]))
     recorded = RunId(runs.pop()) if len(runs) == 1 else run_id
     return RecordedAttempts(recorded, attempts)
 

@@ -286,7 +286,8 @@ class LiveIo:
         self._scope.reach(key)
         if call.namespace == AWAIT and isinstance(call.request, dict):
             # Awaiting is perhaps not a wait this time: the child may have ended since.
-            self._scope.reach(wait_key(self._scope.state_id, f"{CHILD}:{call.request.get('child_run_id')}"))
+            awaited = f"{CHILD}:{call.request.get('child_run_id')}"
+            self._scope.reach(wait_key(self._scope.place.key, awaited))
 
     def _traits_of(self, call: IoCall) -> EffectTraits:
         if self._transport is None:

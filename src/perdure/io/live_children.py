@@ -58,7 +58,8 @@ class ChildRuns(Protocol):
     async def follow(self, run_id: RunId) -> RunCompleted | None:
         """Have a child driven, and wait while this process does; how it ended, if it has.
 
-        ``IoError`` (``child_run_task_failed``) if it cannot be driven here.
+        A child of a version that nobody here knows is left to others. ``IoError`` (``child_run_task_failed``)
+        if it cannot be driven here for another reason.
         """
 
     async def failure_of(self, run_id: RunId) -> tuple[str, str | None]:

@@ -20,6 +20,14 @@ MAP_NAMESPACE = "machine.map"
 """What stands for the namespace in the digest of an item."""
 
 
+def map_of(key: str) -> tuple[str, str] | None:
+    """The state and the name of the map whose item a fact key is; None also for maps within items."""
+    state_id, _, rest = key.removeprefix(MAP_PREFIX).partition("|")
+    if not key.startswith(MAP_PREFIX) or "#" in state_id:
+        return None
+    return state_id, rest.rpartition("|")[0]
+
+
 class Items(Protocol):
     """The items of one map, as the attempt at its state sees them."""
 

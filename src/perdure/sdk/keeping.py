@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 
 import msgspec
 
 from perdure.clock import Clock
 from perdure.engine.recovery import RECOVERY_PAGE_EVENTS
-from perdure.errors import CorruptionError, Json, NotFoundError
+from perdure.errors import CorruptionError, Json, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.model.events import CHILD_RUN_SPAWNED, DomainEvent
 from perdure.sdk.checks import expect
@@ -19,6 +20,7 @@ from perdure.sdk.retention import Retention, SurveyedRun, deletion_of, planned
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Deleted, RunTrace, Tell
 
+HOUR_MILLIS = 3_600_000
 _TOGETHER = 200
 
 
@@ -97,11 +99,25 @@ async def prune_stores(
         apply,
         len(deleted.run_ids),
         deleted.events,
-        deleted.bytes,
+        deleted.event_bytes,
         *swept,
         dict(sorted(counts.items())),
         plan.kept,
     )
+
+
+async def prune_every_hour(
+    stores: Stores, retention: Retention, clock: Clock, done: Callable[[PruneReport | None], object]
+) -> None:
+    """Prune now, and then every hour until cancelled; ``done`` is told each time, with None if it failed."""
+    while True:
+        try:
+            report = await prune_stores(stores, retention, clock.now_millis(), apply=True)
+        except PerdureError as error:
+            logging.getLogger("perdure").warning("the store could not be pruned: %s", error)
+            report = None
+        done(report)
+        await clock.sleep_until(clock.now_millis() + HOUR_MILLIS)
 
 
 async def delete_runs(stores: Stores, run_ids: Sequence[RunId], *, with_children: bool = False) -> Deleted:
@@ -122,14 +138,17 @@ async def surveyed(stores: Stores, tell: Tell = lambda *_: None) -> list[Surveye
     async for page in stores.keeping.traces():
         for begin in range(0, len(page), _TOGETHER):
             some = page[begin : begin + _TOGETHER]
-            references = await asyncio.gather(*[_references_of(stores, trace) for trace in some])
-            found += map(SurveyedRun, some, references)
+            # Of most runs nothing has to be read: they have ended, and replay nobody.
+            asked = [trace for trace in some if trace.may_replay or trace.status is None]
+            answers = await asyncio.gather(*[_references_of(stores, trace) for trace in asked])
+            references = dict(zip([trace.run_id for trace in asked], answers, strict=True))
+            found += [SurveyedRun(trace, references.get(trace.run_id, ())) for trace in some]
         tell("survey", len(found))
     return found
 
 
 async def _references_of(stores: Stores, trace: RunTrace) -> tuple[RunId, ...]:
-    replayed = await _replayed(stores, trace.manifest_id)
+    replayed = await _replayed(stores, trace.manifest_id) if trace.may_replay else ()
     if trace.status is not None:
         return replayed
     # By the first run of a chain the newest is found, for those who await it or have its invocation key.
@@ -149,13 +168,11 @@ _MANIFEST = msgspec.json.Decoder(_Manifest, dec_hook=lambda kind, value: kind(va
 
 
 async def _replayed(stores: Stores, manifest_id: ArtifactId | None) -> tuple[RunId, ...]:
-    """The run whose facts a run is answered with."""
+    """The run whose facts a run is answered with, by its manifest."""
     if manifest_id is None:
         return ()
     try:
         data = await stores.artifacts.get(manifest_id)
-        if b'"replay_of"' not in data:
-            return ()
         recorded = _MANIFEST.decode(data).run_config.replay_of
     except (NotFoundError, CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, InvalidIdError):
         return ()

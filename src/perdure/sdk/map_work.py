@@ -325,7 +325,8 @@ class MapWork:
             errors = tuple(self._errors[index] for index in sorted(self._errors))
             failure = MapError.of(
                 "map_items_failed",
-                f"{len(errors)} items failed, and {limit} may: {_named(errors)}",
+                f"{len(errors)} {'items' if len(errors) > 1 else 'item'} failed, "
+                f"and {limit} may: {_named(errors)}",
                 details={"indexes": [each.index for each in errors]},
             )
             failure.errors = errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId
 from perdure.io.effects import Effect
+from perdure.io.maps import map_of
 from perdure.io.waits import Wait
 from perdure.model.config import RunManifest
 from perdure.model.events import (
@@ -110,11 +112,20 @@ async def find_run(stores: Stores, text: str) -> RunId:
 
 async def all_runs(stores: Stores, *, unfinished: bool = False) -> AsyncIterator[RunId]:
     """Every run's id, the newest first, page by page."""
-    last: RunId | None = None
-    while page := await stores.events.list_runs(last, _PAGE, unfinished=unfinished):
+    read: list[RunId] = []
+    while True:
+        page = await stores.events.list_runs(read[-1] if read else None, _PAGE, unfinished=unfinished)
         for run_id in page:
             yield run_id
-        last = page[-1]
+        read += page
+        if page:
+            continue
+        # None follow a run that was deleted meanwhile: then those after the last one left are asked for.
+        count = len(read)
+        while read and not await stores.events.head_seq(read[-1]):
+            read.pop()
+        if not read or len(read) == count:
+            return
 
 
 async def list_summaries(
@@ -195,6 +206,7 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
         | chain
         | {
             "facts": len(view.facts),
+            "items": _items(view),
             "final_snapshot_id": view.checkpoint if view.ended is None else view.ended.final_snapshot_id,
             "last_event_millis": events[-1].ts_millis,
             "states": [_state_json(view, state_id) for state_id in view.states],
@@ -209,6 +221,12 @@ async def status_of(stores: Stores, run_id: RunId) -> Json:
             "letters_unread": len(await stores.mailbox.unread(run_id)),
         }
     )
+
+
+def _items(view: RunView) -> Json:
+    """How many items of each map are on record."""
+    counts = Counter(filter(None, map(map_of, view.facts)))
+    return [{"state_id": state, "name": name or None, "recorded": n} for (state, name), n in counts.items()]
 
 
 def _fork_json(view: RunView) -> Json:

@@ -152,6 +152,10 @@ def deletion_of(runs: Sequence[SurveyedRun], run_ids: Sequence[RunId], *, with_c
     """
     by_id = {each.trace.run_id: each for each in runs}
     children = _children(runs, by_id)
+    users_of: dict[RunId, list[SurveyedRun]] = {}
+    for each in runs:
+        for used in each.refers_to:
+            users_of.setdefault(used, []).append(each)
     going: dict[RunId, SurveyedRun] = {}
     for run_id in run_ids:
         if run_id not in by_id:
@@ -164,10 +168,8 @@ def deletion_of(runs: Sequence[SurveyedRun], run_ids: Sequence[RunId], *, with_c
         # Who is named after an ancestor is put behind it again.
         going = {key: each for key, each in going.items() if each not in members}
         going |= {each.trace.run_id: each for each in members}
-    for run_id in run_ids:
-        users = [
-            each.trace.run_id for each in runs if each.trace.run_id not in going and run_id in each.refers_to
-        ]
+    for run_id in going:
+        users = [each.trace.run_id for each in users_of.get(run_id, ()) if each.trace.run_id not in going]
         if users:
             raise _refused("run_referred_to", "other runs need this one", run_id, users)
     return list(reversed(going))
@@ -194,11 +196,11 @@ def _families(runs: Sequence[SurveyedRun], statuses: Sequence[RunStatus]) -> lis
     ranks: Counter[str | None] = Counter()
     placed: set[RunId] = set()
     families = []
-    # A circle of parents has no first one; whoever comes first is taken for it.
     roots = [each for each in runs if each.trace.parent not in by_id]
-    for root in [*roots, *runs]:
-        if root.trace.run_id in placed:
+    for each in [*roots, *runs]:
+        if each.trace.run_id in placed:
             continue
+        root = _first(each, by_id)
         members = _descent(root, children)
         placed.update(each.trace.run_id for each in members)
         family, rank = Family(members, None), None
@@ -207,6 +209,15 @@ def _families(runs: Sequence[SurveyedRun], statuses: Sequence[RunStatus]) -> lis
             ranks[root.trace.op_id] += 1
         families.append(family._replace(rank=rank))
     return families
+
+
+def _first(run: SurveyedRun, by_id: Mapping[RunId, SurveyedRun]) -> SurveyedRun:
+    """The oldest ancestor that is known of; one of a circle, where parents are damaged so."""
+    passed: set[RunId] = set()
+    while run.trace.run_id not in passed:
+        passed.add(run.trace.run_id)
+        run = by_id.get(run.trace.parent or run.trace.run_id, run)
+    return run
 
 
 def _children(
@@ -246,7 +257,6 @@ def _keep_what_is_referred_to(families: Sequence[Family], reasons: list[str | No
 
 def _refused(code: str, message: str, run_id: RunId, others: Sequence[RunId]) -> RunError:
     details: Json = {"run_id": run_id, "runs": [*others[:_SHOWN_MAX]], "count": len(others)}
-    named = [each for each in others[:_SHOWN_MAX] if each != run_id]
     more = ", …" if len(others) > _SHOWN_MAX else ""
-    shown = f": {', '.join(named)}{more}" if named else ""
-    return RunError.of(code, message + shown, category=ErrorCategory.PARSING_INPUT, details=details)
+    shown = f"{message}: {', '.join(others[:_SHOWN_MAX])}{more}"
+    return RunError.of(code, shown, category=ErrorCategory.PARSING_INPUT, details=details)

@@ -12,8 +12,7 @@ from perdure.canonical import canonical_json_bytes
 from perdure.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.letters import StopLetter
-from perdure.engine.recovery import read_view
-from perdure.engine.schedules import Start, next_step, wakening
+from perdure.engine.schedules import Start, coming, next_step, wakening
 from perdure.engine.starting import StartRun
 from perdure.errors import ConcurrencyError, CorruptionError, NotFoundError, PerdureError
 from perdure.ids import RunId
@@ -24,6 +23,7 @@ from perdure.model.pipeline import manifest_for
 from perdure.model.schedule import Overlap, Schedule, Target
 from perdure.sdk.app import App
 from perdure.stores.bundle import Stores
+from perdure.stores.legs import end_of
 from perdure.stores.ports import Blob, ScheduleRow
 
 DUE_KEY = "schedule_due"
@@ -93,12 +93,19 @@ class Scheduler:
 
     async def _take_steps(self, schedule_id: str) -> bool:
         row = await self._stores.schedules.get(schedule_id)
-        schedule = Schedule.from_json(row.body)
+        schedule = await self._with_newest_leg(Schedule.from_json(row.body))
         for taken in range(_STEPS_MAX):
             now = self._clock.now_millis()
-            step = next_step(schedule, now, is_busy=await self._is_busy(schedule))
+            soon = coming(schedule, now)
+            is_started = soon is not None and await self._stores.events.head_seq(soon.run_id) > 0
+            is_busy = await self._is_busy(schedule)
+            step = next_step(schedule, now, is_busy=is_busy, is_started=is_started)
             if step is None:
-                return taken > 0
+                changed = row_of(schedule, row.revision)
+                if changed.awaits == row.awaits:
+                    return taken > 0
+                await self._stores.schedules.update(changed)
+                return True
             if step.start is not None:
                 await self._start(schedule, step.start)
             if step.cancel is not None:
@@ -110,11 +117,18 @@ class Scheduler:
     async def _is_busy(self, schedule: Schedule) -> bool:
         if schedule.overlap is Overlap.ALLOW or schedule.last_run is None:
             return False
+        head = await self._stores.events.head_seq(schedule.last_run)
         try:
-            view = await read_view(self._stores, schedule.last_run)
+            return head > 0 and await end_of(self._stores.events, schedule.last_run, head) is None
         except CorruptionError:
             return False  # nobody can go on with it
-        return view.head_seq > 0 and view.ended is None
+
+    async def _with_newest_leg(self, schedule: Schedule) -> Schedule:
+        """The schedule, whose last run may have gone on as another one; that is the one to wait for."""
+        if schedule.overlap is Overlap.ALLOW or schedule.last_run is None:
+            return schedule
+        newest = await self._stores.newest_leg(schedule.last_run)
+        return msgspec.structs.replace(schedule, last_run_id=str(newest))
 
     async def _start(self, schedule: Schedule, start: Start) -> None:
         # A run that is there already was started by somebody who came first, perhaps from an earlier version

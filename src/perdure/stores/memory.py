@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import dropwhile, islice
@@ -48,9 +49,9 @@ class MemoryState:
         self.due_millis: dict[RunId, int | None] = {}
         self.awaits: dict[RunId, frozenset[RunId]] = {}
         self.schedules: dict[str, KeptSchedule] = {}
-        # The first leg of each chain by its others, and the newest by the first.
+        # The first leg of each chain by its others, and these, with their numbers in order, by the first.
         self.first_legs: dict[RunId, RunId] = {}
-        self.newest_legs: dict[RunId, tuple[int, RunId]] = {}
+        self.later_legs: dict[RunId, list[tuple[int, RunId]]] = {}
 
 
 class _ClaimRow(msgspec.Struct):
@@ -208,6 +209,10 @@ class MemoryStore(MemoryKeeping):
                 self._state.blobs[blob.id] = (blob.kind, blob.data)
                 if isinstance(blob, RecipeBlob):
                     self._state.recipes.add(blob.id)
+        if claim is not None and read:
+            letters = self._state.letters.get(claim.run_id, {})
+            for letter_id in read:
+                letters.pop(letter_id, None)
         heads: list[int] = []
         for run_id, expected_seq, events in appends:
             stream = self._state.streams.setdefault(run_id, []) if events else []
@@ -220,17 +225,13 @@ class MemoryStore(MemoryKeeping):
                         self._pass_on(run_id)
                     self._end(run_id)
             heads.append(expected_seq + len(events))
-        if claim is not None:
-            letters = self._state.letters.get(claim.run_id, {})
-            for letter_id in read:
-                letters.pop(letter_id, None)
-            if release is not None:
-                await self.release(claim)
-                awaits = frozenset(map(self._newest_leg, release.awaits))
-                is_due = letters or not self._state.ended.isdisjoint(awaits)
-                if release.due_millis != 0 and not is_due and claim.run_id not in self._state.ended:
-                    self._state.due_millis[claim.run_id] = release.due_millis
-                    self._state.awaits[claim.run_id] = awaits
+        if claim is not None and release is not None:
+            await self.release(claim)
+            awaits = frozenset(map(self._newest_leg, release.awaits))
+            is_due = self._state.letters.get(claim.run_id) or not self._state.ended.isdisjoint(awaits)
+            if release.due_millis != 0 and not is_due and claim.run_id not in self._state.ended:
+                self._state.due_millis[claim.run_id] = release.due_millis
+                self._state.awaits[claim.run_id] = awaits
         return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:
@@ -261,15 +262,16 @@ class MemoryStore(MemoryKeeping):
         continued = continued_by(event)
         if continued is not None:
             first = self._state.first_legs[run_id] = continued.first_run_id
-            newest = self._state.newest_legs.get(first)
-            if newest is None or newest[0] < continued.leg:
-                self._state.newest_legs[first] = (continued.leg, run_id)
+            insort(self._state.later_legs.setdefault(first, []), (continued.leg, run_id))
 
     def _newest_leg(self, run_id: RunId) -> RunId:
         if run_id not in self._state.ended:
             return run_id
         first = self._state.first_legs.get(run_id, run_id)
-        return self._state.newest_legs.get(first, (1, run_id))[1]
+        legs = self._state.later_legs.get(first, [])
+        while legs and legs[-1][1] not in self._state.streams:
+            legs.pop()  # it was deleted
+        return legs[-1][1] if legs else run_id
 
     def _end(self, run_id: RunId) -> None:
         self._state.ended.add(run_id)

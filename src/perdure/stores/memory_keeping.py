@@ -10,9 +10,9 @@ from perdure.clock import Clock
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import RunCompleted
 from perdure.model.wire import encode_event
-from perdure.stores.ports import SPARED, Deleted, RunTrace, Swept, Tell
+from perdure.stores.ports import SPARED, Deleted, Row, RunTrace, Swept, Tell
 from perdure.stores.references import Reference, ids_in, references
-from perdure.stores.traces import trace_of
+from perdure.stores.traces import manifest_in, trace_of
 
 if TYPE_CHECKING:
     from perdure.stores.memory import MemoryState
@@ -35,17 +35,17 @@ class MemoryKeeping:
     async def delete(
         self, run_ids: Sequence[RunId], *, is_dry: bool = False, tell: Tell = lambda *_: None
     ) -> Deleted:
-        deleted = Deleted([], 0, 0)
-        for run_id in dict.fromkeys(run_ids):
-            if run_id not in self._state.ended or self._is_owned(run_id):
-                continue
-            stream = self._state.streams[run_id]
-            size = sum(len(encode_event(each.event)) for each in stream)
-            deleted = Deleted([*deleted.run_ids, run_id], deleted.events + len(stream), deleted.bytes + size)
-            if not is_dry:
+        going = [
+            run_id
+            for run_id in dict.fromkeys(run_ids)
+            if run_id in self._state.ended and not self._is_owned(run_id)
+        ]
+        sizes = [len(encode_event(each.event)) for run_id in going for each in self._state.streams[run_id]]
+        if not is_dry:
+            for run_id in going:
                 self._forget(run_id)
-        tell("runs", len(deleted.run_ids))
-        return deleted
+        tell("runs", len(going))
+        return Deleted(going, len(sizes), sum(sizes))
 
     async def sweep(
         self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
@@ -72,7 +72,12 @@ class MemoryKeeping:
     def _trace(self, run_id: RunId) -> RunTrace:
         stream = self._state.streams[run_id]
         ends = [each.event.status for each in stream if isinstance(each.event, RunCompleted)]
-        return trace_of(stream[0], stream[-1], ends[0] if ends else None, is_owned=self._is_owned(run_id))
+        named = manifest_in(stream[0])
+        manifest = None
+        if named is not None and named in self._state.blobs:
+            manifest = Row(named in self._state.recipes, self._state.blobs[named][1])
+        status = ends[0] if ends else None
+        return trace_of(stream[0], stream[-1], status, manifest, is_owned=self._is_owned(run_id))
 
     def _is_owned(self, run_id: RunId) -> bool:
         row = self._state.claims.get(run_id)

@@ -345,7 +345,8 @@ class RunTrace(msgspec.Struct, frozen=True, gc=False):
     """What a store knows of a run without reading its history; ids are those that its first event names.
 
     ``status`` is None for a run that has not ended, ``last_millis`` the time of its last event. One that
-    ``is_owned`` has a live owner. Where the first event is no ``RunStarted``, what that would say is None.
+    ``is_owned`` has a live owner. ``may_replay`` is False if the manifest surely names no run to be replayed.
+    Where the first event is no ``RunStarted``, what that would say is None.
     """
 
     run_id: RunId
@@ -355,6 +356,7 @@ class RunTrace(msgspec.Struct, frozen=True, gc=False):
     status: RunStatus | None
     last_millis: int
     is_owned: bool
+    may_replay: bool = False
     first_leg: RunId | None = None
     """The first run of the chain, for one as which another goes on."""
 
@@ -364,14 +366,14 @@ class Deleted(NamedTuple):
 
     run_ids: list[RunId]
     events: int
-    bytes: int
+    event_bytes: int
 
 
 class Swept(NamedTuple):
     """Artifacts that are no more, and the bytes that they took. Parts of others count as artifacts do."""
 
     artifacts: int
-    bytes: int
+    artifact_bytes: int
 
 
 Tell = Callable[[str, int], None]

@@ -316,8 +316,36 @@ class GivesUpTooSoon(MemoryStore):
             raise
 
 
+class LosesLettersOfOldLegs(MemoryStore):
+    """Forgets what was not read when a run goes on as another."""
+
+    def _pass_on(self, run_id: RunId) -> None:
+        self._state.letters.pop(run_id, None)
+        super()._pass_on(run_id)
+
+
+class WakesAtEveryLeg(MemoryStore):
+    """Takes it for the end of a run that it goes on as another."""
+
+    def _pass_on(self, run_id: RunId) -> None:
+        awaits = dict(self._state.awaits)
+        super()._pass_on(run_id)
+        self._state.awaits.update(awaits)
+
+
+class FindsNextLegs(MemoryStore):
+    """Knows of a run what it goes on as, but not as what that does."""
+
+    async def newest_leg(self, run_id: RunId) -> RunId:
+        newest = await super().newest_leg(run_id)
+        return newest if newest == run_id else run_id.next_leg()
+
+
 BROKEN: tuple[type[MemoryStore], ...] = (
     LosesAppends,
+    LosesLettersOfOldLegs,
+    WakesAtEveryLeg,
+    FindsNextLegs,
     TearsCommits,
     GivesWrongIds,
     ReadsStale,

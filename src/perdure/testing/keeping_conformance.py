@@ -83,7 +83,14 @@ class KeepingConformance(StorePlaces):
                 RunTrace(RUN, "op", None, manifest, None, began, is_owned=False),
             ]
             await stores.events.append(OTHER, 2, told("after the end"))
-            assert (await traces(stores))[1].status is RunStatus.COMPLETED
+            texts = (b'{"run_config":{}}', b'{"run_config":{"replay_of":"' + RUN.encode() + b'"}}')
+            for number, text in enumerate(texts):
+                blob = Blob(ArtifactKind.MANIFEST, text)
+                run_id = RunId(f"00000000-0000-0000-0000-{number + 10:012}")
+                begun = Append(run_id, 0, [RunStarted(OpId("op"), ArtifactId(blob.id), snapshot)])
+                await stores.commit([blob], [begun])
+            assert (await traces(stores))[0].may_replay
+            assert (await traces(stores))[3].status is RunStatus.COMPLETED
 
     # Deletion
 
@@ -98,7 +105,7 @@ class KeepingConformance(StorePlaces):
             await ended_run(stores, OTHER)
             deleted = await stores.keeping.delete([RUN])
             assert (deleted.run_ids, deleted.events) == ([RUN], 3)
-            assert deleted.bytes > 0
+            assert deleted.event_bytes > 0
             assert await stores.events.head_seq(RUN) == 0
             assert await stores.events.read_range(RUN, 1) == []
             assert await stores.events.read_engine_events(RUN, 1, 9) == []

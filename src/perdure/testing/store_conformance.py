@@ -16,13 +16,19 @@ from perdure.stores.ports import Append, Blob, Claim, Release
 from perdure.testing.agenda_conformance import AgendaConformance
 from perdure.testing.awaiting_conformance import AwaitingConformance
 from perdure.testing.keeping_conformance import KeepingConformance
+from perdure.testing.legs_conformance import LegsConformance
 from perdure.testing.mailbox_conformance import MailboxConformance
 from perdure.testing.schedule_conformance import ScheduleConformance
 from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, begin, own, refusal, told
 
 
 class StoreConformance(
-    MailboxConformance, AgendaConformance, AwaitingConformance, ScheduleConformance, KeepingConformance
+    MailboxConformance,
+    AgendaConformance,
+    AwaitingConformance,
+    ScheduleConformance,
+    KeepingConformance,
+    LegsConformance,
 ):
     """The suite."""
 

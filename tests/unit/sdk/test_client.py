@@ -132,6 +132,7 @@ async def test_runs_are_listed_by_phase_and_labels() -> None:
             "in_doubt": [],
             "effects_in_doubt": [],
             "due_millis": None,
+            "schedule": None,
         }
 
 

@@ -302,7 +302,7 @@ async def test_why_a_later_leg_cannot_be_driven_reaches_who_waits_for_the_first(
         waiting = await p.resume(run.id)
         with pytest.raises(perdure.InvalidPlanError) as refused:
             await asyncio.wait_for(waiting.wait(), 10)
-        assert refused.value.code == "op_not_found"
+        assert refused.value.code == "run_blocked_by_version"
 
 
 def test_in_memory_all_legs_are_run_and_replayed(perdure_run: Any) -> None:

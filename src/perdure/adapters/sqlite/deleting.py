@@ -13,8 +13,8 @@ from perdure.adapters.sqlite.events import envelopes
 from perdure.adapters.sqlite.runs import run_row
 from perdure.ids import RunId
 from perdure.model.events import EventEnvelope, RunCompleted, RunStatus
-from perdure.stores.ports import RunTrace
-from perdure.stores.traces import trace_of
+from perdure.stores.ports import Row, RunTrace
+from perdure.stores.traces import manifest_in, trace_of
 
 SECONDS_MAX = 0.005
 """After so long a transaction takes no more work on: others wait for it."""
@@ -57,8 +57,19 @@ def select_traces(
         if ends:
             status = _status(connection, key, ends[-1]) if ended else None
             is_owned = not is_free(owner, expires_millis)
-            traces.append(trace_of(ends[0], ends[-1], status, is_owned=is_owned))
+            manifest = _manifest(connection, ends[0])
+            traces.append(trace_of(ends[0], ends[-1], status, manifest, is_owned=is_owned))
     return (rows[-1][0] if len(rows) == _TRACES else 0), traces
+
+
+def _manifest(connection: apsw.Connection, first: EventEnvelope) -> Row | None:
+    named = manifest_in(first)
+    if named is None:
+        return None
+    query = "SELECT recipe, data FROM artifact WHERE id = ?"
+    rows: list[Any] = connection.execute(query, (bytes.fromhex(named),)).fetchall()
+    # One that is in a file is as large as one that is in parts.
+    return Row(bool(rows[0][0]) or rows[0][1] is None, rows[0][1] or b"") if rows else None
 
 
 def _status(connection: apsw.Connection, key: int, last: EventEnvelope) -> RunStatus | None:

@@ -115,7 +115,7 @@ class SqliteKeeping:
                 in_files = [each.key for each in gone if each.size is None]
                 swept = Swept(
                     swept.artifacts + len(gone),
-                    swept.bytes
+                    swept.artifact_bytes
                     + sum(each.size or 0 for each in gone)
                     + sum(self._files.size(key.hex()) for key in in_files),
                 )
@@ -151,7 +151,7 @@ class SqliteKeeping:
                         path.unlink(missing_ok=True)
                     else:
                         await self._remove([key])
-                swept = Swept(swept.artifacts + 1, swept.bytes + size)
+                swept = Swept(swept.artifacts + 1, swept.artifact_bytes + size)
         return swept
 
     async def _purge(self) -> None:

@@ -268,19 +268,18 @@ class SqliteStore:
                 self._files.require(blob.id for blob in large)
             if claim is not None:
                 rows[claim.run_id] = self._hold(connection, claim, run_row(connection, claim.run_id))
+                if read:  # first: what is left passes on with the end of a run that goes on as another
+                    delete_letters(connection, claim.run_id, read)
             insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
             heads = []
             for append, events in zip(appends, bodies, strict=True):
                 row = rows.get(append.run_id) or run_row(connection, append.run_id)
                 rows[append.run_id] = insert_events(connection, append, events, row, now)
                 heads.append(rows[append.run_id].head)
-            if claim is not None:
-                if read:
-                    delete_letters(connection, claim.run_id, read)
-                if release is not None:
-                    give_up(connection, claim, rows[claim.run_id], release)
-                    if release.heir is not None:
-                        self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
+            if claim is not None and release is not None:
+                give_up(connection, claim, rows[claim.run_id], release)
+                if release.heir is not None:
+                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)

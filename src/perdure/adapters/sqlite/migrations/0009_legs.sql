@@ -2,4 +2,4 @@
 -- and its place in the chain.
 ALTER TABLE run ADD COLUMN first_leg TEXT;
 ALTER TABLE run ADD COLUMN leg INTEGER;
-CREATE INDEX run_leg ON run (first_leg, leg) WHERE first_leg IS NOT NULL;
+CREATE INDEX run_leg ON run (first_leg, leg DESC) WHERE first_leg IS NOT NULL;

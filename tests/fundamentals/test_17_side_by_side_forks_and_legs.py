@@ -1,0 +1,128 @@
+"""Runs whose states run side by side are forked, and go on as new ones, as others are and do."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure import (
+    Context,
+    ContinueAsNew,
+    Engine,
+    ExecutionPlan,
+    FanOutJoin,
+    ForkRun,
+    IoProvider,
+    Recorder,
+    RunConfig,
+    RunPhase,
+    RunResult,
+    StateOutcome,
+    Stores,
+)
+from perdure.engine.recovery import read_view
+from perdure.errors import Json
+from perdure.proof.replay import replay_run
+from perdure.stores.reading import read_json
+from tests.support import CountingTransport, FixedResolver, Handler, Scripted, plan_of, start_run, stream
+
+CONFIG = RunConfig(execution_mode=FanOutJoin(4))
+
+
+def adds(name: str) -> Handler:
+    """A handler that writes what it sees of ``x``, and the names that it sees."""
+
+    async def handler(ctx: Context, io: IoProvider, rec: Recorder) -> None:
+        ctx.write(name, [ctx.read("x"), sorted(ctx.dump())])
+
+    return handler
+
+
+def diamond() -> ExecutionPlan:
+    return plan_of(
+        *((name, Scripted(adds(name))) for name in ("a", "left", "right", "join")),
+        edges=[("a", "left"), ("a", "right"), ("left", "join"), ("right", "join")],
+    )
+
+
+async def context_of(stores: Stores, result: RunResult) -> Json:
+    assert result.final_snapshot_id is not None
+    return (await read_json(stores.artifacts, result.final_snapshot_id))[0]
+
+
+@pytest.mark.parametrize(
+    ("at", "x_seen"),
+    [
+        ("a", {"a": 2, "left": 2, "right": 2, "join": 2}),
+        ("left", {"a": 1, "left": 2, "right": 1, "join": 2}),
+        ("right", {"a": 1, "left": 1, "right": 2, "join": 2}),
+        ("join", {"a": 1, "left": 1, "right": 1, "join": 2}),
+    ],
+)
+async def test_what_is_set_is_seen_by_the_state_and_by_all_after_it(at: str, x_seen: dict[str, int]) -> None:
+    """It counts as written by the state at which the run was forked; who runs beside that sees it not."""
+    stores, resolver = Stores.in_memory(), FixedResolver(diamond())
+    engine = Engine(resolver, transports=CountingTransport())
+    origin = await engine.start(stores, await start_run(stores, diamond(), CONFIG, {"x": 1}))
+    fork = await engine.fork(stores, ForkRun(origin.run_id, at, {"x": 2}))
+    assert fork.phase is RunPhase.COMPLETED
+    context = await context_of(stores, fork)
+    assert {name: context[name][0] for name in x_seen} == x_seen
+    assert context["x"] == 2
+    assert (await replay_run(stores, fork.run_id, resolver)).first_difference is None
+    unchanged = await engine.fork(stores, ForkRun(origin.run_id, at))
+    assert unchanged.final_snapshot_id == origin.final_snapshot_id
+
+
+async def test_a_fork_that_was_left_goes_on_with_what_was_set() -> None:
+    """Whoever takes it up knows of it from the stream alone."""
+    stores, resolver = Stores.in_memory(), FixedResolver(diamond())
+    engine = Engine(resolver)
+    origin = await engine.start(stores, await start_run(stores, diamond(), CONFIG, {"x": 1}))
+    fork = await engine.fork(stores, ForkRun(origin.run_id, "left", {"x": 2}), drive=False)
+    assert fork.phase is RunPhase.RUNNING
+    done = await Engine(resolver).resume(stores, fork.run_id)
+    context = await context_of(stores, done)
+    assert (context["left"][0], context["right"][0], context["join"][0]) == (2, 1, 2)
+
+
+async def goes_on(ctx: Context, io: IoProvider, rec: Recorder) -> StateOutcome | None:
+    """Goes on as a new run, twice."""
+    leg = (ctx.read("leg") or 0) + 1
+    return StateOutcome(continuation=ContinueAsNew({"leg": leg})) if leg < 3 else None
+
+
+async def test_a_run_goes_on_as_a_new_one_from_where_its_states_meet() -> None:
+    """The state that says so comes after all others, so nothing else is under way."""
+    last = Scripted(goes_on)
+    plan = plan_of(
+        ("left", Scripted(adds("left"))),
+        ("right", Scripted(adds("right"))),
+        ("last", last),
+        edges=[("left", "last"), ("right", "last")],
+    )
+    stores = Stores.in_memory()
+    engine = Engine(FixedResolver(plan))
+    start = await start_run(stores, plan, CONFIG)
+    first_leg = await engine.start(stores, start)
+    assert first_leg.phase is RunPhase.COMPLETED
+    view = await read_view(stores, first_leg.run_id)
+    assert view.started is not None
+    assert view.started.continues is not None
+    assert view.started.continues.leg == 3
+    assert (await stream(stores, view.started.continues.first_run_id))[-2:] == [
+        "run_continued",
+        "run Completed",
+    ]
+    assert (await context_of(stores, first_leg))["left"] == [None, ["leg"]]
+
+
+async def test_who_may_run_beside_others_does_not_go_on() -> None:
+    """Whether others are under way at that moment is a matter of chance; the plan is not."""
+    plan = plan_of(("left", Scripted(goes_on)), ("right", Scripted(adds("right"))), edges=[])
+    stores = Stores.in_memory()
+    result = await Engine(FixedResolver(plan)).start(stores, await start_run(stores, plan, CONFIG))
+    assert result.phase is RunPhase.FAILED
+    error = (await read_view(stores, result.run_id)).states["m.main.left"].last_error  # type: ignore[index]
+    assert error is not None
+    assert error.code == "continued_side_by_side"
+    assert "m.main.right" in error.message
