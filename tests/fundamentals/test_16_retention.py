@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import ArtifactKind
 from perdure.sdk.reading import all_runs
 from perdure.stores.memory import MemoryState, memory_stores
+from perdure.stores.ports import Claim, ScheduleRow
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_places import ENDED, TTL
@@ -104,8 +106,18 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     else:
         store = SqliteStore(tmp_path / "runs.db", clock=clock)
         shared = SharedArtifacts(store)
+        more: dict[str, Any] = {"mailbox": store, "agenda": store, "keeping": store.keeping}
+        more["schedules"] = store.schedules
         stores = Stores(
-            store, shared, store, shared, store.close, mailbox=store, agenda=store, keeping=store.keeping
+            store,
+            shared,
+            store,
+            shared,
+            store.close,
+            mailbox=store,
+            agenda=store,
+            keeping=store.keeping,
+            schedules=store.schedules,
         )
     async with stores:
         place = Place(stores, clock)
@@ -307,3 +319,43 @@ async def test_a_list_goes_on_past_what_is_deleted_meanwhile(place: Place) -> No
         if len(seen) in (500, 1000):
             await place.stores.keeping.delete([run_id])
     assert seen == sorted(numbers, reverse=True)
+
+
+async def test_a_fork_begins_only_where_its_origin_still_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes over what the origin wrote: deleted in between, that could be swept unseen."""
+    origin = await place.run(report, "tea")
+    acquire = place.stores.claims.acquire
+
+    async def acquire_late(run_id: RunId, owner: str, ttl: timedelta) -> Claim:
+        if run_id != origin:
+            assert await place.client.delete(origin) == [origin]
+        return await acquire(run_id, owner, ttl)
+
+    fork_id = RunId.random()
+    with monkeypatch.context() as patch:
+        patch.setattr(place.stores.claims, "acquire", acquire_late)
+        with pytest.raises(ConcurrencyError, match="event_store_concurrency"):
+            await place.client.fork(origin, "write", new_run_id=fork_id)
+    assert await place.runs() == set()
+    again = await place.run(report, "tea")
+    fork = await place.client.fork(again, "write")
+    await fork.result()
+    place.clock.advance(DAY)
+    await place.client.delete(again)
+    await place.client.prune(apply=True)
+    assert (await (await place.client.get(fork.id)).replay()).first_difference is None
+
+
+async def test_what_a_schedule_names_stays(place: Place) -> None:
+    """Its runs will ask for it, however late."""
+    artifact_id = await place.stores.artifacts.put(ArtifactKind.OUTPUT, b"for every week")
+    row = ScheduleRow("weekly", {"input": {"see": artifact_id}})
+    await place.stores.schedules.create(row)
+    place.clock.advance(DAY)
+    await place.client.prune(apply=True)
+    assert await place.stores.artifacts.get(artifact_id) == b"for every week"
+    await place.stores.schedules.delete("weekly")
+    await place.client.prune(apply=True)
+    assert not await place.stores.artifacts.exists(artifact_id)

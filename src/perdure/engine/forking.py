@@ -25,10 +25,10 @@ from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.model.config import RunManifest
 from perdure.model.context import Snapshot, StagedContext
-from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunStarted
+from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunCompleted, RunStarted
 from perdure.model.forks import ForkedFrom
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Blob, snapshot_blob
+from perdure.stores.ports import Append, Blob, snapshot_blob
 from perdure.stores.reading import read_json
 
 _NAMED_MAX = 12
@@ -108,6 +108,8 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         (*carried.events, _run_forked(where, carried, events, started.manifest_id)),
         blobs,
         changed,
+        # What it takes over is not put again, so an origin that can be deleted must be there when it begins.
+        [Append(origin, events[-1].seq, ())] if isinstance(events[-1].event, RunCompleted) else (),
     )
 
 

@@ -54,6 +54,7 @@ class Stint:
 
     def begin(self, beginning: Beginning) -> None:
         """Stage the first events of a new run, and its context."""
+        self._writer.require(beginning.requires)
         self._writer.stage((beginning.started, *beginning.events), beginning.blobs)
         self._snapshot = beginning.snapshot
 

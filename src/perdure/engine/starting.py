@@ -17,7 +17,7 @@ from perdure.model.context import Snapshot
 from perdure.model.events import Event, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
-from perdure.stores.ports import Blob
+from perdure.stores.ports import Append, Blob
 
 
 class StartRun(msgspec.Struct, frozen=True):
@@ -59,6 +59,8 @@ class Beginning(NamedTuple):
     """Those after the first."""
     blobs: Sequence[Blob]
     snapshot: Snapshot
+    requires: Sequence[Append] = ()
+    """Streams that must still end where they ended when it was planned: appends of no events."""
 
     def is_begun_by(self, event: Event) -> bool:
         """Whether ``event``, the first of a run, began it in the same way."""

@@ -77,6 +77,7 @@ class RunWriter:
         self._riding: dict[FactKey, tuple[Event, Blob]] = {}
         self._kept: list[Blob] = []
         self._staged_read: list[str] = []
+        self._required: Sequence[Append] = ()
         self._lock = asyncio.Lock()
         self._waiting: dict[_Waiting, None] = {}
         self._news = asyncio.Event()
@@ -235,6 +236,10 @@ class RunWriter:
         self._news.set()
         self._news = asyncio.Event()
 
+    def require(self, streams: Sequence[Append]) -> None:
+        """Have the next flush refused (``event_store_concurrency``) unless streams end where these say."""
+        self._required = streams
+
     async def flush(self, *, release: Release | None = None, begun: Sequence[Append] = ()) -> None:
         """Make everything staged durable, in one commit; with ``release`` the run is given up in it.
 
@@ -259,6 +264,7 @@ class RunWriter:
     async def _flush(self, release: Release | None, begun: Sequence[Append] = ()) -> None:
         if not self._staged and not self._staged_read and release is None:
             return
+        begun, self._required = (*self._required, *begun), ()
         staged, self._staged = self._staged, []
         blobs, self._staged_blobs = self._staged_blobs, []
         read, self._staged_read = self._staged_read, []

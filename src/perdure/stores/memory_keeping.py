@@ -95,6 +95,8 @@ class MemoryKeeping:
             if run_id not in without:
                 for each in stream:
                     yield from (Reference(key, False) for key in ids_in(encode_event(each.event)))
+        for schedule in self._state.schedules.values():
+            yield from (Reference(key, False) for key in ids_in(schedule.body))
         for letters in self._state.letters.values():
             for row in letters.values():
                 yield from (Reference(key, False) for key in ids_in(row.body))

@@ -401,11 +401,11 @@ class Keeping(Protocol):
     async def sweep(
         self, without: Collection[RunId] = (), *, is_dry: bool = False, tell: Tell = lambda *_: None
     ) -> Swept:
-        """Take away the artifacts that no run and no letter leads to, but those of the last hour.
+        """Take away the artifacts that no run, letter or schedule leads to, but those of the last hour.
 
-        What an event, a letter or an artifact names by its id in its text is led to, and so are the parts of
-        recipes. With ``without`` these runs lead to nothing. ``CorruptionError`` (``artifact_corruption``),
-        before anything is taken away, if the parts of an artifact cannot be told.
+        What an event, a letter, a schedule or an artifact names by its id in its text is led to, and so are
+        the parts of recipes. With ``without`` these runs lead to nothing. ``CorruptionError``
+        (``artifact_corruption``), before anything is taken away, if the parts of an artifact cannot be told.
 
         A writer may refer to an artifact that its own run leads to, or that it put, or renewed, within the
         hour before; to no other.

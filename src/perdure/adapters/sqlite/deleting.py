@@ -34,7 +34,9 @@ SELECT_COMPLETED = """
     SELECT seq, ts_millis, crc, body FROM event
     WHERE run = ? AND engine = 1 AND substr(CAST(body AS TEXT), 1, 25) = '{"Kernel":{"RunCompleted"'
     ORDER BY seq LIMIT 1"""
-HIDE = "UPDATE run SET run_id = 'deleted-' || key, ended = 2, owner = NULL, due_millis = NULL WHERE key = ?"
+HIDE = """
+    UPDATE run SET run_id = 'deleted-' || key, ended = 2, owner = NULL, due_millis = NULL, first_leg = NULL
+    WHERE key = ?"""
 
 IsFree = Callable[[str | None, int], bool]
 

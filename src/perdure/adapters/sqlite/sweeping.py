@@ -32,6 +32,7 @@ SELECT_RUNS = """
     ORDER BY key LIMIT ?"""
 SELECT_EVENTS = "SELECT seq, body FROM main.event WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"
 SELECT_LETTERS = "SELECT key, body FROM main.letter WHERE key > ? ORDER BY key LIMIT ?"
+SELECT_SCHEDULES = "SELECT id, body FROM main.schedule WHERE id > ? ORDER BY id LIMIT ?"
 SELECT_MARKED = """
     SELECT marked.id, marked.recipe OR artifact.recipe, artifact.data
     FROM temp.marked CROSS JOIN main.artifact ON artifact.id = marked.id
@@ -131,13 +132,14 @@ class Marking:
 
     def _letters(self) -> Iterator[tuple[str, int]]:
         done = 0
-        for count in self._mark_texts(self._bodies(SELECT_LETTERS)):
-            done += count
-            yield "letters", done
+        for texts in (self._bodies(SELECT_LETTERS), self._bodies(SELECT_SCHEDULES, first="")):
+            for count in self._mark_texts(texts):
+                done += count
+                yield "letters", done
 
-    def _bodies(self, query: str, *bindings: int) -> Iterator[bytes]:
+    def _bodies(self, query: str, *bindings: int, first: int | str = 0) -> Iterator[bytes]:
         # Not one long read: the log could not be taken over into the file meanwhile.
-        after, is_last = 0, False
+        after, is_last = first, False
         while not is_last:
             is_last = True
             for place, body in self._connection.execute(query, (*bindings, after, _EVENTS)):
