@@ -21,6 +21,7 @@ from perdure import (
 from perdure.engine.decide import Go, Merge, Pause, PlannedRun, Start, Step, Stop
 from perdure.engine.fan_out import Standing, decide_side_by_side
 from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, RunView
+from perdure.engine.joins import Tips
 from perdure.engine.merging import Merged
 from perdure.ids import ArtifactId, OpId
 from perdure.model.context import Snapshot
@@ -60,7 +61,7 @@ def failed(name: str, *, retryable: bool) -> StateFailed:
 
 
 def decided(view: RunView, plan: PlannedRun = JOINED, running: Sequence[str] = (), **known: Merged) -> Step:
-    merged: dict[tuple[StateId, ...], Merged] = {BOTH: known["both"]} if known else {}
+    merged: dict[Tips, Merged] = {BOTH: known["both"]} if known else {}
     standing = Standing([state_id(name) for name in running], merged=merged)
     return decide_side_by_side(view, plan, CONFIG, 0, standing)
 
