@@ -180,7 +180,7 @@ def decide(
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
-    if not may_try(view, state_id, plan.retry_policy(state_id)):
+    if state_id in view.states and not may_try(view, state_id, plan.retry_policy(state_id)):
         in_doubt = view.holding_up(state_id)
         if in_doubt:
             return Step((), Pause(deadline, doubts_in_words(in_doubt)), place)

@@ -85,7 +85,9 @@ class Engine:
         self._park_after = park_after
         self._prepared = PreparedRuns()
         self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
-        self._transports = transports
+        self._make_transport = (
+            TransportRouter() if transports is None else TransportRouter.around(transports)
+        ).make
         self._failpoints = failpoints or Failpoints()
         self._clock = clock or SystemClock()
         self._observer = observer
@@ -99,7 +101,7 @@ class Engine:
         run: StartRun,
         *,
         drive: bool = True,
-        on_begun: Callable[[], None] = lambda: None,
+        on_begun: Callable[[], None] | None = None,
     ) -> RunResult:
         """Start a run and drive it until it ends or is parked.
 
@@ -147,7 +149,7 @@ class Engine:
         fork: ForkRun,
         *,
         drive: bool = True,
-        on_begun: Callable[[], None] = lambda: None,
+        on_begun: Callable[[], None] | None = None,
     ) -> RunResult:
         """Begin a run where another one entered a state, and drive it, as :meth:`start` does.
 
@@ -160,7 +162,7 @@ class Engine:
         return await self._begin_once(stores, beginning, on_begun, drive=drive)
 
     async def _begin_once(
-        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None], *, drive: bool
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
     ) -> RunResult:
         """Begin a run, or go on with the one that its invocation key has begun before."""
         run_id, is_named = beginning.run_id, beginning.is_named
@@ -183,11 +185,12 @@ class Engine:
                 "the invocation key belongs to a run with another manifest or initial context",
                 details={"run_id": run_id},
             )
-        on_begun()
+        if on_begun is not None:
+            on_begun()
         return await self._attach(stores, run_id, drive=drive)
 
     async def _begin(
-        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None], *, drive: bool
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
     ) -> RunResult:
         """Begin a run that nobody has begun; ``run_already_active`` if somebody does meanwhile."""
         run_id = beginning.run_id
@@ -347,18 +350,13 @@ class Engine:
         manifest: RunManifest,
         holding: list[HeldClaim],
         failpoints: Failpoints,
-        on_begun: Callable[[], None] = lambda: None,
+        on_begun: Callable[[], None] | None = None,
     ) -> Stint:
         async def reserve(heir: RunId) -> HeldClaim:
             return await self._claim(stores, heir, holding)
 
-        def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
-            on_begun()
-            if self._observer is not None:
-                self._observer(run_id, events)
-
         config = manifest.run_config
-        writer = RunWriter(stores, run_id, view, held, failpoints, observe)
+        writer = RunWriter(stores, run_id, view, held, failpoints, _observing(self._observer, on_begun))
         replay = await replay_source(stores, run_id, view, config)
         legs = Legs(
             run_id,
@@ -375,7 +373,7 @@ class Engine:
             writer,
             plan,
             config,
-            TransportRouter() if self._transports is None else self._transports,
+            self._make_transport,
             self._secrets,
             self._clock,
             failpoints,
@@ -453,6 +451,18 @@ def _expect_collaborators(
     if secrets is not None:
         for source in expect_many(secrets, object, "Engine(secrets=…)", "sources of secrets"):
             expect_methods(source, ("get",), "each of Engine(secrets=…)", "a source of secrets")
+
+
+def _observing(observer: Observer | None, on_begun: Callable[[], None] | None) -> Observer | None:
+    if on_begun is None:
+        return observer
+
+    def observe(run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
+        on_begun()
+        if observer is not None:
+            observer(run_id, events)
+
+    return observe
 
 
 async def _release(holding: Sequence[HeldClaim]) -> None:

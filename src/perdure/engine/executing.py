@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
@@ -22,9 +23,8 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.io.flights import Flights
 from perdure.io.live import LiveIo
-from perdure.io.port import TransportFactory
+from perdure.io.port import Transport, TransportEnv
 from perdure.io.replay import ReplayIo
-from perdure.io.router import TransportRouter
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.io.waits import wait_started
 from perdure.model.config import RunConfig
@@ -46,7 +46,7 @@ class Hands(msgspec.Struct, frozen=True):
     writer: RunWriter
     plan: PlannedRun
     config: RunConfig
-    transports: TransportFactory
+    make_transport: Callable[[TransportEnv], Transport]
     secrets: SecretResolver
     clock: Clock
     failpoints: Failpoints
@@ -101,7 +101,7 @@ class AttemptRun:
                 scope,
                 hands.stores,
                 hands.writer,
-                TransportRouter.around(hands.transports).make,
+                hands.make_transport,
                 hands.secrets,
                 hands.clock,
                 hands.failpoints,
