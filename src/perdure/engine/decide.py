@@ -15,14 +15,8 @@ from types import MappingProxyType
 import msgspec
 
 from perdure.arguments import expect
-from perdure.engine.history import (
-    CONTINUED_IN_DOUBT,
-    ORPHAN_ATTEMPT_RECOVERED,
-    RUN_CANCELLED,
-    OpenAttempt,
-    RunView,
-    doubts_in_words,
-)
+from perdure.engine.attempts import CONTINUED_IN_DOUBT, ORPHAN_ATTEMPT_RECOVERED, RUN_CANCELLED, OpenAttempt
+from perdure.engine.history import RunView, doubts_in_words
 from perdure.engine.joins import JoinGraph, Tips
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, RunId, StateId

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.engine.attempt import presentable
+from perdure.engine.attempts import RUN_CANCELLED, OpenAttempt
 from perdure.engine.decide import (
     Ends,
     Go,
@@ -32,7 +33,7 @@ from perdure.engine.decide import (
     may_try,
     was_held_up,
 )
-from perdure.engine.history import RUN_CANCELLED, OpenAttempt, RunView, doubts_in_words
+from perdure.engine.history import RunView, doubts_in_words
 from perdure.engine.joins import Frontier, JoinGraph, Tips, context_write_conflict
 from perdure.engine.merging import Conflict, Merged
 from perdure.errors import ErrorCategory, ErrorInfo

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from perdure.engine.attempt import Completed
+from perdure.engine.attempts import ATTEMPT_INTERRUPTED, OpenAttempt
 from perdure.engine.decide import Pause, Run, Stop, decide, fail
 from perdure.engine.executing import AttemptRun, Hands
-from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt
 from perdure.engine.legs import Legs
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.starting import Beginning

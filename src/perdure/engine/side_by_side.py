@@ -9,11 +9,11 @@ from datetime import timedelta
 import msgspec
 
 from perdure.engine.attempt import Completed, Failed
+from perdure.engine.attempts import OpenAttempt
 from perdure.engine.contexts import Contexts
 from perdure.engine.decide import Merge, Pause, Run, Start, Step, Stop
 from perdure.engine.executing import AttemptRun, Hands, Outcome
 from perdure.engine.fan_out import Standing, decide_side_by_side, write_conflict
-from perdure.engine.history import OpenAttempt
 from perdure.engine.joins import Frontier, JoinGraph
 from perdure.engine.legs import continued_beside
 from perdure.engine.letters import LetterWatch, receive
