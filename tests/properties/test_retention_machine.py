@@ -21,7 +21,8 @@ from perdure.ids import OpId
 from perdure.model.events import DomainEvent, Event, ParentRun, RunCompleted
 from perdure.sdk.keeping import prune_stores, surveyed
 from perdure.sdk.retention import planned
-from perdure.stores.ports import SPARED, Append, Blob
+from perdure.stores.keeping import SPARED
+from perdure.stores.ports import Append, Blob
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 

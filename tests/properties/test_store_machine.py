@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from perdure import ArtifactId, ArtifactKind, PerdureError, RunId, Stores
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import RunCompleted, RunStatus
+from perdure.stores.keeping import RunTrace
 from perdure.stores.memory import MemoryState, memory_stores
-from perdure.stores.ports import Append, Blob, Claim, Letter, Release, RunTrace
+from perdure.stores.ports import Append, Blob, Claim, Letter, Release
 from perdure.stores.sharing import SharedArtifacts
 from perdure.testing.clock import FakeClock
 from perdure.testing.legs_conformance import beginning, ending

@@ -18,9 +18,10 @@ from perdure import (
     StateErrorInfo,
     StateFailed,
 )
+from perdure.engine.attempts import ORPHAN_ATTEMPT_RECOVERED
 from perdure.engine.decide import Go, Merge, Pause, PlannedRun, Start, Step, Stop
 from perdure.engine.fan_out import Standing, decide_side_by_side
-from perdure.engine.history import ORPHAN_ATTEMPT_RECOVERED, RunView
+from perdure.engine.history import RunView
 from perdure.engine.joins import Tips
 from perdure.engine.merging import Merged
 from perdure.ids import ArtifactId, OpId

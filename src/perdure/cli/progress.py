@@ -13,7 +13,7 @@ from typing import Any
 from perdure.cli.common import short, shown
 from perdure.cli.output import Output, span, when
 from perdure.cli.waiting import phrase
-from perdure.engine.history import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
+from perdure.engine.attempts import ATTEMPT_INTERRUPTED, ORPHAN_ATTEMPT_RECOVERED
 from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.io.maps import map_of

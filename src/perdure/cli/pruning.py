@@ -20,7 +20,7 @@ from perdure.sdk.keeping import PruneReport, delete_runs, prune_stores
 from perdure.sdk.reading import find_run
 from perdure.sdk.retention import Retention
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Deleted, Tell
+from perdure.stores.keeping import Deleted, Tell
 
 _REPORT_SECONDS = 10
 _STAGES = {

@@ -8,10 +8,11 @@ from functools import partial
 
 from perdure.engine.decide import PlannedRun
 from perdure.engine.dispatch import Dispatcher, is_driven_elsewhere
-from perdure.engine.history import Request, RunView
+from perdure.engine.history import RunView
 from perdure.engine.letters import AnyLetter, StopLetter, StopWord
 from perdure.engine.prepared import Prepared, PreparedRuns
-from perdure.engine.recovery import BLOCKED, PlanResolver, read_view
+from perdure.engine.recovery import BLOCKED, PlanResolver, read_view, resolved_anew
+from perdure.engine.requests import Request
 from perdure.engine.results import RunResult
 from perdure.errors import IoError, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, RunId
@@ -75,9 +76,7 @@ class Children:
             )
         manifest = child.manifest
         try:
-            plan = self._resolver.resolve(manifest)
-            if plan.op_id != manifest.op_id:
-                raise IoError.of("plan_op_id_mismatch", "the plan is for another operation")
+            plan = resolved_anew(manifest, self._resolver)
             planned = PlannedRun.of(plan, manifest.run_config)
         except IoError:
             raise

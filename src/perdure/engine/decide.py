@@ -8,26 +8,20 @@ commit where nothing lies between them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
 import msgspec
 
 from perdure.arguments import expect
-from perdure.engine.history import (
-    CONTINUED_IN_DOUBT,
-    ORPHAN_ATTEMPT_RECOVERED,
-    RUN_CANCELLED,
-    OpenAttempt,
-    RunView,
-    doubts_in_words,
-)
+from perdure.engine.attempts import CONTINUED_IN_DOUBT, ORPHAN_ATTEMPT_RECOVERED, RUN_CANCELLED, OpenAttempt
+from perdure.engine.history import RunView, doubts_in_words
 from perdure.engine.joins import JoinGraph, Tips
 from perdure.errors import ErrorCategory, ErrorInfo, InvalidPlanError
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import ClosePolicy, child_run_completed
-from perdure.io.waits import NOTHING, answer_to
+from perdure.io.waits import NOTHING, Wait, answer_to
 from perdure.model.config import RECOVERY_LIMIT_DEFAULT, FanOutJoin, RetryPolicy, RunConfig
 from perdure.model.events import (
     RETRY_SCHEDULED,
@@ -180,7 +174,7 @@ def decide(
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
     state_id = plan.order[place].id
-    if not may_try(view, state_id, plan.retry_policy(state_id)):
+    if state_id in view.states and not may_try(view, state_id, plan.retry_policy(state_id)):
         in_doubt = view.holding_up(state_id)
         if in_doubt:
             return Step((), Pause(deadline, doubts_in_words(in_doubt)), place)
@@ -228,13 +222,18 @@ def go_on(
         return Step((close_orphan(view, attempt, config),), Go(), place)
     if view.is_paused:
         return Step((), Pause(deadline, "being unpaused"), place)
-    for wait in waits:
-        answer = answer_to(wait, view.inbox, view.effects, now_millis, ends)
-        if answer is not None:
-            return Step((answer,), Run(attempt), place, (NOTHING,))
+    answer = first_answer(view, waits, now_millis, ends)
+    if answer is not None:
+        return Step((answer,), Run(attempt), place, (NOTHING,))
     due = earliest(*(wait.until_millis for wait in waits), deadline)
     awaits = tuple(wait.child_run_id for wait in waits if wait.child_run_id is not None)
     return Step((), Pause(due, ", ".join(map(str, waits)), awaits), place)
+
+
+def first_answer(view: RunView, waits: Sequence[Wait], now_millis: int, ends: Ends) -> DomainEvent | None:
+    """What ends the first of these waits that is over."""
+    answers = (answer_to(wait, view.inbox, view.effects, now_millis, ends) for wait in waits)
+    return next((answer for answer in answers if answer is not None), None)
 
 
 def end_run(view: RunView, status: RunStatus, ends: Ends, final: ArtifactId | None = None) -> Step:
@@ -258,7 +257,7 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
     """Close what is open, clean up however long it takes, and end."""
     for attempt in view.open_attempts.values():
         if attempt.state_id not in plan.cleanup_ids:
-            return Step((closed(attempt, RUN_CANCELLED, "the run was cancelled"),), Go())
+            return Step((cancelled(attempt),), Go())
     if view.cancel is not None and not view.cancel.terminates:
         for node in plan.cleanup:
             waiting = [each for each in view.open_attempts.values() if each.state_id == node.id]
@@ -267,7 +266,7 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
             if node.id not in view.completed and may_try(view, node.id, plan.retry_policy(node.id)):
                 return enter(view, node.id, plan, now_millis, None, 0)
     for attempt in view.open_attempts.values():
-        return Step((closed(attempt, RUN_CANCELLED, "the run was terminated"),), Go())
+        return Step((terminated(attempt),), Go())
     if view.cancel is not None and view.cancel.terminates:
         return Step((RunCompleted(RunStatus.CANCELLED, _checkpoint(view)),), Stop())
     return end_run(view, RunStatus.CANCELLED, ends)
@@ -275,11 +274,26 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
 
 def _expire(view: RunView, ends: Ends) -> Step:
     for attempt in view.open_attempts.values():
-        return Step((closed(attempt, "run_timeout", "the run took longer than it may"),), Go())
+        return Step((expired(attempt),), Go())
     return end_run(view, RunStatus.FAILED, ends)
 
 
-def closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:
+def cancelled(attempt: OpenAttempt) -> StateFailed:
+    """The end of an attempt whose run is to end, and that does not clean up."""
+    return _closed(attempt, RUN_CANCELLED, "the run was cancelled")
+
+
+def terminated(attempt: OpenAttempt) -> StateFailed:
+    """The end of any attempt whose run is to end at once."""
+    return _closed(attempt, RUN_CANCELLED, "the run was terminated")
+
+
+def expired(attempt: OpenAttempt) -> StateFailed:
+    """The end of an attempt at the run's deadline."""
+    return _closed(attempt, "run_timeout", "the run took longer than it may")
+
+
+def _closed(attempt: OpenAttempt, code: str, message: str) -> StateFailed:
     info = ErrorInfo(code, ErrorCategory.UNKNOWN, False, message)
     return StateFailed(attempt.state_id, StateErrorInfo(attempt.state_id, info), None)
 

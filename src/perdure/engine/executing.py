@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
 
-from perdure.canonical import CanonicalJsonError
 from perdure.clock import Clock
 from perdure.engine.attempt import Completed, Failed, Halted, execute
+from perdure.engine.attempts import OpenAttempt
 from perdure.engine.children import Children
 from perdure.engine.decide import PlannedRun, deadline_of, fail
-from perdure.engine.history import OpenAttempt
 from perdure.engine.legs import Legs
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.replaying import ReplaySource
 from perdure.engine.writer import RunWriter
-from perdure.errors import CorruptionError, Json
+from perdure.errors import Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.io.flights import Flights
 from perdure.io.live import LiveIo
-from perdure.io.port import TransportFactory
+from perdure.io.port import Transport, TransportEnv
 from perdure.io.replay import ReplayIo
-from perdure.io.router import TransportRouter
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.io.waits import wait_started
 from perdure.model.config import RunConfig
@@ -33,7 +32,7 @@ from perdure.model.events import VALUE_PUBLISHED, DomainEvent, StateCompleted
 from perdure.secrets import SecretResolver
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import snapshot_blob
-from perdure.stores.reading import read_json
+from perdure.stores.reading import read_snapshot
 
 Outcome = Completed | Failed | Halted
 
@@ -46,7 +45,7 @@ class Hands(msgspec.Struct, frozen=True):
     writer: RunWriter
     plan: PlannedRun
     config: RunConfig
-    transports: TransportFactory
+    make_transport: Callable[[TransportEnv], Transport]
     secrets: SecretResolver
     clock: Clock
     failpoints: Failpoints
@@ -57,15 +56,7 @@ class Hands(msgspec.Struct, frozen=True):
 
     async def read_snapshot(self, snapshot_id: ArtifactId) -> Snapshot:
         """A stored context; ``CorruptionError`` for what is none."""
-        _, data = await read_json(self.stores.artifacts, snapshot_id)
-        try:
-            return Snapshot.of_canonical(data)
-        except CanonicalJsonError:
-            raise CorruptionError.of(
-                "context_not_an_object",
-                "the context's snapshot is not a JSON object",
-                details={"artifact_id": snapshot_id},
-            ) from None
+        return await read_snapshot(self.stores.artifacts, snapshot_id)
 
 
 class AttemptRun:
@@ -101,7 +92,7 @@ class AttemptRun:
                 scope,
                 hands.stores,
                 hands.writer,
-                TransportRouter.around(hands.transports).make,
+                hands.make_transport,
                 hands.secrets,
                 hands.clock,
                 hands.failpoints,

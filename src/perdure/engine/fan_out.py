@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.engine.attempt import presentable
+from perdure.engine.attempts import OpenAttempt
 from perdure.engine.decide import (
     Ends,
     Go,
@@ -22,22 +23,25 @@ from perdure.engine.decide import (
     Start,
     Step,
     Stop,
+    cancelled,
     close_orphan,
-    closed,
     deadline_of,
     earliest,
     end_run,
     enter,
+    expired,
+    first_answer,
     go_on,
     may_try,
+    terminated,
     was_held_up,
 )
-from perdure.engine.history import RUN_CANCELLED, OpenAttempt, RunView, doubts_in_words
+from perdure.engine.history import RunView, doubts_in_words
 from perdure.engine.joins import Frontier, JoinGraph, Tips, context_write_conflict
 from perdure.engine.merging import Conflict, Merged
 from perdure.errors import ErrorCategory, ErrorInfo
 from perdure.ids import ArtifactId, RunId, StateId
-from perdure.io.waits import NOTHING, Wait, answer_to
+from perdure.io.waits import NOTHING, Wait
 from perdure.model.config import FanOutJoin, RunConfig
 from perdure.model.events import (
     RunCompleted,
@@ -184,12 +188,9 @@ class _Turn:
     def _go_on(self, attempt: OpenAttempt) -> Step | None:
         """Take up an attempt whose wait is over."""
         waits = self._waits[attempt.state_id, attempt.attempt]
-        for wait in waits:
-            answer = answer_to(
-                wait, self._view.inbox, self._view.effects, self._now_millis, self._standing.ends
-            )
-            if answer is not None:
-                return Step((answer,), Start((attempt.state_id,)), blobs=(NOTHING,))
+        answer = first_answer(self._view, waits, self._now_millis, self._standing.ends)
+        if answer is not None:
+            return Step((answer,), Start((attempt.state_id,)), blobs=(NOTHING,))
         for wait in waits:
             self._due.append(wait.until_millis)
             self._reasons[str(wait)] = None
@@ -269,9 +270,9 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
     """Close what is open, clean up however long it takes, and end."""
     assert view.cancel is not None
     idle = [each for each in view.open_attempts.values() if each.state_id not in standing.running]
-    others = [each for each in idle if plan.nodes[each.state_id] not in plan.cleanup]
+    others = [each for each in idle if each.state_id not in plan.cleanup_ids]
     if others:
-        return Step(tuple(closed(each, RUN_CANCELLED, "the run was cancelled") for each in others), Go())
+        return Step(tuple(map(cancelled, others)), Go())
     if standing.running:
         return Step((), Pause(None, "what runs to end"))
     graph = _graph_of(plan)
@@ -286,7 +287,7 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
                 step = enter(view, node.id, plan, now_millis, None, 0, base.snapshot_id)
                 return msgspec.structs.replace(step, blobs=base.blobs if step.events else ())
     if idle:
-        return Step(tuple(closed(each, RUN_CANCELLED, "the run was terminated") for each in idle), Go())
+        return Step(tuple(map(terminated, idle)), Go())
     if not view.cancel.terminates:
         return _end(view, RunStatus.CANCELLED, graph, standing)
     base = _final_of(view, graph, standing)
@@ -298,8 +299,7 @@ def _cancel(view: RunView, plan: PlannedRun, config: RunConfig, now_millis: int,
 def _expire(view: RunView, plan: PlannedRun, standing: Standing) -> Step:
     idle = [each for each in view.open_attempts.values() if each.state_id not in standing.running]
     if idle:
-        message = "the run took longer than it may"
-        return Step(tuple(closed(each, "run_timeout", message) for each in idle), Go())
+        return Step(tuple(map(expired, idle)), Go())
     if standing.running:
         return Step((), Pause(None, "what runs to end"))
     return _end(view, RunStatus.FAILED, _graph_of(plan), standing)

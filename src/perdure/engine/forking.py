@@ -20,7 +20,7 @@ from perdure.engine.carrying import (
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import fold
 from perdure.engine.recovery import PlanResolver, read_manifest, resolved
-from perdure.engine.starting import Beginning, run_id_of
+from perdure.engine.starting import Beginning, manifest_bytes, run_id_of
 from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.model.config import RunManifest
@@ -29,7 +29,7 @@ from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunCo
 from perdure.model.forks import ForkedFrom
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, snapshot_blob
-from perdure.stores.reading import read_json
+from perdure.stores.reading import read_snapshot
 
 _NAMED_MAX = 12
 """How many states or keys a message names; its details name all."""
@@ -85,7 +85,7 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
     if manifest is None:
         manifest = await read_manifest(stores, manifest_id)
     else:
-        blobs.append(Blob(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json())))
+        blobs.append(Blob(ArtifactKind.MANIFEST, manifest_bytes(manifest)))
         manifest_id = blobs[0].id
     plan = resolved(manifest, resolver)
     planned = PlannedRun.of(plan, manifest.run_config)
@@ -93,7 +93,7 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
     carried = carried_before(events, state_id)
     edges = [(edge.before, edge.after) for edge in plan.graph.edges]
     refuse_other_plan(carried.states, state_id, planned.nodes, edges)
-    base = await _snapshot(stores, carried.base_snapshot_id)
+    base = await read_snapshot(stores.artifacts, carried.base_snapshot_id)
     changed, keys = _with_values(base, fork.values, planned, state_id)
     if changed is not base:
         blobs.append(snapshot_blob(changed))
@@ -168,8 +168,3 @@ def _some(names: Sequence[str]) -> str:
     """So many names as a line has room for."""
     more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
     return (", ".join(names[:_NAMED_MAX]) or "none") + more
-
-
-async def _snapshot(stores: Stores, snapshot_id: ArtifactId) -> Snapshot:
-    _, data = await read_json(stores.artifacts, snapshot_id)
-    return Snapshot.of_canonical(data)

@@ -10,7 +10,15 @@ from collections.abc import Iterable
 
 import msgspec
 
+from perdure.engine.attempts import (
+    CONTINUED_IN_DOUBT,
+    NOT_OWN_FAILURES,
+    OpenAttempt,
+    StateProgress,
+    note_retry,
+)
 from perdure.engine.carrying import copied
+from perdure.engine.requests import Request, request_of
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.children import Child, completed, spawned
@@ -41,50 +49,6 @@ from perdure.model.events import (
     StateFailed,
 )
 from perdure.model.legs import next_run_of
-
-ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
-ATTEMPT_INTERRUPTED = "attempt_interrupted"
-RUN_CANCELLED = "run_cancelled"
-CONTINUED_IN_DOUBT = "continued_in_doubt"
-_NOT_OWN_FAILURES = frozenset({ORPHAN_ATTEMPT_RECOVERED, ATTEMPT_INTERRUPTED, RUN_CANCELLED})
-
-
-class OpenAttempt(msgspec.Struct, frozen=True, gc=False):
-    """An attempt that was entered and has not ended."""
-
-    state_id: StateId
-    attempt: int
-    base_snapshot_id: ArtifactId
-    entered_seq: int
-    """The number of the event that entered it."""
-
-
-class StateProgress(msgspec.Struct, gc=False):
-    """What is known of one state."""
-
-    last_attempt: int
-    base_snapshot_id: ArtifactId
-    own_failures: int = 0
-    orphans: int = 0
-    """Consecutive attempts that ended as orphans, without progress of the run between them."""
-    last_error: ErrorInfo | None = None
-    """The error of the last attempt, if it failed."""
-    retry_due_millis: int | None = None
-    completed_attempt: int | None = None
-    was_told: bool = False
-    """Whether somebody has said what became of an effect of the state, and it has not failed since."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """That somebody wants the run to stop or to stand still, who, and why."""
-
-    by: str
-    reason: str
-    terminates: bool = False
-    """Whether to stop without the handler's and the plan's own cleaning up."""
-    letter_id: str = ""
-    reach_seq: int = 0
-    """Of the run's children, it concerns those that were spawned before this event."""
 
 
 class RunView(msgspec.Struct):
@@ -158,7 +122,7 @@ class RunView(msgspec.Struct):
         """The state that failed, of several the one that cannot be tried again, with its last error."""
         failed = [
             (
-                (error.code not in _NOT_OWN_FAILURES, not error.retryable, progress.own_failures, number),
+                (error.code not in NOT_OWN_FAILURES, not error.retryable, progress.own_failures, number),
                 (state_id, error),
             )
             for number, (state_id, progress) in enumerate(self.states.items())
@@ -206,7 +170,7 @@ class RunView(msgspec.Struct):
             effect
             for state_id, progress in self.states.items()
             if progress.last_error is not None
-            and progress.last_error.code not in _NOT_OWN_FAILURES
+            and progress.last_error.code not in NOT_OWN_FAILURES
             and not progress.was_told
             for effect in self.holding_up(state_id)
         ]
@@ -247,15 +211,7 @@ class RunView(msgspec.Struct):
 
     def _fail(self, event: StateFailed, seq: int) -> None:
         self._close(event.state_id, seq)
-        progress = self.states[event.state_id]
-        progress.last_error = event.error.info
-        if event.error.info.code not in _NOT_OWN_FAILURES:
-            progress.own_failures += 1
-            progress.was_told = False
-        if event.error.info.code != ORPHAN_ATTEMPT_RECOVERED:
-            progress.orphans = 0
-        else:
-            progress.orphans += 1
+        self.states[event.state_id].fail(event.error.info)
 
     def _enter(self, event: StateEntered, seq: int) -> None:
         progress = self.states.get(event.state_id)
@@ -332,12 +288,7 @@ class RunView(msgspec.Struct):
             self.manifests |= fork.manifests
             self.checkpoint = fork.base_snapshot_id
         elif event.name == RETRY_SCHEDULED:
-            try:
-                self.states[event.payload["state_id"]].retry_due_millis = int(event.payload["due_millis"])
-            except (TypeError, KeyError, ValueError):
-                raise CorruptionError.of(
-                    "retry_scheduled_malformed", "a scheduled retry cannot be read", details={"seq": seq}
-                ) from None
+            note_retry(self.states, event, seq)
 
     def _progressed(self) -> None:
         for state_id in self.open_attempts:
@@ -361,21 +312,8 @@ class RunView(msgspec.Struct):
             self.inbox.letters.add(letter_id)
 
     def _request(self, event: DomainEvent, seq: int) -> None:
-        payload = event.payload
-        if not isinstance(payload, dict):
-            raise CorruptionError.of(
-                "run_request_malformed", "a request to the run cannot be read", details={"seq": seq}
-            )
-        # Who ends a pause speaks to those that it reached.
-        ended_pause = self.pause if event.name == RUN_UNPAUSED else None
-        request = Request(
-            str(payload.get("by")),
-            str(payload.get("reason")),
-            payload.get("terminate") is True,
-            str(payload.get("id")),
-            seq if ended_pause is None else ended_pause.reach_seq,
-        )
-        self._read(payload.get("id"))
+        request = request_of(event, seq, self.pause if event.name == RUN_UNPAUSED else None)
+        self._read(event.payload.get("id"))
         if event.name == RUN_CANCEL_REQUESTED:
             self.cancel = request
         else:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.engine.attempt import Completed, Failed, info_of
+from perdure.engine.attempts import CONTINUED_IN_DOUBT, OpenAttempt
 from perdure.engine.decide import PlannedRun
-from perdure.engine.history import CONTINUED_IN_DOUBT, OpenAttempt, RunView
+from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
 from perdure.engine.prepared import Prepared
-from perdure.engine.recovery import PlanResolver
+from perdure.engine.recovery import PlanResolver, resolved_anew
 from perdure.engine.starting import manifest_bytes
 from perdure.engine.writer import RunWriter
 from perdure.errors import ConcurrencyError, ErrorCategory, ErrorInfo, InvalidPlanError, StateError
@@ -150,9 +151,7 @@ def planned_leg(
     params = msgspec.json.decode(blob.data)["input_params"]
     manifest = msgspec.structs.replace(manifest, input_params=params)
     initial = Snapshot.of_values(dict(wanted.context))
-    plan = resolver.resolve(manifest)
-    if plan.op_id != manifest.op_id:
-        raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")
+    plan = resolved_anew(manifest, resolver)
     prepared = Prepared(blob.id, manifest, PlannedRun.of(plan, manifest.run_config), initial)
     before = started.continues
     continues = ContinuedRun(

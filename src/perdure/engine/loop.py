@@ -9,15 +9,15 @@ from datetime import timedelta
 from typing import Any
 
 from perdure.engine.attempt import Completed
-from perdure.engine.decide import Pause, Run, Stop, decide, fail
+from perdure.engine.attempts import ATTEMPT_INTERRUPTED, OpenAttempt
+from perdure.engine.decide import Pause, Run, Step, Stop, decide, fail
 from perdure.engine.executing import AttemptRun, Hands
-from perdure.engine.history import ATTEMPT_INTERRUPTED, OpenAttempt
 from perdure.engine.legs import Legs
 from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.starting import Beginning
 from perdure.errors import ErrorCategory, ErrorInfo, StorageError
 from perdure.failpoints import FailpointStop
-from perdure.ids import ArtifactId, RunId
+from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.journal import Entry
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.model.context import Snapshot
@@ -101,14 +101,10 @@ class Stint:
             if isinstance(step.then, Run) and not runs_handlers:
                 await self.leave()
                 return
-            if isinstance(step.then, Stop) and self._children.to_part_from:
-                # They are not told of an end that a crash could take back.
-                await self._writer.flush()
-                await self._children.part()
-            self._writer.stage(step.events, step.blobs)
             if isinstance(step.then, Stop):
-                await self._writer.flush(release=Release())
+                await self._end(step)
                 return
+            self._writer.stage(step.events, step.blobs)
             if isinstance(step.then, Pause):
                 if await self._pause(step.then, runs_handlers=runs_handlers):
                     return
@@ -117,6 +113,15 @@ class Stint:
                 await self._attempt(step.then.attempt)
                 if self.legs.next is not None:
                     return
+
+    async def _end(self, step: Step) -> None:
+        """Write that the run has ended, and give it up."""
+        if self._children.to_part_from:
+            # They are not told of an end that a crash could take back.
+            await self._writer.flush()
+            await self._children.part()
+        self._writer.stage(step.events, step.blobs)
+        await self._writer.flush(release=Release())
 
     async def _pause(self, pause: Pause, *, runs_handlers: bool) -> bool:
         """Wait for what is near, or park the run; whether it is parked."""
@@ -135,6 +140,10 @@ class Stint:
         self._has_mail = True
         if self._reading is None and self._scope is not None:
             self._reading = asyncio.create_task(self._hear(self._scope))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have what waits for letters look again."""
         if self._mail is not None and not self._mail.done():
             self._mail.set_result(None)
 
@@ -145,7 +154,8 @@ class Stint:
             letters = await self._stores.mailbox.unread(self._run_id)
             await self._writer.append(lambda: self._heard(letters))
             # First the handler, so that it spawns no more children that nobody would tell.
-            self._stop_if_told(scope)
+            if (why := self._stop_for(scope.state_id)) is not None:
+                scope.stop(why)
             await self._children.pass_down()
         except (Exception, FailpointStop) as error:  # noqa: BLE001 — it ends the stint, where it is raised
             # Whatever the handler is doing, it may no longer act for the run.
@@ -154,12 +164,14 @@ class Stint:
         finally:
             self._reading = None
 
-    def _stop_if_told(self, scope: AttemptScope) -> None:
+    def _stop_for(self, state_id: StateId) -> Stopped | None:
+        """Why the handler of a state is to be stopped, if the run was told to end."""
         cancel = self._view.cancel
-        if cancel is not None and cancel.terminates:
-            scope.stop(Stopped.TERMINATED)
-        elif cancel is not None and scope.state_id not in self._plan.cleanup_ids:
-            scope.stop(Stopped.CANCELLED)
+        if cancel is None:
+            return None
+        if cancel.terminates:
+            return Stopped.TERMINATED
+        return None if state_id in self._plan.cleanup_ids else Stopped.CANCELLED
 
     def _heard(self, letters: Sequence[Letter]) -> Entry:
         entry = receive(self._view, letters, while_running=True)

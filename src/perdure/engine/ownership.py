@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,6 +11,7 @@ from perdure.clock import Clock
 from perdure.errors import StorageError
 from perdure.stores.ports import Claim, ClaimStore
 from perdure.stores.refusals import claim_lost
+from perdure.stores.uninterrupted import uninterrupted
 
 CLAIM_TTL = timedelta(seconds=30)
 
@@ -94,6 +96,25 @@ class ClaimKeeper:
                     self._thread = None
                     return
             renew_together(due, self.ttl)
+
+
+async def let_go(holding: Sequence[HeldClaim], keeper: ClaimKeeper) -> None:
+    """Keep claims no longer, and give up those that the last commit has not given up."""
+    for held in holding:
+        keeper.drop(held)
+    if holding:
+        await uninterrupted(_release(holding))
+
+
+async def _release(holding: Sequence[HeldClaim]) -> None:
+    # A claim that the last commit gave up is released already; anything else must not stay behind.
+    for held in holding:
+        try:
+            await held.store.release(held.claim)
+        except StorageError:
+            logging.getLogger("perdure").warning(
+                "run %s could not be released; it is free when its claim expires", held.claim.run_id
+            )
 
 
 KEEPER = ClaimKeeper()

@@ -67,6 +67,15 @@ def resolved(manifest: RunManifest, resolver: PlanResolver) -> ExecutionPlan:
             category=error.info.category,
             details=error.info.details,
         ) from error
+    return _of_its_operation(plan, manifest)
+
+
+def resolved_anew(manifest: RunManifest, resolver: PlanResolver) -> ExecutionPlan:
+    """The plan of a run that is to begin; raises what the resolver raises."""
+    return _of_its_operation(resolver.resolve(manifest), manifest)
+
+
+def _of_its_operation(plan: ExecutionPlan, manifest: RunManifest) -> ExecutionPlan:
     expect(plan, ExecutionPlan, "what resolve(manifest) gives", "an ExecutionPlan")
     if plan.op_id != manifest.op_id:
         raise InvalidPlanError.of("plan_op_id_mismatch", "the plan is for another operation")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from perdure.engine.decide import Pause
+from perdure.engine.history import RunView
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import RunPhase
@@ -32,3 +34,11 @@ class RunResult(msgspec.Struct, frozen=True):
         if self.waiting_for is not None:
             data |= {"waiting_for": self.waiting_for, "due_millis": self.due_millis}
         return data
+
+
+def result_of(run_id: RunId, view: RunView, waiting: Pause | None = None) -> RunResult:
+    """Where a run stands by its view; if it is parked, with what it is ``waiting`` for."""
+    final = view.checkpoint if view.ended is None else view.ended.final_snapshot_id
+    if waiting is None:
+        return RunResult(run_id, view.phase, final)
+    return RunResult(run_id, view.phase, final, waiting.waiting_for, waiting.until_millis)

@@ -9,11 +9,11 @@ from datetime import timedelta
 import msgspec
 
 from perdure.engine.attempt import Completed, Failed
+from perdure.engine.attempts import OpenAttempt
 from perdure.engine.contexts import Contexts
 from perdure.engine.decide import Merge, Pause, Run, Start, Step, Stop
 from perdure.engine.executing import AttemptRun, Hands, Outcome
 from perdure.engine.fan_out import Standing, decide_side_by_side, write_conflict
-from perdure.engine.history import OpenAttempt
 from perdure.engine.joins import Frontier, JoinGraph
 from perdure.engine.legs import continued_beside
 from perdure.engine.letters import LetterWatch, receive
@@ -24,7 +24,7 @@ from perdure.io.flights import Flights
 from perdure.io.scope import Stopped
 from perdure.model.context import Snapshot
 from perdure.model.events import StateCompleted, StateEntered
-from perdure.stores.ports import Release, snapshot_blob
+from perdure.stores.ports import snapshot_blob
 
 CHILD_POLL_SECONDS = 1.0
 """How often it is looked whether a child has ended that others drive, while other attempts run."""
@@ -193,14 +193,6 @@ class SideBySide(Stint):
             if isinstance(then, Pause):
                 return step
 
-    async def _end(self, step: Step) -> None:
-        if self._children.to_part_from:
-            # They are not told of an end that a crash could take back.
-            await self._writer.flush()
-            await self._children.part()
-        self._writer.stage(step.events, step.blobs)
-        await self._writer.flush(release=Release())
-
     async def _close_ended(self) -> None:
         """Stage what the attempts came to that have ended."""
         ended, self._ended = self._ended, []
@@ -243,10 +235,6 @@ class SideBySide(Stint):
         self._has_mail = True
         self._wake()
 
-    def _wake(self) -> None:
-        if self._mail is not None and not self._mail.done():
-            self._mail.set_result(None)
-
     async def _hear_all(self) -> None:
         """Turn letters into events, and stop the handlers if that is what they ask for."""
         self._has_mail = self._has_kept_mail = False
@@ -259,12 +247,9 @@ class SideBySide(Stint):
             turn.flushes = bool(self._sides)
         # What cannot be said yet is read again when another handler has ended.
         self._has_kept_mail = len(heard.read) < len(letters)
-        cancel = self._view.cancel
-        for side in self._sides.values() if cancel is not None else ():
-            if cancel is not None and cancel.terminates:
-                side.stop(Stopped.TERMINATED)
-            elif side.attempt.state_id not in self._plan.cleanup_ids:
-                side.stop(Stopped.CANCELLED)
+        for side in self._sides.values():
+            if (why := self._stop_for(side.attempt.state_id)) is not None:
+                side.stop(why)
 
     async def _until_news(self, pause: Pause) -> None:
         """Wait until an attempt has ended, or something comes that others wait for."""

@@ -10,14 +10,15 @@ import msgspec
 from perdure.arguments import expect, expect_methods
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
 from perdure.engine.decide import PlannedRun
-from perdure.errors import ConcurrencyError, InvalidPlanError
+from perdure.errors import ConcurrencyError, CorruptionError, InvalidPlanError, NotFoundError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunConfig, RunManifest
 from perdure.model.context import Snapshot
-from perdure.model.events import Event, RunStarted
+from perdure.model.events import ArtifactKind, Event, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
-from perdure.stores.ports import Append, Blob
+from perdure.stores.bundle import Stores
+from perdure.stores.ports import Append, Blob, snapshot_blob
 
 
 class StartRun(msgspec.Struct, frozen=True):
@@ -80,7 +81,39 @@ def _fork_of(started: RunStarted) -> object:
     return None if origin is None else (origin.run_id, origin.seq, origin.base_snapshot_id)
 
 
-def checked_manifest(run: StartRun) -> bytes:
+async def planned_start(stores: Stores, run: StartRun) -> Beginning:
+    """How the run begins. Nothing is written; raises as ``Engine.start``."""
+    manifest_bytes = _checked_manifest(run)
+    try:
+        stored_bytes = await stores.artifacts.get(run.manifest_id)
+    except NotFoundError:
+        raise NotFoundError.of(
+            "manifest_not_found",
+            "the manifest is not in the artifact store",
+            details={"manifest_id": str(run.manifest_id)},
+        ) from None
+    if stored_bytes != manifest_bytes:
+        raise CorruptionError.of(
+            "manifest_artifact_mismatch",
+            "the stored manifest is another one",
+            details={"manifest_id": str(run.manifest_id)},
+        )
+    plan = PlannedRun.of(run.plan, run.run_config)
+    initial = Snapshot.of_values(run.initial_context.dump())
+    return Beginning(
+        run_id_of(run.run_id, run.invocation_key),
+        run.run_id is not None or run.invocation_key is not None,
+        run.invocation_key is not None,
+        plan,
+        run.manifest,
+        RunStarted(run.plan.op_id, run.manifest_id, initial.id),
+        (),
+        (Blob(ArtifactKind.MANIFEST, manifest_bytes, run.manifest_id), snapshot_blob(initial)),
+        initial,
+    )
+
+
+def _checked_manifest(run: StartRun) -> bytes:
     """The canonical bytes of the run's manifest, which was compared with everything else that is given."""
     data = manifest_bytes(run.manifest)
     if artifact_id_for_bytes(data) != run.manifest_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
 from perdure.engine.history import RunView
 from perdure.engine.ownership import HeldClaim
@@ -246,7 +246,8 @@ class RunWriter:
         ``begun`` are the first events of other runs.
         """
         async with self._lock:
-            await self._flush(release, begun)
+            if self._has_staged or release is not None:
+                await self._commit_staged(release, begun)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
@@ -258,12 +259,15 @@ class RunWriter:
             turn = Turn()
             yield turn
             if turn.flushes:
-                await self._flush(None)
+                if self._has_staged:
+                    await self._commit_staged(None)
                 self._tell()
 
-    async def _flush(self, release: Release | None, begun: Sequence[Append] = ()) -> None:
-        if not self._staged and not self._staged_read and release is None:
-            return
+    @property
+    def _has_staged(self) -> bool:
+        return bool(self._staged or self._staged_read)
+
+    def _commit_staged(self, release: Release | None, begun: Sequence[Append] = ()) -> Awaitable[None]:
         begun, self._required = (*self._required, *begun), ()
         staged, self._staged = self._staged, []
         blobs, self._staged_blobs = self._staged_blobs, []
@@ -273,7 +277,7 @@ class RunWriter:
             self.is_released = release is not None
 
         head = self.view.head_seq - len(staged)
-        await self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
+        return self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
@@ -311,7 +315,8 @@ class RunWriter:
         self._held.durable = True
         self._failpoints.hit("commit.after")
         landed()
-        self._observe_all(head, events, begun)
+        if self._observer is not None:
+            self._observe_all(head, events, begun)
 
     async def _look_what_landed(
         self, head: int, events: Sequence[Event], landed: Callable[[], None], begun: Sequence[Append]

@@ -41,6 +41,7 @@ from perdure.io.live_patches import LivePatches
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, TransportEnv, effect_traits_of
 from perdure.io.scope import AttemptScope, Pulse
+from perdure.io.storing import read_recorded
 from perdure.io.waits import CHILD, wait_key
 from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall, IoResult, Signal
@@ -377,11 +378,7 @@ class LiveIo:
             raise
 
     async def _recorded(self, bound: FactBinding) -> IoResult:
-        try:
-            value, _ = await read_json(self._stores.artifacts, bound.payload_id)
-        except StorageError as error:
-            self._scope.fatal = error
-            raise
+        value, _ = await read_recorded(self._scope, self._stores.artifacts, bound.payload_id)
         return IoResult(value, bound.payload_id)
 
     async def _reading(self, kind: str, read: Callable[[], bytes]) -> bytes:

@@ -35,11 +35,11 @@ from perdure.io.journal import Entry, Journal
 from perdure.io.live_waits import LiveWaits
 from perdure.io.port import Transport, look_up
 from perdure.io.scope import AttemptScope
+from perdure.io.storing import append, read_recorded
 from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall
 from perdure.model.meta import SideEffectKind
 from perdure.stores.ports import ArtifactStore, Blob
-from perdure.stores.reading import read_json
 
 Ask = Callable[[Callable[[Transport], Awaitable[Json]]], Awaitable[Json]]
 
@@ -160,14 +160,12 @@ class LiveEffects:
         """The answer that an effect got, bound to ``fact_key``; ``IoError`` if it was not kept."""
         if known.payload_id is None:
             raise effect_answer_lost(known.key)
-        try:
-            _, data = await read_json(self._artifacts, known.payload_id)
-        except StorageError as error:
-            self._scope.fatal = error
-            raise
+        _, data = await read_recorded(self._scope, self._artifacts, known.payload_id)
         payload = Blob(ArtifactKind.FACT_PAYLOAD, data, known.payload_id)
         told = [fact_event(fact_key, payload.id, request_id)]
-        await self._append(lambda: Entry() if fact_key in self._journal.facts else Entry(told))
+        await append(
+            self._scope, self._journal, lambda: Entry() if fact_key in self._journal.facts else Entry(told)
+        )
         return payload
 
     async def _intend(self, effect: PlannedEffect, request_id: str) -> bool:
@@ -184,7 +182,7 @@ class LiveEffects:
             is_ours = known is None or known.outcome == NOT_APPLIED
             return Entry([effect_intended(intent)] if is_ours else [])
 
-        await self._append(make)
+        await append(self._scope, self._journal, make)
         return is_ours
 
     def _may_repeat(self, traits: EffectTraits, known: Effect) -> bool:
@@ -232,14 +230,11 @@ class LiveEffects:
 
     async def _settle(self, key: str, entry: Entry) -> None:
         """Write down what became of an effect, unless somebody has said meanwhile that it was made."""
-        await self._append(lambda: Entry() if self._journal.effects[key].outcome == APPLIED else entry)
-
-    async def _append(self, make: Callable[[], Entry]) -> None:
-        try:
-            await self._journal.append(make)
-        except StorageError as error:
-            self._scope.fatal = error
-            raise
+        await append(
+            self._scope,
+            self._journal,
+            lambda: Entry() if self._journal.effects[key].outcome == APPLIED else entry,
+        )
 
 
 def _refuses(error: PerdureError) -> bool:

@@ -10,9 +10,9 @@ from perdure.io.facts import FactBinding
 from perdure.io.journal import Journal
 from perdure.io.maps import MapPlaces
 from perdure.io.scope import AttemptScope, Place, Pulse
+from perdure.io.storing import read_recorded
 from perdure.model.events import ArtifactKind
 from perdure.stores.ports import ArtifactStore, Blob
-from perdure.stores.reading import read_json
 
 
 class LiveItems(MapPlaces):
@@ -44,11 +44,7 @@ class LiveItems(MapPlaces):
         return next((each for each in range(index, index + count) if self.fact_key(each) in facts), None)
 
     async def outcome(self, bound: FactBinding) -> Json:
-        try:
-            value, _ = await read_json(self._artifacts, bound.payload_id)
-        except StorageError as error:
-            self._scope.fatal = error
-            raise
+        value, _ = await read_recorded(self._scope, self._artifacts, bound.payload_id)
         return value
 
     def keep(self, index: int, request_id: str, payload: bytes) -> bytes:

@@ -8,9 +8,9 @@ from perdure.ids import FactKey
 from perdure.io.journal import Journal
 from perdure.io.patches import is_beyond, patch_key
 from perdure.io.scope import AttemptScope
+from perdure.io.storing import read_recorded
 from perdure.model.events import ArtifactKind
 from perdure.stores.ports import ArtifactStore, Blob
-from perdure.stores.reading import read_json
 
 
 class LivePatches:
@@ -28,11 +28,11 @@ class LivePatches:
         key = patch_key(self._scope.state_id, name)
         if key in self._told:
             return self._told[key]
+        bound = self._journal.facts.get(key)
+        if bound is not None:
+            value, _ = await read_recorded(self._scope, self._artifacts, bound.payload_id)
+            return bool(value)
         try:
-            bound = self._journal.facts.get(key)
-            if bound is not None:
-                value, _ = await read_json(self._artifacts, bound.payload_id)
-                return bool(value)
             recorded = await self._journal.recorded_by(self._scope.state_id)
         except StorageError as error:
             self._scope.fatal = error

@@ -6,10 +6,10 @@ import asyncio
 from datetime import timedelta
 
 from perdure.clock import Clock
-from perdure.errors import StorageError
 from perdure.ids import ArtifactId, RunId
 from perdure.io.journal import Entry, Journal
 from perdure.io.scope import AttemptScope, Pulse, Stopped
+from perdure.io.storing import append
 from perdure.io.waits import (
     CHILD,
     EFFECT_IN_DOUBT,
@@ -85,7 +85,8 @@ class LiveWaits:
     async def _end_of(self, wait: Wait) -> ArtifactId:
         while (bound := self._journal.facts.get(wait.key)) is None:
             if self._next_of(wait).events:
-                await self._append(wait)
+                await append(self._scope, self._journal, lambda: self._next_of(wait))
+                self._begun.add(wait.key)
             elif wait.until_millis is None or self._is_far(wait.until_millis):
                 await self._park(wait)
             else:
@@ -109,14 +110,6 @@ class LiveWaits:
 
     def _is_far(self, due_millis: int) -> bool:
         return due_millis - self._clock.now_millis() > self._park_after_millis
-
-    async def _append(self, wait: Wait) -> None:
-        try:
-            await self._journal.append(lambda: self._next_of(wait))
-            self._begun.add(wait.key)
-        except StorageError as error:
-            self._scope.fatal = error
-            raise
 
     async def _park(self, wait: Wait) -> None:
         """Have the attempt parked. An item returns when there is news, for others may go on for long."""

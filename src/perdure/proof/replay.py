@@ -20,10 +20,10 @@ from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.journal import Entry
 from perdure.io.scope import AttemptScope
 from perdure.model.config import RunConfig
-from perdure.model.context import Snapshot, StagedContext
+from perdure.model.context import StagedContext
 from perdure.model.events import RunPhase
 from perdure.stores.bundle import Stores
-from perdure.stores.reading import read_json
+from perdure.stores.reading import read_snapshot
 
 
 class KeyDifference(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ async def _replay_state(
             "the history names states that the plan no longer has",
             details={"states": [state_id]},
         )
-    base = await _snapshot(stores, base_id)
+    base = await read_snapshot(stores.artifacts, base_id)
     scope = AttemptScope(source.run_of(state_id), state_id, attempt)
     state = plan.nodes[state_id].state
     meta = state.meta()
@@ -176,17 +176,12 @@ async def _replay_state(
         return StateReplay(state_id, attempt, recorded, None, error=outcome.info)
     if outcome.snapshot.id == recorded:
         return StateReplay(state_id, attempt, recorded, recorded)
-    differences = _compare((await _snapshot(stores, recorded)).parts, outcome.snapshot.parts)
+    differences = _compare((await read_snapshot(stores.artifacts, recorded)).parts, outcome.snapshot.parts)
     return StateReplay(state_id, attempt, recorded, outcome.snapshot.id, differences)
 
 
 async def _write_nothing(make: Callable[[], Entry]) -> None:
     """A replay leaves no trace."""
-
-
-async def _snapshot(stores: Stores, snapshot_id: ArtifactId) -> Snapshot:
-    _, data = await read_json(stores.artifacts, snapshot_id)
-    return Snapshot.of_canonical(data)
 
 
 def _compare(recorded: Mapping[str, bytes], replayed: Mapping[str, bytes]) -> tuple[KeyDifference, ...]:

@@ -27,7 +27,7 @@ from perdure.sdk.reading import RunSummary
 from perdure.sdk.retention import Retention
 from perdure.sdk.runs import Run
 from perdure.sdk.signals import SignalDefinition
-from perdure.stores.ports import Tell
+from perdure.stores.keeping import Tell
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -18,7 +18,7 @@ from perdure.model.events import CHILD_RUN_SPAWNED, DomainEvent
 from perdure.sdk.checks import expect
 from perdure.sdk.retention import Retention, SurveyedRun, deletion_of, planned
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import Deleted, RunTrace, Tell
+from perdure.stores.keeping import Deleted, RunTrace, Tell
 
 HOUR_MILLIS = 3_600_000
 _TOGETHER = 200

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from perdure.engine.history import Request, RunView
+from perdure.engine.history import RunView
 from perdure.engine.recovery import read_manifest, read_view
+from perdure.engine.requests import Request
 from perdure.engine.results import RunResult
 from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
 from perdure.ids import RunId, StateId

@@ -18,7 +18,7 @@ from perdure.errors import ErrorCategory, Json, RunError
 from perdure.ids import OpId, RunId
 from perdure.model.events import RunStatus
 from perdure.sdk.checks import expect, expect_many, refuse_call
-from perdure.stores.ports import RunTrace
+from perdure.stores.keeping import RunTrace
 from perdure.stores.refusals import run_already_active, run_not_found
 
 _SHOWN_MAX = 5

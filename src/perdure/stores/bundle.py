@@ -18,6 +18,7 @@ from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
 from perdure.model.legs import heir_in
 from perdure.stores import locations
+from perdure.stores.keeping import Keeping
 from perdure.stores.legs import newest_leg
 from perdure.stores.local import KeepsAll, LocalAgenda, LocalClaims, LocalMailbox, UnknownAgenda
 from perdure.stores.ports import (
@@ -30,7 +31,6 @@ from perdure.stores.ports import (
     Committed,
     Committer,
     EventStore,
-    Keeping,
     Mailbox,
     Release,
     Schedules,

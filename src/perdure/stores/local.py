@@ -13,9 +13,11 @@ from perdure.clock import Clock
 from perdure.errors import Json, StorageError
 from perdure.ids import RunId
 from perdure.model.events import RunCompleted
+from perdure.stores.bodies import encode_body
+from perdure.stores.keeping import Deleted, RunTrace, Swept, Tell
 from perdure.stores.legs import newest_leg
-from perdure.stores.letters import encode_body, opened
-from perdure.stores.ports import Claim, Deleted, EventStore, Letter, Mailbox, Release, RunTrace, Swept, Tell
+from perdure.stores.letters import opened
+from perdure.stores.ports import Claim, EventStore, Letter, Mailbox, Release
 from perdure.stores.refusals import run_already_active, run_already_terminal, run_not_found
 
 _PAGE = 1000

@@ -18,8 +18,9 @@ from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope, RunCompleted, is_engine_event
 from perdure.model.legs import continued_by, heir_in
+from perdure.stores.bodies import encode_body
 from perdure.stores.bundle import Stores
-from perdure.stores.letters import encode_body, opened
+from perdure.stores.letters import opened
 from perdure.stores.memory_keeping import MemoryKeeping
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, RecipeBlob, Release, Row
 from perdure.stores.refusals import (
@@ -124,9 +125,9 @@ class MemoryStore(MemoryKeeping):
         return artifact_id in self._state.blobs
 
     async def acquire(self, run_id: RunId, owner: str, ttl: timedelta) -> Claim:
-        row = self._state.claims.get(run_id, _ClaimRow(None, 0, 0))
-        if row.owner is not None and row.expires_millis > self._clock.now_millis():
+        if self._is_owned(run_id):
             raise run_already_active(run_id)
+        row = self._state.claims.get(run_id, _ClaimRow(None, 0, 0))
         claim = Claim(run_id, owner, row.epoch + 1)
         self._state.claims[run_id] = _ClaimRow(owner, claim.epoch, self._expiry(ttl))
         return claim

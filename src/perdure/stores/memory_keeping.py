@@ -10,7 +10,8 @@ from perdure.clock import Clock
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import RunCompleted
 from perdure.model.wire import encode_event
-from perdure.stores.ports import SPARED, Deleted, Row, RunTrace, Swept, Tell
+from perdure.stores.keeping import SPARED, Deleted, RunTrace, Swept, Tell
+from perdure.stores.ports import Row
 from perdure.stores.references import Reference, ids_in, references
 from perdure.stores.traces import manifest_in, trace_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, decode, refuse_secrets
 from perdure.errors import CorruptionError, Json
 from perdure.ids import ArtifactId, RunId
+from perdure.model.context import Snapshot
 from perdure.model.events import EventEnvelope
 from perdure.secrets import DEFAULT_POLICY, SecretPolicy
 from perdure.stores.ports import ArtifactStore, EventStore
@@ -45,6 +46,17 @@ async def read_json(
             code, message = error.code, error.info.message
         raise _corruption(code, message, artifact_id, error.pointer) from None
     return value, data
+
+
+async def read_snapshot(artifacts: ArtifactStore, snapshot_id: ArtifactId) -> Snapshot:
+    """A stored context. Raises as :func:`read_json`, and ``context_not_an_object`` for what is none."""
+    _, data = await read_json(artifacts, snapshot_id)
+    try:
+        return Snapshot.of_canonical(data)
+    except CanonicalJsonError:
+        raise _corruption(
+            "context_not_an_object", "the context's snapshot is not a JSON object", snapshot_id
+        ) from None
 
 
 async def read_engine_events(events: EventStore, run_id: RunId, from_seq: int) -> list[EventEnvelope]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.events import RunCompleted
+from perdure.stores.bodies import decode_body, encode_body
 from perdure.stores.ports import EventStore, ScheduleRow
 from perdure.stores.refusals import (
     schedule_changed,
@@ -18,8 +18,6 @@ from perdure.stores.refusals import (
     schedule_exists,
     schedule_not_found,
 )
-
-_ENCODER = msgspec.json.Encoder(enc_hook=str.__str__)
 
 
 class KeptSchedule(NamedTuple):
@@ -31,17 +29,9 @@ class KeptSchedule(NamedTuple):
     body: bytes
 
 
-def encode_schedule(body: Json) -> bytes:
-    """A schedule's body as JSON text. It must have been checked: this writes what it is given."""
-    return _ENCODER.encode(body)
-
-
 def opened_schedule(schedule_id: str, kept: KeptSchedule) -> ScheduleRow:
     """The row that was kept; ``CorruptionError`` (``schedule_corruption``) if its body is no JSON text."""
-    try:
-        body: Any = msgspec.json.decode(kept.body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise schedule_corruption(schedule_id) from None
+    body = decode_body(kept.body, lambda: schedule_corruption(schedule_id))
     return ScheduleRow(schedule_id, body, kept.due_millis, kept.awaits, kept.revision)
 
 
@@ -90,7 +80,7 @@ class MemorySchedules:
         return min((due for due in dues if due is not None), default=None)
 
     def _keep(self, row: ScheduleRow, revision: int) -> ScheduleRow:
-        self._rows[row.id] = KeptSchedule(revision, row.due_millis, row.awaits, encode_schedule(row.body))
+        self._rows[row.id] = KeptSchedule(revision, row.due_millis, row.awaits, encode_body(row.body))
         return msgspec.structs.replace(row, revision=revision)
 
     async def _released(self) -> builtins.list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from perdure.ids import ArtifactId
 from perdure.model.events import EventEnvelope, RunStarted, RunStatus
-from perdure.stores.ports import Row, RunTrace
+from perdure.stores.keeping import RunTrace
+from perdure.stores.ports import Row
 
 REPLAY_OF = b'"replay_of"'
 

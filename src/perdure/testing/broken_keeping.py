@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import is_engine_event
 from perdure.model.wire import encode_event
+from perdure.stores.keeping import Deleted, Swept, Tell
 from perdure.stores.memory import MemoryStore
-from perdure.stores.ports import Append, Blob, Claim, Committed, Deleted, Release, Swept, Tell
+from perdure.stores.ports import Append, Blob, Claim, Committed, Release
 from perdure.stores.references import Reference, ids_in, references
 
 

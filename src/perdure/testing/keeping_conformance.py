@@ -17,7 +17,8 @@ from perdure.model.events import (
     RunStatus,
 )
 from perdure.stores.bundle import Stores
-from perdure.stores.ports import SPARED, Append, Blob, Deleted, Release, RunTrace
+from perdure.stores.keeping import SPARED, Deleted, RunTrace
+from perdure.stores.ports import Append, Blob, Release
 from perdure.testing.store_places import ENDED, OTHER, RUN, TTL, StorePlaces, agenda, ids, own, park, told
 
 THIRD = RunId("00000000-0000-0000-0000-000000000003")

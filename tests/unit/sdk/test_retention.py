@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from perdure import PruneReport, Retention, RunError, RunId, RunStatus, Stores
 from perdure.sdk.keeping import prune_every_hour
 from perdure.sdk.retention import RULES, SurveyedRun, deletion_of, planned
+from perdure.stores.keeping import RunTrace
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
-from perdure.stores.ports import RunTrace
 from perdure.testing.clock import FakeClock
 from perdure.testing.store_places import ENDED
 

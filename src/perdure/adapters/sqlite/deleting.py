@@ -13,7 +13,8 @@ from perdure.adapters.sqlite.events import envelopes
 from perdure.adapters.sqlite.runs import run_row
 from perdure.ids import RunId
 from perdure.model.events import EventEnvelope, RunCompleted, RunStatus
-from perdure.stores.ports import Row, RunTrace
+from perdure.stores.keeping import RunTrace
+from perdure.stores.ports import Row
 from perdure.stores.traces import manifest_in, trace_of
 
 SECONDS_MAX = 0.005

@@ -21,7 +21,7 @@ from perdure.adapters.sqlite.sweeping import Garbage, Marking, delete_artifacts,
 from perdure.clock import Clock
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId
-from perdure.stores.ports import SPARED, Deleted, RunTrace, Swept, Tell
+from perdure.stores.keeping import SPARED, Deleted, RunTrace, Swept, Tell
 
 T = TypeVar("T")
 

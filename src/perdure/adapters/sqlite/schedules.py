@@ -11,6 +11,7 @@ import apsw
 import msgspec
 
 from perdure.ids import RunId
+from perdure.stores.bodies import encode_body
 from perdure.stores.ports import ScheduleRow
 from perdure.stores.refusals import (
     schedule_changed,
@@ -18,7 +19,7 @@ from perdure.stores.refusals import (
     schedule_exists,
     schedule_not_found,
 )
-from perdure.stores.schedules import KeptSchedule, encode_schedule, opened_schedule
+from perdure.stores.schedules import KeptSchedule, opened_schedule
 
 Work = Callable[[apsw.Connection], Any]
 Run = Callable[[Work], Awaitable[Any]]
@@ -132,7 +133,7 @@ class SqliteSchedules:
 def _kept(row: ScheduleRow, revision: int) -> KeptSchedule:
     # A `str` subclass is none to the driver.
     awaits: Any = None if row.awaits is None else str(row.awaits)
-    return KeptSchedule(revision, row.due_millis, awaits, encode_schedule(row.body))
+    return KeptSchedule(revision, row.due_millis, awaits, encode_body(row.body))
 
 
 def _crc(schedule_id: str, kept: KeptSchedule) -> int:

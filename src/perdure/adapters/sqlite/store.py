@@ -51,7 +51,7 @@ from perdure.errors import Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
-from perdure.stores.letters import encode_body
+from perdure.stores.bodies import encode_body
 from perdure.stores.paths import checked_path
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, Release, Row
 from perdure.stores.refusals import claim_lost, run_already_active

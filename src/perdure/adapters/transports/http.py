@@ -20,68 +20,50 @@ of 4xx by which a server refuses this very request (``REFUSALS``); 408, 409 and 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+from urllib.parse import urlsplit
 
-import msgspec
-
-from perdure.adapters.transports.bodies import BodyFields, shown
+from perdure.adapters.transports.bodies import shown
 from perdure.adapters.transports.http_answers import (
     Gunzip,
     content_type,
-    is_no_answer,
     refuse_no_answer,
     shown_headers,
     unexpected_status,
 )
 from perdure.adapters.transports.http_connections import Connections, unlogged
 from perdure.adapters.transports.http_hosts import AllowedHosts
+from perdure.adapters.transports.http_requests import (
+    HEADER_NAME,
+    HttpRequest,
+    decode_request,
+    headers_of,
+    leads_somewhere,
+    origin_of,
+    printable,
+    refuse_request,
+    url_of,
+    without_credentials,
+)
 from perdure.adapters.transports.limits import HTTP_BODY_BYTES, INLINE_BYTES
 from perdure.arguments import expect_many
 from perdure.errors import ErrorCategory, IoError, Json, NotAppliedError, TransportError
 from perdure.io.effects import EffectTraits
 from perdure.io.port import TransportEnv
 from perdure.model.handler import IoCall
-from perdure.secrets import is_reference
 
 if TYPE_CHECKING:
     import httpx
-
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
-# Told by the URL and the body; a request that says otherwise could pass by the allow-list.
-_OWN_HEADERS = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
-_CREDENTIAL_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
-_CONTENT_TYPES = {
-    "json": "application/json",
-    "text": "text/plain; charset=utf-8",
-    "base64": "application/octet-stream",
-    "artifact_id": "application/octet-stream",
-}
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 KEY_LIFETIME = timedelta(hours=24)
 _READS, _CHANGES = EffectTraits(is_effect=False), EffectTraits(is_effect=True)
-
-_Parameter = str | int | bool
-
-
-class _Request(BodyFields, forbid_unknown_fields=True, kw_only=True):
-    kind: Literal["http_request_v1"]
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    url: str
-    query: dict[str, _Parameter | list[_Parameter]] = msgspec.field(default_factory=dict)
-    headers: dict[str, str | dict[str, str]] = msgspec.field(default_factory=dict)
-    timeout_ms: int = 30_000
-    redirects_max: int = 10
-    accept_status: list[int] | None = None
 
 
 class _Keys(NamedTuple):
@@ -127,7 +109,7 @@ class HttpTransportFactory:
         keyed_hosts: Iterable[str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if not _HEADER_NAME.fullmatch(idempotency_header):
+        if not HEADER_NAME.fullmatch(idempotency_header):
             raise ValueError(f"not a header's name: {idempotency_header!r}")
         self._hosts = _hosts(allowed_hosts, "allowed_hosts")
         self._keys = _Keys(
@@ -177,16 +159,16 @@ class HttpTransport:
         return self._keys.traits_for(str(request.get("url")))
 
     async def call(self, call: IoCall) -> Json:
-        request = _decode(call.request)
-        url = _url_of(request)
+        request = decode_request(call.request)
+        url = url_of(request)
         self._check_host(url, redirects=0)
         try:
             content = await request.content(self._env)
         except ValueError as error:
-            _invalid(str(error))
-        headers = self._headers(request)
+            refuse_request(str(error))
+        headers = headers_of(request, self._env.secrets.fill)
         if call.idempotency_key is not None and request.method not in SAFE_METHODS:
-            headers.setdefault(self._keys.header, _printable(call.idempotency_key))
+            headers.setdefault(self._keys.header, printable(call.idempotency_key))
         reply = await self._within_deadline(request, url, headers, content)
         charset, may_be_json = content_type(reply.headers)
         body = shown(
@@ -208,21 +190,8 @@ class HttpTransport:
             details={"redirects": redirects},
         )
 
-    def _headers(self, request: _Request) -> dict[str, str]:
-        """The request's headers by lower-case name, with its secrets in them."""
-        headers = {"accept": "*/*", "user-agent": "perdure"}
-        form = request.form()
-        if form is not None:
-            headers["content-type"] = _CONTENT_TYPES[form]
-        for name, value in request.headers.items():
-            headers[name.lower()] = self._env.secrets.fill(value)
-        for value in headers.values():
-            _printable(value)
-        # What a server compresses in another way is shown as it came.
-        return {"accept-encoding": "gzip", **headers}
-
     async def _within_deadline(
-        self, request: _Request, url: httpx.URL, headers: dict[str, str], content: bytes | None
+        self, request: HttpRequest, url: httpx.URL, headers: dict[str, str], content: bytes | None
     ) -> _Reply:
         import httpx
 
@@ -255,7 +224,7 @@ class HttpTransport:
             _failed(type(error).__name__)
 
     async def _exchange(
-        self, request: _Request, url: httpx.URL, headers: dict[str, str], content: bytes | None
+        self, request: HttpRequest, url: httpx.URL, headers: dict[str, str], content: bytes | None
     ) -> _Reply:
         import httpx
 
@@ -274,16 +243,16 @@ class HttpTransport:
                         "http_too_many_redirects",
                         f"the server redirects more than {request.redirects_max} times",
                     )
-                origin, url = _origin(url), url.join(response.headers["location"])
-                if not _leads_somewhere(url):
+                origin, url = origin_of(url), url.join(response.headers["location"])
+                if not leads_somewhere(url):
                     _failed("a redirect that leads nowhere")
-                if _origin(url) != origin:
-                    headers = _without_credentials(request, headers)
+                if origin_of(url) != origin:
+                    headers = without_credentials(request, headers)
                 self._check_host(url, redirects=redirects)
             finally:
                 await response.aclose()
 
-    async def _read(self, request: _Request, response: httpx.Response) -> _Reply:
+    async def _read(self, request: HttpRequest, response: httpx.Response) -> _Reply:
         if request.accept_status is not None and response.status_code not in request.accept_status:
             raise unexpected_status(response.status_code)
         headers = shown_headers(response.headers)
@@ -308,94 +277,9 @@ class HttpTransport:
         return _Reply(response.status_code, headers, bytes(data))
 
 
-def _decode(data: Json) -> _Request:
-    try:
-        request = msgspec.convert(data, _Request)
-        request.form()
-    except ValueError as error:
-        _invalid(str(error))
-    for name, value in request.headers.items():
-        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
-            _invalid("a header has a name that cannot be set")
-        if isinstance(value, dict) and not is_reference(value):
-            _invalid("a header's value is neither a string nor a reference to a secret")
-    if len({name.lower() for name in request.headers}) < len(request.headers):
-        _invalid("a header stands twice")
-    if request.timeout_ms <= 0 or request.redirects_max < 0:
-        _invalid("timeout_ms is not positive, or redirects_max is negative")
-    if any(is_no_answer(status) for status in request.accept_status or ()):
-        _invalid("accept_status names 429 or 5xx, which are errors")
-    return request
-
-
-def _url_of(request: _Request) -> httpx.URL:
-    import httpx
-
-    try:
-        url = httpx.URL(_with_query(request.url, _query_of(request)))
-        absolute = _leads_somewhere(url)
-    except (httpx.InvalidURL, ValueError):
-        _invalid("the URL is malformed")
-    if not absolute:
-        _invalid("the URL is not an absolute one of http or https")
-    if url.userinfo:
-        _invalid("the URL holds a user or a password; use a header that refers to a secret")
-    return url
-
-
-def _printable(value: str) -> str:
-    if not _HEADER_VALUE.fullmatch(value):
-        _invalid("a header's value is not printable ASCII")
-    return value
-
-
-def _leads_somewhere(url: httpx.URL) -> bool:
-    """Whether ``url`` is one to ask; ``UnicodeError`` if its host is not a name in any script."""
-    host = url.raw_host
-    if b"xn--" in host:
-        _ = url.host  # decodes it
-    return url.scheme in ("http", "https") and bool(host) and (url.port or 0) < 1 << 16
-
-
-def _query_of(request: _Request) -> str:
-    pairs = [
-        (name, str(each).lower() if isinstance(each, bool) else str(each))
-        for name, value in request.query.items()
-        for each in (value if isinstance(value, list) else [value])
-    ]
-    return urlencode(pairs)
-
-
-def _with_query(url: str, query: str) -> str:
-    if not query:
-        return url
-    sent, _, _ = url.partition("#")
-    return sent + ("" if sent.endswith(("?", "&")) else "&" if "?" in sent else "?") + query
-
-
-def _without_credentials(request: _Request, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that another origin than the one that was asked may know."""
-    secrets = {name.lower() for name, value in request.headers.items() if is_reference(value)}
-    return {name: value for name, value in headers.items() if name not in _CREDENTIAL_HEADERS | secrets}
-
-
-def _origin(url: httpx.URL) -> tuple[str, bytes, int]:
-    return url.scheme, url.raw_host, url.port or {"http": 80, "https": 443}[url.scheme]
-
-
 def _failed(what: str) -> NoReturn:
     raise TransportError.of(
         "http_failed", "the exchange with the server failed", retryable=True, details={"reason": what}
-    ) from None
-
-
-def _invalid(problem: str) -> NoReturn:
-    raise IoError.of(
-        "http_request_invalid",
-        f"not an HTTP request: {problem}",
-        category=ErrorCategory.PARSING_INPUT,
-        hint='send {"kind": "http_request_v1", "method": "GET", "url": "https://…"}; the other fields are in '
-        "the documentation of the http transport",
     ) from None
 
 
