@@ -23,7 +23,7 @@ from perdure.engine.recovery import PlanResolver, read_manifest, resolved
 from perdure.engine.starting import Beginning, run_id_of
 from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
-from perdure.model.config import RunManifest
+from perdure.model.config import FanOutJoin, RunManifest
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunCompleted, RunStarted
 from perdure.model.forks import ForkedFrom
@@ -89,6 +89,8 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         manifest_id = blobs[0].id
     plan = resolved(manifest, resolver)
     planned = PlannedRun.of(plan, manifest.run_config)
+    if fork.manifest is not None:
+        _refuse_other_mode(await read_manifest(stores, started.manifest_id), manifest)
     state_id = _state_named(fork.at, events, planned)
     carried = carried_before(events, state_id)
     edges = [(edge.before, edge.after) for edge in plan.graph.edges]
@@ -111,6 +113,17 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         # What it takes over is not put again, so an origin that can be deleted must be there when it begins.
         [Append(origin, events[-1].seq, ())] if isinstance(events[-1].event, RunCompleted) else (),
     )
+
+
+def _refuse_other_mode(of_origin: RunManifest, of_fork: RunManifest) -> None:
+    """What states find depends on whether they run side by side, so what is carried over would not fit."""
+    modes = [each.run_config.execution_mode for each in (of_origin, of_fork)]
+    if isinstance(modes[0], FanOutJoin) != isinstance(modes[1], FanOutJoin):
+        raise InvalidPlanError.of(
+            "fork_mode_changed",
+            "a fork's states run side by side if those of the run do that it comes from, and else not",
+            category=ErrorCategory.PARSING_INPUT,
+        )
 
 
 def _run_forked(
