@@ -74,6 +74,9 @@ HINTS: dict[str, str] = {
         "fork at an earlier state, before those that are named, or into a version that has them"
     ),
     "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
+    "base_snapshot_mismatch": (
+        "the plan was changed since, or the stream outside the engine; give a changed plan another op_version"
+    ),
     "fork_mode_changed": "give the manifest the run's execution mode; the number of places may be another",
     "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
     "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",

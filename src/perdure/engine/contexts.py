@@ -86,7 +86,7 @@ class Contexts:
         self._results.pop(state_id, None)
         self._written.pop(state_id, None)
 
-    async def alter(self, state_id: StateId, completed: Mapping[StateId, ArtifactId]) -> None:
+    async def alter(self, state_id: StateId, completed: Mapping[StateId, ArtifactId]) -> Merged:
         """Find out what a state finds at which values were set: what precedes it leaves the rest."""
         tips = self._graph.tips[self._graph.index[state_id]]
         at = self._view.set_values[state_id]
@@ -100,7 +100,8 @@ class Contexts:
         values = self._forked
         if values is None or values.id != at.base_snapshot_id:
             values = await self._read(at.base_snapshot_id)
-        self.altered[state_id] = altered(merged, values, at.keys)
+        self.altered[state_id] = found = altered(merged, values, at.keys)
+        return found
 
     async def merge(self, tips: Tips, completed: Mapping[StateId, ArtifactId]) -> Merged:
         """The context that ``tips`` leave, in a run in which these states have ``completed``."""
