@@ -257,7 +257,10 @@ HINTS: dict[str, str] = {
     "run_not_ended": "end it first: `perdure run terminate RUN --why …`, or wait for its end",
     "run_parent_unfinished": "wait for the parent's end, which may need the child's result, or terminate it",
     "run_has_children": "delete the whole family with --with-children, or with_children=True",
-    "run_referred_to": "delete the runs first that need it, or together with it",
+    "run_referred_to": (
+        "delete the runs first that need it, or together with it; of a run that went on as others the first "
+        "leg and the newest go last, together: `perdure run list --legs` shows them"
+    ),
     "retention_unsupported": "give Stores(keeping=…) what can delete, or delete where the runs are kept",
     "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",
     "artifact_not_found": "check the id; an artifact of another store must be copied here first",
