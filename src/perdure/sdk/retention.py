@@ -66,7 +66,7 @@ class SurveyedRun(NamedTuple):
 def with_legs(runs: Sequence[SurveyedRun]) -> list[SurveyedRun]:
     """The ``runs``, the one begun last first, each with the legs of its chain that must not go before it.
 
-    By the first one the chain is found, and its id would be free for another whose next legs' ids are not. The
+    By the first one the chain is found, and its id would be free for a run whose next legs' ids are not. The
     newest says what the chain has come to.
     """
     newest: dict[RunId, RunId] = {}

@@ -340,7 +340,7 @@ async def test_a_client_keeps_nothing_of_old_legs() -> None:
 
 
 async def test_the_ends_of_a_chain_are_deleted_together() -> None:
-    """Without the first the key would begin a run that meets old legs; without the newest there is no result."""
+    """Without the first the key begins a run that meets old legs; without the newest there is no result."""
     async with perdure.open(Stores.in_memory(), crawl) as p:
         run = await p.start(crawl, Page(1, 3), key="k")
         assert await run.result() == [10, 20, 30]
