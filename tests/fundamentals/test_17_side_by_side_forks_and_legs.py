@@ -124,6 +124,32 @@ async def test_what_is_set_does_not_hide_what_new_states_before_it_write() -> No
     assert context["join"] == [2, ["a", "left", "new", "right", "x"]]
 
 
+OTHER_ORDERS = [
+    [("a", "left"), ("left", "right"), ("right", "join")],
+    [("left", "join"), ("right", "join")],
+]
+
+
+@pytest.mark.parametrize("edges", OTHER_ORDERS)
+async def test_carried_states_have_found_what_they_find_in_the_plan(edges: list[tuple[str, str]]) -> None:
+    """Else what one of them has written would be lost, or be seen by who does not come after it."""
+    stores = Stores.in_memory()
+    origin = await Engine(FixedResolver(diamond())).start(
+        stores, await start_run(stores, diamond(), CONFIG, {"x": 1})
+    )
+    names = ("a", "left", "right", "join")
+    changed = plan_of(*((name, Scripted(adds(name))) for name in names), edges=edges)
+    manifest = RunManifest(changed.op_id, "2", {}, CONFIG)
+    engine = Engine(FixedResolver(changed))
+    with pytest.raises(InvalidPlanError, match="fork_order_changed"):
+        await engine.fork(stores, ForkRun(origin.run_id, "join", manifest=manifest))
+    sooner = await engine.fork(stores, ForkRun(origin.run_id, "left", manifest=manifest))
+    assert set(await context_of(stores, sooner)) == {*names, "x"}
+    same = RunManifest(changed.op_id, "3", {}, CONFIG)
+    fork = await Engine(FixedResolver(diamond())).fork(stores, ForkRun(origin.run_id, "join", manifest=same))
+    assert fork.final_snapshot_id == origin.final_snapshot_id
+
+
 async def test_what_is_set_settles_a_contradiction_about_it_and_no_other() -> None:
     """Two states have written two keys, and who joins them is told what one of these holds, or both."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from perdure.engine.bases import BasesSideBySide
 from perdure.engine.carrying import copied
-from perdure.engine.contexts import Contexts
 from perdure.engine.history import RunView
 from perdure.engine.joins import JoinGraph
 from perdure.engine.merging import Merged, altered
@@ -61,7 +61,7 @@ class Bases:
         self._events = list(events)
         self._recorded = _entered_with(self._events)
         self._in_sequence: Mapping[StateId, ArtifactId] | None = None
-        self._side_by_side: dict[int, _SideBySide] = {}
+        self._side_by_side: dict[int, BasesSideBySide] = {}
         self._before: dict[StateId, ArtifactId] = {}
 
     async def mismatch(self, state_id: StateId, graph: JoinGraph | None) -> ErrorInfo | None:
@@ -72,7 +72,7 @@ class Bases:
             expected = self._in_sequence.get(state_id)
         else:
             if id(graph) not in self._side_by_side:
-                self._side_by_side[id(graph)] = _SideBySide(graph, self._view, self._read)
+                self._side_by_side[id(graph)] = BasesSideBySide(graph, self._view, self._read)
             expected = await self._side_by_side[id(graph)].of(state_id, self._before)
         self._before[state_id] = self._view.completed[state_id]
         wrong = next((each for each in self._recorded[state_id] if each != expected), None)
@@ -85,29 +85,3 @@ class Bases:
             f"{state_id} was entered with another context than what precedes it in the plan has left",
             {"recorded": wrong, "expected": expected},
         )
-
-
-class _SideBySide:
-    """What states should have found where they run side by side: the merge of their ancestors."""
-
-    def __init__(self, graph: JoinGraph, view: RunView, read: Read) -> None:
-        self._graph, self._view = graph, view
-        self._contexts = Contexts(graph, view, read)
-
-    async def of(self, state_id: StateId, before: dict[StateId, ArtifactId]) -> ArtifactId | None:
-        """The context for a state; None if one that precedes it is not among those completed ``before``."""
-        last = next(reversed(before), None)
-        if state_id in self._graph.index:
-            tips = self._graph.tips[self._graph.index[state_id]]
-        elif last is not None and last not in self._graph.index:
-            return before[last]
-        else:
-            tips = self._graph.tips_of(before)  # it cleans up, over the merge of all
-        if not all(each in before for each in tips):
-            return None
-        if state_id in self._view.set_values:
-            return (await self._contexts.alter(state_id, before)).snapshot.id
-        if len(tips) > 1:
-            return (await self._contexts.merge(tips, before)).snapshot.id
-        assert self._view.started is not None, "nothing completes before the run's start"
-        return before[tips[0]] if tips else self._view.started.initial_snapshot_id
