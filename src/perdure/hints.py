@@ -74,6 +74,10 @@ HINTS: dict[str, str] = {
         "fork at an earlier state, before those that are named, or into a version that has them"
     ),
     "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
+    "base_snapshot_mismatch": (
+        "the plan was changed since, or the stream outside the engine; give a changed plan another op_version"
+    ),
+    "fork_mode_changed": "give the manifest the run's execution mode; the number of places may be another",
     "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
     "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
@@ -253,7 +257,10 @@ HINTS: dict[str, str] = {
     "run_not_ended": "end it first: `perdure run terminate RUN --why …`, or wait for its end",
     "run_parent_unfinished": "wait for the parent's end, which may need the child's result, or terminate it",
     "run_has_children": "delete the whole family with --with-children, or with_children=True",
-    "run_referred_to": "delete the runs first that need it, or together with it",
+    "run_referred_to": (
+        "delete the runs first that need it, or together with it; of a run that went on as others the first "
+        "leg and the newest go last, together: `perdure run list --legs` shows them"
+    ),
     "retention_unsupported": "give Stores(keeping=…) what can delete, or delete where the runs are kept",
     "claim_lost": "another owner drives the run now; nothing is lost, and nothing is to be done here",
     "artifact_not_found": "check the id; an artifact of another store must be copied here first",

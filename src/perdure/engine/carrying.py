@@ -53,10 +53,19 @@ class Carried(NamedTuple):
     events: tuple[Event, ...]
 
 
-class Copied(NamedTuple):
-    """What a ``run_forked`` event says: which run executed each copied state, and those runs' manifests."""
+class SetValues(NamedTuple):
+    """The keys that were set where runs were forked at a state, and a context that holds their values."""
 
     base_snapshot_id: ArtifactId
+    keys: frozenset[str]
+
+
+class Copied(NamedTuple):
+    """What a ``run_forked`` event says: where, who executed each copied state, and those runs' manifests."""
+
+    state_id: StateId
+    base_snapshot_id: ArtifactId
+    set_keys: frozenset[str]
     executed_by: Mapping[StateId, RunId]
     manifests: Mapping[RunId, ArtifactId]
 
@@ -137,6 +146,8 @@ def run_forked(
             "state_id": origin.state_id,
             "seq": origin.seq,
             "base_snapshot_id": origin.base_snapshot_id,
+            # A fork of this fork copies the event, and is to know of it too.
+            "set_keys": list(origin.set_keys),
             "executed_by": dict(states),
             "manifests": {run_id: manifests[RunId(run_id)] for run_id in states},
         },
@@ -149,7 +160,9 @@ def copied(event: DomainEvent, seq: int) -> Copied:
         states: dict[str, list[str]] = event.payload["executed_by"]
         executed = {StateId(state_id): RunId(run_id) for run_id, ids in states.items() for state_id in ids}
         manifests = {RunId(key): ArtifactId(value) for key, value in event.payload["manifests"].items()}
-        return Copied(ArtifactId(event.payload["base_snapshot_id"]), executed, manifests)
+        base = ArtifactId(event.payload["base_snapshot_id"])
+        set_keys = frozenset(map(str, event.payload["set_keys"]))
+        return Copied(StateId(event.payload["state_id"]), base, set_keys, executed, manifests)
     except (TypeError, KeyError, AttributeError, InvalidIdError):
         raise CorruptionError.of(
             "run_forked_malformed", "where a fork begins cannot be read", details={"seq": seq}

@@ -103,6 +103,8 @@ class Merge(msgspec.Struct, frozen=True):
     """Decide again when these contexts are known."""
 
     tips: tuple[Tips, ...]
+    altered: tuple[StateId, ...] = ()
+    """And what these states find, where values were set."""
 
 
 class Pause(msgspec.Struct, frozen=True):

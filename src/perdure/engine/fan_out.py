@@ -58,13 +58,15 @@ class Standing(msgspec.Struct, frozen=True):
     """What is known of a run besides its history.
 
     ``running`` are the states whose handlers run at this moment. ``merged`` are contexts by the states that
-    they come from; ``ready`` are the numbers of the states that are ready, which spares finding them.
+    they come from, ``altered`` those that states find where values were set. ``ready`` are the numbers of the
+    states that are ready, which spares finding them.
     """
 
     running: Collection[StateId] = ()
     ends: Ends = MappingProxyType({})
     merged: Mapping[Tips, Merged] = MappingProxyType({})
     ready: Sequence[int] | None = None
+    altered: Mapping[StateId, Merged] = MappingProxyType({})
 
 
 class _Base(NamedTuple):
@@ -119,16 +121,15 @@ class _Turn:
     ) -> None:
         self._view, self._plan, self._standing = view, plan, standing
         self._waits, self._graph, self._now_millis = waits, graph, now_millis
-        assert view.started is not None, "nothing is decided before the run's start"
-        self._fork = view.started.forked_from
         self._due = [deadline]
         self._reasons: dict[str, None] = {}
         self._doubts: dict[str, None] = {}
         self._awaits: list[RunId] = []
         self._places = _places(config) - len(standing.running)
         self._entered: list[StateEntered] = []
-        self._blobs: dict[Tips, tuple[Blob, ...]] = {}
+        self._blobs: dict[ArtifactId, tuple[Blob, ...]] = {}
         self._missing: dict[Tips, None] = {}
+        self._to_alter: list[StateId] = []
 
     def step(self, ready: Sequence[int]) -> Step:
         """What is to be done, with as many states entered as there are places."""
@@ -157,8 +158,8 @@ class _Turn:
             blobs = [blob for each in self._blobs.values() for blob in each]
             started = Start(tuple(each.state_id for each in self._entered))
             return Step(tuple(self._entered), started, blobs=tuple(blobs))
-        if self._missing:
-            return Step((), Merge(tuple(self._missing)))
+        if self._missing or self._to_alter:
+            return Step((), Merge(tuple(self._missing), tuple(self._to_alter)))
         if has_failed and not view.open_attempts and not self._doubts:
             return _end(view, RunStatus.FAILED, self._graph, self._standing)
         if idle or view.open_attempts:
@@ -207,17 +208,13 @@ class _Turn:
                 self._reasons["retry"] = None
                 return None
             attempt, base = progress.last_attempt + 1, _Base(progress.base_snapshot_id)
-        elif (fork := self._fork) is not None and fork.set_keys and fork.state_id == state_id:
-            attempt, base = 0, _Base(fork.base_snapshot_id)
         else:
-            tips = self._graph.tips[self._graph.index[state_id]]
-            found = _base_of(self._view, tips, self._standing)
+            found = self._first_base(state_id)
             if found is None:
                 self._places -= 1  # it will take one
-                self._missing[tips] = None
                 return None
             attempt, base = 0, found
-            self._blobs[tips] = base.blobs
+            self._blobs[base.snapshot_id] = base.blobs
         entered = StateEntered(state_id, attempt, base.snapshot_id)
         if base.conflict is not None:
             return Step((entered, write_conflict(state_id, base.conflict)), Go(), blobs=base.blobs)
@@ -226,6 +223,19 @@ class _Turn:
         self._entered.append(entered)
         self._places -= 1
         return None
+
+    def _first_base(self, state_id: StateId) -> _Base | None:
+        """What the state finds; None if it is to be merged first."""
+        if state_id in self._view.set_values:
+            found = self._standing.altered.get(state_id)
+            if found is None:
+                self._to_alter.append(state_id)
+            return None if found is None else _Base(found.snapshot.id, found.conflict, found.blobs)
+        tips = self._graph.tips[self._graph.index[state_id]]
+        base = _base_of(self._view, tips, self._standing)
+        if base is None:
+            self._missing[tips] = None
+        return base
 
     def _skip(self, entered: StateEntered, blobs: tuple[Blob, ...]) -> Step:
         done = StateCompleted(entered.state_id, entered.base_snapshot_id)

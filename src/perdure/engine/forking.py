@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from perdure.arguments import expect, expect_unless_none
 from perdure.canonical import canonical_json_bytes
+from perdure.engine.bases import BasesSideBySide
 from perdure.engine.carrying import (
     Carried,
     carried_before,
@@ -19,11 +21,12 @@ from perdure.engine.carrying import (
 )
 from perdure.engine.decide import PlannedRun
 from perdure.engine.history import fold
+from perdure.engine.joins import JoinGraph
 from perdure.engine.recovery import PlanResolver, read_manifest, resolved
 from perdure.engine.starting import Beginning, manifest_bytes, run_id_of
 from perdure.errors import ErrorCategory, InvalidPlanError, Json, NotFoundError
 from perdure.ids import ArtifactId, RunId, StateId
-from perdure.model.config import RunManifest
+from perdure.model.config import FanOutJoin, RunManifest
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import ArtifactKind, DomainEvent, EventEnvelope, RunCompleted, RunStarted
 from perdure.model.forks import ForkedFrom
@@ -89,10 +92,14 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         manifest_id = blobs[0].id
     plan = resolved(manifest, resolver)
     planned = PlannedRun.of(plan, manifest.run_config)
+    if fork.manifest is not None:
+        _refuse_other_mode(await read_manifest(stores, started.manifest_id), manifest)
     state_id = _state_named(fork.at, events, planned)
     carried = carried_before(events, state_id)
     edges = [(edge.before, edge.after) for edge in plan.graph.edges]
     refuse_other_plan(carried.states, state_id, planned.nodes, edges)
+    if fork.manifest is not None and planned.joins is not None:
+        await _refuse_other_bases(stores, events, carried, planned.joins)
     base = await read_snapshot(stores.artifacts, carried.base_snapshot_id)
     changed, keys = _with_values(base, fork.values, planned, state_id)
     if changed is not base:
@@ -111,6 +118,36 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         # What it takes over is not put again, so an origin that can be deleted must be there when it begins.
         [Append(origin, events[-1].seq, ())] if isinstance(events[-1].event, RunCompleted) else (),
     )
+
+
+def _refuse_other_mode(of_origin: RunManifest, of_fork: RunManifest) -> None:
+    """What states find depends on whether they run side by side, so what is carried over would not fit."""
+    modes = [each.run_config.execution_mode for each in (of_origin, of_fork)]
+    if isinstance(modes[0], FanOutJoin) != isinstance(modes[1], FanOutJoin):
+        raise InvalidPlanError.of(
+            "fork_mode_changed",
+            "a fork's states run side by side if those of the run do that it comes from, and else not",
+            category=ErrorCategory.PARSING_INPUT,
+        )
+
+
+async def _refuse_other_bases(
+    stores: Stores, events: Sequence[EventEnvelope], carried: Carried, graph: JoinGraph
+) -> None:
+    """Refuse a plan in which a carried state would have found something else, because of other edges."""
+    view = fold(events[: carried.seq - 1])
+    bases, before = (
+        BasesSideBySide(graph, view, partial(read_snapshot, stores.artifacts)),
+        dict[StateId, ArtifactId](),
+    )
+    for state_id in carried.states:
+        if await bases.of(state_id, before) != view.states[state_id].base_snapshot_id:
+            raise InvalidPlanError.of(
+                "fork_order_changed",
+                f"in this plan {state_id} finds another context than it did: its ancestors differ",
+                details={"states": [state_id]},
+            )
+        before[state_id] = view.completed[state_id]
 
 
 def _run_forked(

@@ -17,7 +17,7 @@ from perdure.engine.attempts import (
     StateProgress,
     note_retry,
 )
-from perdure.engine.carrying import copied
+from perdure.engine.carrying import SetValues, copied
 from perdure.engine.requests import Request, request_of
 from perdure.errors import CorruptionError, ErrorInfo, InvalidPlanError, Json
 from perdure.ids import ArtifactId, RunId, StateId
@@ -75,6 +75,8 @@ class RunView(msgspec.Struct):
     """Of a fork: the runs in which its states were executed that it has copied."""
     manifests: dict[RunId, ArtifactId] = {}
     """The manifests of these runs."""
+    set_values: dict[StateId, SetValues] = {}
+    """Of a fork: what was set, by the state at which it was; that of the forks that it comes from too."""
     started_millis: int | None = None
     """When the run began, by the store's clock; not known to a view that was made without envelopes."""
     checkpoint: ArtifactId | None = None
@@ -287,6 +289,10 @@ class RunView(msgspec.Struct):
             self.executed_by |= fork.executed_by
             self.manifests |= fork.manifests
             self.checkpoint = fork.base_snapshot_id
+            before = self.set_values.get(fork.state_id)
+            keys = fork.set_keys if before is None else before.keys | fork.set_keys
+            if keys:
+                self.set_values[fork.state_id] = SetValues(fork.base_snapshot_id, keys)
         elif event.name == RETRY_SCHEDULED:
             note_retry(self.states, event, seq)
 

@@ -57,8 +57,9 @@ def merge(
     tips: Tips,
     results: Mapping[StateId, Snapshot],
     written: Mapping[StateId, Collection[str]],
+    settled: Collection[str] = (),
 ) -> Merged:
-    """The context that ``tips`` and all states before them leave.
+    """The context that ``tips`` and all states before them leave; ``settled`` keys are no contradiction.
 
     ``results`` are the tips' snapshots, ``written`` the keys of the states that ``graph.differing(tips)``
     names. Nothing is encoded: values are the bytes that stand in the results.
@@ -69,7 +70,7 @@ def merge(
         for key in sorted(written[state_id]):
             first = last.get(key)
             if first is not None and conflict is None and not graph.precedes(first, state_id):
-                conflict = Conflict(key, first, state_id)
+                conflict = None if key in settled else Conflict(key, first, state_id)
             last[key] = state_id
     seed_id = graph.largest(tips)
     seed = results[seed_id]
@@ -82,8 +83,20 @@ def merge(
         data = results[holder].parts.get(key)
         if data is not seed.parts.get(key) and data != seed.parts.get(key):
             changed[key] = data
+    return _changed(Merged(seed, conflict), changed)
+
+
+def altered(merged: Merged, values: Snapshot, keys: Collection[str]) -> Merged:
+    """``merged`` with the values that ``keys`` have in another context."""
+    before = merged.snapshot.parts
+    data = {key: values.parts.get(key) for key in sorted(keys)}
+    return _changed(merged, {key: each for key, each in data.items() if each != before.get(key)})
+
+
+def _changed(merged: Merged, changed: Mapping[str, bytes | None]) -> Merged:
     if not changed:
-        return Merged(seed, conflict)
+        return merged
+    seed = merged.snapshot
     parts = {key: data for key, data in seed.parts.items() if changed.get(key, data) is not None}
     parts |= {key: data for key, data in changed.items() if data is not None}
-    return Merged(Snapshot(parts, seed, tuple(changed)), conflict, True)
+    return Merged(Snapshot(parts, seed, tuple(changed)), merged.conflict, True)

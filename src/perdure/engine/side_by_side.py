@@ -143,7 +143,8 @@ class SideBySide(Stint):
             outcome, run = side.outcome, side.run
             if run is None or not isinstance(outcome, Completed) or outcome.continuation is None:
                 continue
-            others = self._graph.unordered(side.attempt.state_id)
+            # What cleans up runs alone, in a run that is told to stop.
+            others = [] if self._view.cancel is not None else self._graph.unordered(side.attempt.state_id)
             if others:
                 side.outcome = Failed(continued_beside(side.attempt.state_id, others), None, timedelta())
                 continue
@@ -167,12 +168,15 @@ class SideBySide(Stint):
                 self._ends,
                 self._contexts.merged,
                 self._frontier.advance(view.completed),
+                self._contexts.altered,
             )
             step = decide_side_by_side(view, self._plan, self._config, self._clock.now_millis(), standing)
             then = step.then
             if isinstance(then, Merge):
                 for tips in then.tips:
                     await self._contexts.merge(tips, view.completed)
+                for state_id in then.altered:
+                    await self._contexts.alter(state_id, view.completed)
                 continue
             is_to_run = isinstance(then, (Run, Start))
             if isinstance(then, Stop) or (is_to_run and not runs_handlers):

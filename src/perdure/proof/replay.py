@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,8 +23,9 @@ from perdure.io.scope import AttemptScope
 from perdure.model.config import RunConfig
 from perdure.model.context import StagedContext
 from perdure.model.events import RunPhase
+from perdure.proof.bases import Bases
 from perdure.stores.bundle import Stores
-from perdure.stores.reading import read_snapshot
+from perdure.stores.reading import read_engine_events, read_snapshot
 
 
 class KeyDifference(msgspec.Struct, frozen=True):
@@ -98,7 +100,8 @@ class ReplayReport(msgspec.Struct, frozen=True):
 async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> ReplayReport:
     """Execute every state that completed in a run again, from its recorded base and the recorded facts.
 
-    Nothing is written and nothing outside is asked. It stops at the first state that comes out otherwise.
+    A base that is not what the plan says it must be is a difference too (``base_snapshot_mismatch``). Nothing
+    is written and nothing outside is asked. It stops at the first state that comes out otherwise.
     Raises ``NotFoundError`` (``run_not_found``), ``InvalidPlanError`` and ``CorruptionError``.
     """
     view = await read_view(stores, run_id)
@@ -110,20 +113,31 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
     plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
     source = ReplaySource.of_view(view, run_id)
     plans = await _plans_of_others(stores, view, resolver)
+    events = await read_engine_events(stores.events, run_id, 1)
+    bases = Bases(view, events, partial(read_snapshot, stores.artifacts))
     replays: list[StateReplay] = []
     for state_id, recorded in view.completed.items():
         of_state = plans.get(source.run_of(state_id), plan)
+        mismatch = None if of_state is None else await bases.mismatch(state_id, of_state.joins)
+        if mismatch is not None:
+            attempt = view.states[state_id].last_attempt
+            replays.append(StateReplay(state_id, attempt, recorded, None, error=mismatch))
+            break
         replays.append(
-            await _replay_state(stores, view, of_state, source, manifest.run_config, state_id, recorded)
+            await _replay_state(
+                stores, view, of_state or plan, source, manifest.run_config, state_id, recorded
+            )
         )
         if not replays[-1].is_same:
             break
     return ReplayReport(run_id, view.phase, tuple(replays), len(view.completed))
 
 
-async def _plans_of_others(stores: Stores, view: RunView, resolver: PlanResolver) -> dict[RunId, PlannedRun]:
-    """Of a fork: the plans of the runs that executed what it has copied, as far as these are known here."""
-    plans: dict[RunId, PlannedRun] = {}
+async def _plans_of_others(
+    stores: Stores, view: RunView, resolver: PlanResolver
+) -> dict[RunId, PlannedRun | None]:
+    """Of a fork: other plans, of the runs that executed what it has copied; None for one not known here."""
+    plans: dict[RunId, PlannedRun | None] = {}
     for run_id, manifest_id in view.manifests.items():
         if view.started is None or manifest_id == view.started.manifest_id:
             continue
@@ -131,7 +145,7 @@ async def _plans_of_others(stores: Stores, view: RunView, resolver: PlanResolver
         try:
             plans[run_id] = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
         except InvalidPlanError:
-            continue  # an old version may be gone; then the new one is to come to the same
+            plans[run_id] = None  # an old version may be gone; then the new one is to come to the same
     return plans
 
 

@@ -16,7 +16,7 @@ from perdure.errors import CorruptionError, Json, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.model.events import CHILD_RUN_SPAWNED, DomainEvent
 from perdure.sdk.checks import expect
-from perdure.sdk.retention import Retention, SurveyedRun, deletion_of, planned
+from perdure.sdk.retention import Retention, SurveyedRun, deletion_of, planned, with_legs
 from perdure.stores.bundle import Stores
 from perdure.stores.keeping import Deleted, RunTrace, Tell
 
@@ -142,16 +142,14 @@ async def surveyed(stores: Stores, tell: Tell = lambda *_: None) -> list[Surveye
             references = dict(zip([trace.run_id for trace in asked], answers, strict=True))
             found += [SurveyedRun(trace, references.get(trace.run_id, ())) for trace in some]
         tell("survey", len(found))
-    return found
+    return with_legs(found)
 
 
 async def _references_of(stores: Stores, trace: RunTrace) -> tuple[RunId, ...]:
     replayed = await _replayed(stores, trace.manifest_id) if trace.may_replay else ()
     if trace.status is not None:
         return replayed
-    # By the first run of a chain the newest is found, for those who await it or have its invocation key.
-    first_leg = () if trace.first_leg is None else (trace.first_leg,)
-    return (*replayed, *first_leg, *await _linked(stores, trace.run_id))
+    return (*replayed, *await _linked(stores, trace.run_id))
 
 
 class _Config(msgspec.Struct):

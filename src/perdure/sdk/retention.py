@@ -63,6 +63,25 @@ class SurveyedRun(NamedTuple):
     refers_to: tuple[RunId, ...] = ()
 
 
+def with_legs(runs: Sequence[SurveyedRun]) -> list[SurveyedRun]:
+    """The ``runs``, the one begun last first, each with the legs of its chain that must not go before it.
+
+    By the first one the chain is found, and its id would be free for a run whose next legs' ids are not. The
+    newest says what the chain has come to.
+    """
+    newest: dict[RunId, RunId] = {}
+    for each in runs:
+        if each.trace.first_leg is not None:
+            newest.setdefault(each.trace.first_leg, each.trace.run_id)
+    if not newest:
+        return list(runs)
+    found: list[SurveyedRun] = []
+    for each in runs:
+        needed = each.trace.first_leg or newest.get(each.trace.run_id)
+        found.append(each if needed is None else each._replace(refers_to=(*each.refers_to, needed)))
+    return found
+
+
 class Family(NamedTuple):
     """A run without a parent here, and all that descend from it, each before its children.
 

@@ -337,3 +337,19 @@ async def test_a_client_keeps_nothing_of_old_legs() -> None:
     async with perdure.open(memory_stores(clock=clock), op, clock=clock) as p:
         run = await p.start(op, 200)
         assert (await run.wait()).phase is RunPhase.COMPLETED
+
+
+async def test_the_ends_of_a_chain_are_deleted_together() -> None:
+    """Without the first the key begins a run that meets old legs; without the newest there is no result."""
+    async with perdure.open(Stores.in_memory(), crawl) as p:
+        run = await p.start(crawl, Page(1, 3), key="k")
+        assert await run.result() == [10, 20, 30]
+        newest, between, first = [each.run_id for each in await p.list(legs=True)]
+        for alone in (first, newest):
+            with pytest.raises(RunError, match="run_referred_to"):
+                await p.delete(alone)
+        await p.delete(between)
+        assert await (await p.start(crawl, Page(1, 3), key="k")).result() == [10, 20, 30]
+        await p.delete(first, newest)
+        other = await p.start(crawl, Page(1, 2), key="k")
+        assert (other.id, await other.result()) == (first, [10, 20])

@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from perdure import PruneReport, Retention, RunError, RunId, RunStatus, Stores
 from perdure.sdk.keeping import prune_every_hour
-from perdure.sdk.retention import RULES, SurveyedRun, deletion_of, planned
+from perdure.sdk.retention import RULES, SurveyedRun, deletion_of, planned, with_legs
 from perdure.stores.keeping import RunTrace
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
 from perdure.testing.clock import FakeClock
@@ -39,6 +40,26 @@ def gone(runs: list[SurveyedRun], **policy: object) -> tuple[list[int], dict[str
     """The numbers of the runs that go, and how many are kept, by why."""
     plan = planned(runs, Retention(**policy), 100 * HOUR)  # type: ignore[arg-type]  # by name
     return [IDS.index(run_id) for run_id in plan.run_ids], dict(plan.kept)
+
+
+def chain(*ages: int) -> list[SurveyedRun]:
+    """Legs, the first one first: how many hours ago each ended. Listed as a survey does."""
+    legs = [found(number, age=age) for number, age in enumerate(ages)]
+    later = [each._replace(trace=replace(each.trace, first_leg=IDS[0])) for each in legs[1:]]
+    return with_legs([*reversed(later), legs[0]])
+
+
+def test_the_first_leg_and_the_newest_stay_as_long_as_any() -> None:
+    """Those between may go before them; with the first one's id nothing can begin that meets a later one."""
+    legs = chain(40, 30, 20, 10)
+    assert gone(legs, older_than=timedelta(hours=15)) == ([2, 1], {"referred_to": 1, "too_young": 1})
+    assert gone(legs, keep_last=2) == ([1], {"among_the_last": 2, "referred_to": 1})
+    assert sorted(gone(legs, older_than=timedelta(hours=5))[0]) == [0, 1, 2, 3]
+    for alone in (IDS[:1], IDS[3:4], IDS[:2], [IDS[0], IDS[3]]):
+        with pytest.raises(RunError, match="run_referred_to"):
+            deletion_of(legs, alone, with_children=False)
+    assert deletion_of(legs, IDS[1:3], with_children=False) == [IDS[2], IDS[1]]
+    assert len(deletion_of(legs, IDS[:4], with_children=False)) == 4
 
 
 def test_nothing_is_asked_for_by_an_empty_policy() -> None:
