@@ -44,7 +44,8 @@ from perdure.model.events import RunPhase
 from perdure.sdk import App, manifest_for
 from perdure.sdk.app import Startable
 from perdure.sdk.execution import configured
-from perdure.sdk.reading import exports_of, find_run, status_of
+from perdure.sdk.finding import find_run
+from perdure.sdk.reading import exports_of, status_of
 from perdure.stores.bundle import Stores
 
 Work = Callable[[Stores, Engine], Awaitable[RunResult]]

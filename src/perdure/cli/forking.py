@@ -26,8 +26,8 @@ from perdure.engine.results import RunResult
 from perdure.engine.starting import run_id_of
 from perdure.errors import Json
 from perdure.ids import RunId
+from perdure.sdk.finding import find_run
 from perdure.sdk.forks import fork_of
-from perdure.sdk.reading import find_run
 from perdure.stores.bundle import Stores
 
 

@@ -16,8 +16,8 @@ from perdure.cli.common import COMMON, Age, Common, Source, reading, size, typed
 from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
 from perdure.clock import SystemClock
 from perdure.model.events import RunStatus
+from perdure.sdk.finding import find_run
 from perdure.sdk.keeping import PruneReport, delete_runs, prune_stores
-from perdure.sdk.reading import find_run
 from perdure.sdk.retention import Retention
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Deleted, Tell

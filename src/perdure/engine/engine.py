@@ -45,6 +45,7 @@ from perdure.model.events import ArtifactKind, Event, RunPhase, RunStarted
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Blob, snapshot_blob
+from perdure.stores.refusals import run_not_found
 from perdure.stores.uninterrupted import uninterrupted
 
 PARK_AFTER = timedelta(seconds=5)
@@ -255,7 +256,7 @@ class Engine:
     ) -> RunResult:
         run_id = RunId(run_id)
         if not await stores.events.head_seq(run_id):
-            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
+            raise run_not_found(run_id)
         holding: list[HeldClaim] = []
         try:
             await self._claim(stores, run_id, holding)

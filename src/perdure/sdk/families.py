@@ -18,9 +18,11 @@ from perdure.ids import ArtifactId, RunId
 from perdure.io.children import Child, ClosePolicy
 from perdure.model.events import EventEnvelope, ParentRun, RunPhase
 from perdure.sdk.legs import chain_of, first_leg, leg_number
-from perdure.sdk.reading import due_millis_of, run_failure, run_not_found, waits_of
+from perdure.sdk.pending import due_millis_of, waits_of
+from perdure.sdk.refusals import run_failure
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_bytes
+from perdure.stores.refusals import run_not_found
 
 _BATCH = 200
 """How many runs are asked for at once."""

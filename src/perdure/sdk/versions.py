@@ -13,8 +13,9 @@ from perdure.model.config import RunManifest
 from perdure.model.events import RunStarted
 from perdure.model.pipeline import Step, labels_of
 from perdure.sdk.app import App
+from perdure.sdk.finding import all_runs, first_event
 from perdure.sdk.planner import pipeline_of
-from perdure.sdk.reading import RunSummary, all_runs, summary_of
+from perdure.sdk.reading import RunSummary, summary_of
 from perdure.stores.bundle import Stores
 
 
@@ -46,7 +47,7 @@ async def blocked_by_version(
         if len(found) >= limit:
             break
         try:
-            started = (await stores.events.read_range(run_id, 1, 1))[0].event
+            started = await first_event(stores, run_id)
             if not isinstance(started, RunStarted):
                 continue
             manifest_id = started.manifest_id
