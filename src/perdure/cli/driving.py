@@ -20,6 +20,7 @@ from perdure.cli.common import (
     Whole,
     json_argument,
     label_arguments,
+    new_run_id,
     open_stores,
     reading,
     short,
@@ -105,8 +106,7 @@ def start(
         Drive the run here and wait for its end, or leave it to a worker.
     """
     output = Output(as_json=common.json)
-    if key == "":
-        raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
+    wanted = new_run_id(run_id, key)
     app = wanted_app(source)
     found = app.startable(op_id, op_version)
     config = configured(RunConfig(retry_policy=RetryPolicy(max_attempts)), _mode(found, side_by_side))
@@ -117,13 +117,6 @@ def start(
     if not isinstance(values, dict):
         raise UsageError.of("input_malformed", "the initial context is not a JSON object")
     plan = app.resolver.resolve(manifest)
-    wanted = (
-        RunId(run_id)
-        if run_id is not None
-        else RunId.for_invocation(key)
-        if key is not None
-        else RunId.random()
-    )
 
     async def go(stores: Stores, engine: Engine) -> RunResult:
         manifest_id = await stores.put_manifest(manifest)

@@ -30,7 +30,7 @@ from perdure.model.forks import ForkedFrom
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, snapshot_blob
 from perdure.stores.reading import read_json
-from perdure.stores.refusals import run_not_found
+from perdure.stores.refusals import run_not_found, run_not_started
 
 _NAMED_MAX = 12
 """How many states or keys a message names; its details name all."""
@@ -80,7 +80,7 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
         raise run_not_found(origin)
     started = events[0].event
     if not isinstance(started, RunStarted):
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     manifest_id, blobs = started.manifest_id, list[Blob]()
     manifest = fork.manifest
     if manifest is None:

@@ -14,6 +14,7 @@ from perdure.model.config import RunManifest
 from perdure.model.plan import ExecutionPlan
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
+from perdure.stores.refusals import run_not_started
 
 RECOVERY_PAGE_EVENTS = 2000
 BLOCKED = "run_blocked_by_version"
@@ -35,7 +36,7 @@ async def checked_plan(
     What is ``prepared`` for the run's manifest is neither read nor planned again.
     """
     if view.started is None:
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     if prepared is not None and prepared.manifest_id != view.started.manifest_id:
         prepared = None
     manifest = prepared.manifest if prepared else await read_manifest(stores, view.started.manifest_id)

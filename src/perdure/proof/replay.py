@@ -24,7 +24,7 @@ from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import RunPhase
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
-from perdure.stores.refusals import run_not_found
+from perdure.stores.refusals import run_not_found, run_not_started
 
 
 class KeyDifference(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
     if view.started is None:
         if not view.head_seq:
             raise run_not_found(run_id)
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     manifest = await read_manifest(stores, view.started.manifest_id)
     plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
     source = ReplaySource.of_view(view, run_id)

@@ -315,10 +315,8 @@ class Client(Keeper):
         manifest = await manifest_of(self.stores, await read_view(self.stores, run_id))
         if manifest is None:
             return {}
-        steps = pipeline_of(manifest)[0].steps
-        known = {(str(each.op_id), str(each.op_version)): each for each in self.app.ops}
-        wanted = ((str(step.op_id), str(step.op_version)) for step in steps)
-        return declared_signals(known[each] for each in wanted if each in known)
+        ops = map(self.app.resolver.planner.op_of, pipeline_of(manifest)[0].steps)
+        return declared_signals(op for op in ops if op is not None)
 
     async def tell(self, run_id: RunId, letter: AnyLetter, letter_id: str | None = None) -> bool:
         """Post a letter to a run, and have it read if nobody drives the run.

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.engine.forking import ForkRun
 from perdure.engine.recovery import read_manifest
-from perdure.errors import InvalidPlanError, Json
+from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.config import BuildProvenance, RunManifest
 from perdure.model.events import RunStarted
@@ -20,7 +20,7 @@ from perdure.sdk.checks import expect, expect_key, expect_mapping
 from perdure.sdk.finding import first_event
 from perdure.sdk.planner import pipeline_of
 from perdure.stores.bundle import Stores
-from perdure.stores.refusals import run_not_found
+from perdure.stores.refusals import run_not_found, run_not_started
 
 
 async def fork_of(
@@ -72,5 +72,5 @@ async def _manifest(stores: Stores, run_id: RunId) -> RunManifest:
     if started is None:
         raise run_not_found(run_id)
     if not isinstance(started, RunStarted):
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     return await read_manifest(stores, started.manifest_id)

@@ -64,6 +64,5 @@ async def blocked_by_version(
 
 def missing_steps(app: App, manifest: RunManifest) -> tuple[Step, ...]:
     """The steps whose operation the app does not have in the version that they name."""
-    known = {(str(each.op_id), str(each.op_version)) for each in app.ops}
     steps = pipeline_of(manifest)[0].steps
-    return tuple(each for each in steps if (each.op_id, each.op_version) not in known)
+    return tuple(each for each in steps if app.resolver.planner.op_of(each) is None)
