@@ -247,7 +247,8 @@ def open_stuck(rest: str, failpoints: Failpoints | None = None) -> Stores:
 def kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The kind of store above; afterwards an interruption is pytest's again."""
     monkeypatch.setitem(locations.FACTORIES, "stuck", f"{HERE}:open_stuck")
-    handler = signal.getsignal(signal.SIGINT)
+    # Whatever another test has left behind: an event loop heeds interruptions only where this one is set.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
 
