@@ -32,7 +32,7 @@ from perdure import (
 )
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import ArtifactKind
-from perdure.sdk.reading import all_runs
+from perdure.sdk.finding import all_runs
 from perdure.stores.memory import MemoryState, memory_stores
 from perdure.stores.ports import Claim, ScheduleRow
 from perdure.stores.sharing import SharedArtifacts

@@ -23,6 +23,7 @@ from perdure.cli import (
     pruning,
     scheduling,
     telling,
+    working,
 )
 from perdure.cli.output import (
     EXIT_COMPLETED,
@@ -51,7 +52,7 @@ artifact = CommandApp(name="artifact", help="Read what runs have written.")
 store = CommandApp(name="store", help="Make, migrate and measure stores.")
 for part in (run, schedule, op, artifact, store):
     cli.command(part)
-driving.add_to(run, cli)
+driving.add_to(run)
 forking.add_to(run)
 looking.add_to(run)
 following.add_to(run)
@@ -60,6 +61,7 @@ scheduling.add_to(schedule)
 ops.add_to(op)
 keeping.add_to(store, artifact)
 pruning.add_to(run, store)
+working.add_to(cli)
 cli.command(demo.demo)
 cli.register_install_completion_command(help="Install tab completion for this shell.")
 

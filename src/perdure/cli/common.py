@@ -17,9 +17,11 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from cyclopts import Parameter, Token
 
-from perdure.cli.output import UsageError
+from perdure.cli.output import UNITS, UsageError
+from perdure.engine.starting import run_id_of
 from perdure.errors import Json
 from perdure.failpoints import Failpoints
+from perdure.ids import RunId
 from perdure.sdk import App, load_app
 from perdure.sdk.app import Definition
 from perdure.stores.bundle import Stores
@@ -30,7 +32,7 @@ APP_VARIABLE = "PERDURE_APP"
 SHOWN_ID_CHARACTERS = 13
 """How much of a run's id a table shows: enough to name the run with."""
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS = UNITS | {"w": 7 * UNITS["d"]}
 
 T = TypeVar("T")
 
@@ -73,7 +75,7 @@ def age(_: type, tokens: Sequence[Token]) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,6})([smhdw])", token.value)
     if match is None:
         raise UsageError.of("usage", f"{token.keyword} is a number with one of s, m, h, d, w, such as 30d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
 Age = Annotated[timedelta | None, Parameter(converter=age)]
@@ -195,6 +197,13 @@ def typed_command(name: str, common: Common, source: Source, *words: str) -> str
         if value and value != os.environ.get(variable):
             options += [option, value]
     return shlex.join(["perdure", *name.split(), *words, *options])
+
+
+def new_run_id(run_id: str | None, key: str | None) -> RunId:
+    """The id that a new run gets: the one asked for, that of its key, or a random one."""
+    if key == "":
+        raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
+    return run_id_of(run_id, key)
 
 
 def label_arguments(labels: tuple[str, ...]) -> dict[str, str]:

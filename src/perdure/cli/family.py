@@ -15,7 +15,7 @@ from perdure.ids import RunId
 from perdure.io.children import ClosePolicy
 from perdure.model.events import RunPhase
 from perdure.sdk.families import Member, Standing, members
-from perdure.sdk.reading import BEING_UNPAUSED
+from perdure.sdk.pending import BEING_UNPAUSED
 
 if TYPE_CHECKING:
     from rich.text import Text

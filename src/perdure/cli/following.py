@@ -21,8 +21,8 @@ from perdure.model.legs import next_run_of
 from perdure.sdk import App
 from perdure.sdk.client import Client
 from perdure.sdk.families import FamilyReader, Member
+from perdure.sdk.finding import find_run
 from perdure.sdk.legs import chain_of
-from perdure.sdk.reading import find_run
 from perdure.sdk.waking import POLL_SECONDS
 from perdure.stores.bundle import Stores
 

@@ -14,6 +14,7 @@ from perdure.cli.common import (
     Hidden,
     Source,
     json_argument,
+    new_run_id,
     reading,
     wanted_app,
 )
@@ -23,11 +24,9 @@ from perdure.cli.telling import who
 from perdure.engine.engine import Engine
 from perdure.engine.forking import ForkRun
 from perdure.engine.results import RunResult
-from perdure.engine.starting import run_id_of
 from perdure.errors import Json
-from perdure.ids import RunId
+from perdure.sdk.finding import find_run
 from perdure.sdk.forks import fork_of
-from perdure.sdk.reading import find_run
 from perdure.stores.bundle import Stores
 
 
@@ -82,11 +81,9 @@ def fork(
         Drive the run here and wait for its end, or leave it to a worker.
     """
     output = Output(as_json=common.json)
-    if key == "":
-        raise UsageError.of("usage", "--key is empty: all runs would be one", hint="is a variable not set?")
+    wanted = new_run_id(id, key)
     app = wanted_app(source)
     values = value_arguments(set)
-    wanted = run_id_of(None if id is None else RunId(id), key)
 
     async def planned(stores: Stores) -> ForkRun:
         origin = await find_run(stores, run_id)

@@ -29,11 +29,8 @@ def init(*, common: Common = COMMON) -> int:
     path = file_of(store_url(common))
     was_there = path is not None and path.exists()
     data = _described(common, makes=True)
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data(data | {"made": not was_there})
-    else:
-        output.line(f"{data['location']} {'was there already' if was_there else 'is ready'}")
+    words = f"{data['location']} {'was there already' if was_there else 'is ready'}"
+    Output(as_json=common.json).answer(data | {"made": not was_there}, words)
     return EXIT_COMPLETED
 
 
@@ -43,14 +40,10 @@ def migrate(*, common: Common = COMMON) -> int:
     perdure store migrate --store runs.db
     """
     data = _described(common)
-    output = Output(as_json=common.json)
     before, after = data["schema_version_before"], data["schema_version"]
-    if common.json:
-        output.data(data)
-    elif before == after:
-        output.line(f"{data['location']} has schema version {after} already")
-    else:
-        output.line(f"{data['location']} went from schema version {before} to {after}")
+    went = f"went from schema version {before} to {after}"
+    words = f"has schema version {after} already" if before == after else went
+    Output(as_json=common.json).answer(data, f"{data['location']} {words}")
     return EXIT_COMPLETED
 
 

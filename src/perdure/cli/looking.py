@@ -30,7 +30,8 @@ from perdure.errors import Json, NotFoundError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import FACT_RECORDED, DomainEvent, RunPhase, is_engine_event
 from perdure.proof.replay import ReplayReport, replay_run
-from perdure.sdk.reading import RunSummary, existing_events, find_run, list_summaries, status_of
+from perdure.sdk.finding import existing_events, find_run
+from perdure.sdk.reading import RunSummary, list_summaries, status_of
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_bytes, read_json
 

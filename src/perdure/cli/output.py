@@ -106,6 +106,13 @@ class Output:
         """As :meth:`data`, of what is JSON text already."""
         print(f'{{"data": {text}, "status": "success"}}')
 
+    def answer(self, data: Json, *lines: str) -> None:
+        """A command's whole result: ``data`` for a program, or the lines for a person."""
+        if self.as_json:
+            self.data(data)
+        for line in lines:
+            self.line(line)
+
     def line(self, text: str = "") -> None:
         """A line for a person."""
         if not self.as_json:
@@ -200,6 +207,10 @@ def when(millis: int | None) -> str:
 def minute(millis: int | None) -> str:
     """A moment for a person, in UTC, where there is little room."""
     return when(millis)[:16]
+
+
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+"""Seconds by the letter that stands for them where a person types a time."""
 
 
 def span(seconds: float) -> str:

@@ -13,11 +13,11 @@ from cyclopts import App as CommandApp
 from cyclopts import Parameter, Token
 
 from perdure.cli.common import COMMON, Age, Common, Source, reading, size, typed_command
-from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
+from perdure.cli.output import EXIT_COMPLETED, UNITS, Output, UsageError
 from perdure.clock import SystemClock
 from perdure.model.events import RunStatus
+from perdure.sdk.finding import find_run
 from perdure.sdk.keeping import PruneReport, delete_runs, prune_stores
-from perdure.sdk.reading import find_run
 from perdure.sdk.retention import Retention
 from perdure.stores.bundle import Stores
 from perdure.stores.keeping import Deleted, Tell
@@ -93,13 +93,11 @@ def delete(
         return await delete_runs(stores, found, with_children=with_children)
 
     deleted = reading(common, work)
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data(deleted._asdict())
-        return EXIT_COMPLETED
-    for each in deleted.run_ids:
-        output.line(f"run {each} deleted")
-    output.line(f"what they wrote goes with: {typed_command('store prune', common, Source(), '--apply')}")
+    Output(as_json=common.json).answer(
+        deleted._asdict(),
+        *(f"run {each} deleted" for each in deleted.run_ids),
+        f"what they wrote goes with: {typed_command('store prune', common, Source(), '--apply')}",
+    )
     return EXIT_COMPLETED
 
 
@@ -150,11 +148,7 @@ def prune(
             return report
 
     report = reading(common, work)
-    if common.json:
-        output.data(report.to_json())
-        return EXIT_COMPLETED
-    for line in lines(report):
-        output.line(line)
+    output.answer(report.to_json(), *lines(report))
     if not apply:
         words = _typed(retention)
         command = typed_command("store prune", common, Source(), *words, "--apply")
@@ -190,9 +184,7 @@ def _typed(retention: Retention) -> Iterator[str]:
     if retention.older_than is not None:
         seconds = retention.older_than // timedelta(seconds=1)
         number, unit = next(
-            (seconds // length, unit)
-            for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-            if seconds % length == 0
+            (seconds // length, unit) for unit, length in UNITS.items() if seconds % length == 0
         )
         yield from ("--older-than", f"{number}{unit}")
     if retention.keep_last is not None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from perdure.cli.common import shown
-from perdure.cli.output import span
+from perdure.cli.output import UNITS, span
 from perdure.errors import Json
 from perdure.model.schedule import Schedule
 from perdure.sdk.schedule_reading import in_zone
-
-UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-"""Seconds by the letter that stands for them."""
 
 
 def minute(moment: datetime) -> str:

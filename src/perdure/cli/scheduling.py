@@ -24,8 +24,8 @@ from perdure.cli.common import (
     typed_command,
     wanted_app,
 )
-from perdure.cli.output import EXIT_COMPLETED, Output, UsageError
-from perdure.cli.schedule_words import UNITS, lines, minute, next_due, op, told, when
+from perdure.cli.output import EXIT_COMPLETED, UNITS, Output, UsageError
+from perdure.cli.schedule_words import lines, minute, next_due, op, told, when
 from perdure.cli.telling import who
 from perdure.clock import SystemClock
 from perdure.engine.due_times import zone_of
@@ -155,12 +155,11 @@ def create(
         )
 
     made = reading(common, make, makes=True)
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data(made.to_json())
-    else:
-        output.line(f"schedule {made.id} created; next due {next_due(made)}")
-        output.line(f"a worker starts its runs: {typed_command('worker', common, source)}")
+    Output(as_json=common.json).answer(
+        made.to_json(),
+        f"schedule {made.id} created; next due {next_due(made)}",
+        f"a worker starts its runs: {typed_command('worker', common, source)}",
+    )
     return EXIT_COMPLETED
 
 
@@ -279,11 +278,8 @@ def trigger(schedule_id: str, /, *, common: Common = COMMON) -> int:
         The schedule's name.
     """
     run_id = reading(common, lambda stores: _schedules(stores).trigger(schedule_id))
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data({"run_id": run_id})
-    else:
-        output.line(f"run {run_id} is left to a worker: {typed_command('worker', common, Source())}")
+    words = f"run {run_id} is left to a worker: {typed_command('worker', common, Source())}"
+    Output(as_json=common.json).answer({"run_id": run_id}, words)
     return EXIT_COMPLETED
 
 
@@ -319,12 +315,9 @@ def backfill(
         return await schedules.backfill(schedule_id, begin, _moment(ends, zone, "--until"))
 
     count = reading(common, ask)
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data({"due_times": count})
-    else:
-        times = "due time is" if count == 1 else "due times are"
-        output.line(f"{count} {times} left to a worker: {typed_command('worker', common, Source())}")
+    times = "due time is" if count == 1 else "due times are"
+    words = f"{count} {times} left to a worker: {typed_command('worker', common, Source())}"
+    Output(as_json=common.json).answer({"due_times": count}, words)
     return EXIT_COMPLETED
 
 
@@ -339,11 +332,7 @@ def delete(schedule_id: str, /, *, common: Common = COMMON) -> int:
         The schedule's name.
     """
     reading(common, lambda stores: _schedules(stores).delete(schedule_id))
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data({"id": schedule_id})
-    else:
-        output.line(f"schedule {schedule_id} deleted")
+    Output(as_json=common.json).answer({"id": schedule_id}, f"schedule {schedule_id} deleted")
     return EXIT_COMPLETED
 
 
@@ -357,11 +346,7 @@ def _changing(
     words: Callable[[Schedule], str],
 ) -> int:
     changed = reading(common, lambda stores: change(_schedules(stores)))
-    output = Output(as_json=common.json)
-    if common.json:
-        output.data(changed.to_json())
-    else:
-        output.line(words(changed))
+    Output(as_json=common.json).answer(changed.to_json(), words(changed))
     return EXIT_COMPLETED
 
 

@@ -253,7 +253,6 @@ def _telling(
 ) -> int:
     """Tell the run, and say how it stands then. An app is needed only to end a parked run here and now."""
     must_exist(common)
-    output = Output(as_json=common.json)
     app = App() if source.app is None else wanted_app(source)
 
     async def body() -> tuple[str, Json, int]:
@@ -271,15 +270,12 @@ def _telling(
                 await client.aclose()
 
     done, status, hearers = asyncio.run(body())
-    if common.json:
-        output.data(status)
-        return EXIT_COMPLETED
-    output.line(f"run {status['run_id']}: {done}")
-    output.line(_standing(status, typed_command("worker", common, source)))
+    lines = [f"run {status['run_id']}: {done}", _standing(status, typed_command("worker", common, source))]
     if hearers:
         told = "1 child of it is told too" if hearers == 1 else f"{hearers} children of it are told too"
         command = typed_command("run tree", common, Source(), short(status["run_id"]))
-        output.line(f"{told}; see its family with: {command}")
+        lines.append(f"{told}; see its family with: {command}")
+    Output(as_json=common.json).answer(status, *lines)
     return EXIT_COMPLETED
 
 

@@ -9,7 +9,7 @@ from perdure.cli.output import minute, when
 from perdure.errors import Json
 from perdure.io.waits import CHILD, EFFECT_IN_DOUBT, SIGNAL, SLEEP
 from perdure.model.events import RunPhase
-from perdure.sdk.reading import BEING_UNPAUSED, RETRY, waits_for_retry
+from perdure.sdk.pending import BEING_UNPAUSED, RETRY, waits_for_retry
 
 A_WORD = "a word on what became of an effect"
 _NAMED = 3

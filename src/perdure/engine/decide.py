@@ -37,6 +37,7 @@ from perdure.model.events import (
 from perdure.model.meta import StateMeta
 from perdure.model.plan import ExecutionPlan, StateNode, topological_order
 from perdure.stores.ports import Blob
+from perdure.stores.refusals import run_not_started
 
 
 class PlannedRun(msgspec.Struct, frozen=True):
@@ -381,5 +382,5 @@ def was_held_up(view: RunView, state_id: StateId) -> bool:
 
 def _checkpoint(view: RunView) -> ArtifactId:
     if view.checkpoint is None:
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     return view.checkpoint

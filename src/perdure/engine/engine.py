@@ -21,7 +21,6 @@ from perdure.engine.starting import Beginning, StartRun, planned_start
 from perdure.engine.writer import Observer
 from perdure.errors import (
     ConcurrencyError,
-    NotFoundError,
 )
 from perdure.failpoints import Failpoints
 from perdure.ids import RunId
@@ -30,6 +29,7 @@ from perdure.io.router import TransportRouter, expect_factory
 from perdure.model.events import Event
 from perdure.secrets import EnvironmentSecrets, SecretResolver, SecretSource
 from perdure.stores.bundle import Stores
+from perdure.stores.refusals import run_not_found
 
 PARK_AFTER = timedelta(seconds=5)
 MAX_CHILD_DEPTH = 16
@@ -197,7 +197,7 @@ class Engine:
     ) -> RunResult:
         run_id = RunId(run_id)
         if not await stores.events.head_seq(run_id):
-            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
+            raise run_not_found(run_id)
         driving = self._driving(stores, failpoints)
         return await driving.resume(run_id, runs_handlers=runs_handlers)
 

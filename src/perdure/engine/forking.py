@@ -33,6 +33,7 @@ from perdure.model.forks import ForkedFrom
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, snapshot_blob
 from perdure.stores.reading import read_snapshot
+from perdure.stores.refusals import run_not_found, run_not_started
 
 _NAMED_MAX = 12
 """How many states or keys a message names; its details name all."""
@@ -79,10 +80,10 @@ async def planned_fork(stores: Stores, fork: ForkRun, resolver: PlanResolver) ->
     origin = RunId(fork.origin)
     events = await stores.events.read_range(origin, 1)
     if not events:
-        raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": origin})
+        raise run_not_found(origin)
     started = events[0].event
     if not isinstance(started, RunStarted):
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     manifest_id, blobs = started.manifest_id, list[Blob]()
     manifest = fork.manifest
     if manifest is None:

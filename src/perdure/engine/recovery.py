@@ -13,9 +13,9 @@ from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.model.config import RunManifest
 from perdure.model.plan import ExecutionPlan
 from perdure.stores.bundle import Stores
-from perdure.stores.reading import read_json
+from perdure.stores.reading import PAGE_EVENTS, read_json
+from perdure.stores.refusals import run_not_started
 
-RECOVERY_PAGE_EVENTS = 2000
 BLOCKED = "run_blocked_by_version"
 """The code of the error that says that a process does not know what a run is made of."""
 
@@ -35,7 +35,7 @@ async def checked_plan(
     What is ``prepared`` for the run's manifest is neither read nor planned again.
     """
     if view.started is None:
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     if prepared is not None and prepared.manifest_id != view.started.manifest_id:
         prepared = None
     manifest = prepared.manifest if prepared else await read_manifest(stores, view.started.manifest_id)
@@ -86,7 +86,7 @@ async def read_view(stores: Stores, run_id: RunId) -> RunView:
     """The view of a run, from its kernel and engine events alone, read page by page."""
     view = RunView()
     while True:
-        page = await stores.events.read_engine_events(run_id, view.head_seq + 1, RECOVERY_PAGE_EVENTS)
+        page = await stores.events.read_engine_events(run_id, view.head_seq + 1, PAGE_EVENTS)
         for envelope in page:
             if envelope.run_id != run_id:
                 raise CorruptionError.of(
@@ -97,7 +97,7 @@ async def read_view(stores: Stores, run_id: RunId) -> RunView:
             if view.started is None:
                 view.started_millis = envelope.ts_millis
             view.advance(envelope.event, envelope.seq)
-        if len(page) < RECOVERY_PAGE_EVENTS:
+        if len(page) < PAGE_EVENTS:
             break
     # Domain events after the last engine event are no part of the view, but they are numbered.
     view.head_seq = max(view.head_seq, await stores.events.head_seq(run_id))

@@ -139,12 +139,13 @@ def manifest_bytes(manifest: RunManifest) -> bytes:
         ) from None
 
 
-def run_id_of(run_id: RunId | None, invocation_key: str | None) -> RunId:
+def run_id_of(run_id: str | None, invocation_key: str | None) -> RunId:
     """The id that a run gets: the one asked for, that of its key, or a random one."""
+    wanted = None if run_id is None else RunId(run_id)
     if invocation_key is None:
-        return RunId.random() if run_id is None else RunId(run_id)
+        return wanted or RunId.random()
     of_key = RunId.for_invocation(invocation_key)
-    if run_id not in (None, of_key):
+    if wanted not in (None, of_key):
         raise ConcurrencyError.of(
             "invocation_conflict", "the invocation key gives another run id than the one asked for"
         )

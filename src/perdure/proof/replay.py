@@ -15,7 +15,7 @@ from perdure.engine.history import RunView
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
 from perdure.engine.replaying import ReplaySource
-from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
+from perdure.errors import ErrorInfo, InvalidPlanError, Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.journal import Entry
@@ -26,6 +26,7 @@ from perdure.model.events import RunPhase
 from perdure.proof.bases import Bases
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_engine_events, read_snapshot
+from perdure.stores.refusals import run_not_found, run_not_started
 
 
 class KeyDifference(msgspec.Struct, frozen=True):
@@ -107,8 +108,8 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
     view = await read_view(stores, run_id)
     if view.started is None:
         if not view.head_seq:
-            raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+            raise run_not_found(run_id)
+        raise run_not_started()
     manifest = await read_manifest(stores, view.started.manifest_id)
     plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
     source = ReplaySource.of_view(view, run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any, NoReturn
 
 from perdure.errors import ErrorCategory, InvalidPlanError
@@ -30,6 +31,13 @@ def expect_mapping(values: Any, kinds: type | tuple[type, ...], what: str, wante
     for key, value in values.items():
         expect(key, str, f"each key of {what}", "a string")
         expect(value, kinds, f"each value of {what}", f"one of {wanted}")
+
+
+def expect_key(key: object, what: str) -> None:
+    """As :func:`expect`, for an invocation key, which may be absent."""
+    expect(key, (str, NoneType), what, "a string")
+    if key == "":
+        refuse_call(key, what, "more than an empty string, with which all runs would be one")
 
 
 def refuse_call(value: object, what: str, wanted: str) -> NoReturn:

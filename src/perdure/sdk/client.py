@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextlib
 import logging
 import uuid
 from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
-    Coroutine,
     Mapping,
     Sequence,
 )
@@ -21,7 +19,6 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.clock import Clock, SystemClock
-from perdure.engine.dispatch import is_driven_elsewhere
 from perdure.engine.engine import PARK_AFTER, Engine
 from perdure.engine.letters import AnyLetter, StopLetter
 from perdure.engine.recovery import read_view
@@ -39,28 +36,24 @@ from perdure.model.events import Event, EventEnvelope, RunCompleted, RunPhase
 from perdure.model.legs import continued_by
 from perdure.model.pipeline import manifest_for
 from perdure.sdk.app import App, Startable
-from perdure.sdk.checks import expect, expect_mapping, refuse_call
+from perdure.sdk.checks import expect, expect_key, expect_mapping, refuse_call
 from perdure.sdk.dispatching import ClientDispatcher
+from perdure.sdk.driven import DrivenRuns
 from perdure.sdk.execution import configured
+from perdure.sdk.finding import find_run, manifest_of
 from perdure.sdk.forks import fork_of
 from perdure.sdk.keeping import Keeper
 from perdure.sdk.ops import Op
 from perdure.sdk.pipelines import PipelineDefinition
 from perdure.sdk.planner import pipeline_of
-from perdure.sdk.reading import (
-    RunSummary,
-    client_closed,
-    existing_events,
-    find_run,
-    list_summaries,
-    manifest_of,
-    run_not_found,
-)
+from perdure.sdk.reading import RunSummary, list_summaries
 from perdure.sdk.runs import PROGRAM, Run
 from perdure.sdk.scheduling import Scheduler
 from perdure.sdk.signals import SignalDefinition, declared_signals
-from perdure.sdk.waking import POLL_SECONDS, Waker
+from perdure.sdk.waking import Waker
+from perdure.sdk.watching import Watcher
 from perdure.stores.bundle import Stores
+from perdure.stores.refusals import run_not_found
 
 if TYPE_CHECKING:
     from perdure.sdk.schedules import Schedules
@@ -70,8 +63,6 @@ Out = TypeVar("Out")
 
 RECOVERIES_MAX = 1000
 MAX_CONCURRENCY = 1000
-_SEQ_BITS = 62
-"""No event has a larger number; stores count with signed numbers of 64 bits."""
 
 
 class Client(Keeper):
@@ -97,10 +88,9 @@ class Client(Keeper):
         self._closes_stores = closes_stores
         self._clock = clock or SystemClock()
         self._observer = observer
-        self._driven: dict[RunId, asyncio.Task[RunResult]] = {}
-        self._ids: dict[asyncio.Task[RunResult], RunId] = {}
-        """Which run is driven, since it may go on as another."""
-        self._dispatcher = ClientDispatcher(self._resume_here, max_concurrency, self._driven, self._drive)
+        self._driven = DrivenRuns(self._ended)
+        self._watcher = Watcher(stores, self._driven, closes_stores=closes_stores)
+        self._dispatcher = ClientDispatcher(self._resume_here, max_concurrency, self._driven)
         self._engine = Engine(
             app.resolver,
             transports=app.transports,
@@ -110,14 +100,8 @@ class Client(Keeper):
             park_after=park_after,
             dispatcher=self._dispatcher,
         )
-        self._changed: dict[RunId, asyncio.Event] = {}
-        self._failures: dict[RunId, BaseException] = {}
-        """Why a run that was driven here is not any more, though it has not ended."""
-        self._is_closed = False
         self._scheduler = Scheduler(stores, app, self._engine, self._clock, self.tell)
         self._waker = Waker(stores, self._clock, park_after, self._wake, self._take_up)
-        self._left: set[RunId] = set()
-        """Runs that were begun here for others to drive."""
 
     @overload
     async def start(
@@ -179,9 +163,7 @@ class Client(Keeper):
             refuse_call(op_version, "start(op_version=…)", "the version of the operation that is given")
         if not hasattr(startable, "pipeline_of"):
             refuse_call(op, "what start(…) starts", "an operation, a pipeline or the name of one")
-        expect(key, (str, NoneType), "start(key=…)", "a string")
-        if key == "":
-            refuse_call(key, "start(key=…)", "more than an empty string, with which all runs would be one")
+        expect_key(key, "start(key=…)")
         expect_mapping(labels or {}, str, "start(labels=…)", "strings")
         expect_mapping(context or {}, object, "start(context=…)", "JSON values")
         expect(run_config, (RunConfig, NoneType), "start(run_config=…)", "a RunConfig")
@@ -189,13 +171,10 @@ class Client(Keeper):
         pipeline = startable.pipeline_of(config)
         manifest = manifest_for(pipeline, startable.input_json(input), run_config, labels=labels)
         plan = self.app.resolver.resolve(manifest)
-        named = RunId.random() if key is None else RunId.for_invocation(key)
-        wanted = named if run_id is None else RunId(run_id)
+        wanted = run_id_of(run_id, key)
         manifest_id = await self.stores.put_manifest(manifest)
         begun = StartRun(manifest, manifest_id, plan, run_config, JsonContext(context or {}), wanted, key)
-        if detach:
-            self._left.add(wanted)
-        await self._begin(partial(self._engine.start, self.stores, begun), wanted, drive=not detach)
+        await self._driven.begin(partial(self._engine.start, self.stores, begun), wanted, drive=not detach)
         return Run(self, wanted, startable)
 
     async def fork(
@@ -236,9 +215,7 @@ class Client(Keeper):
             by=by,
             reason=reason,
         )
-        if detach:
-            self._left.add(wanted)
-        await self._begin(partial(self._engine.fork, self.stores, fork), wanted, drive=not detach)
+        await self._driven.begin(partial(self._engine.fork, self.stores, fork), wanted, drive=not detach)
         return Run(self, wanted)
 
     @overload
@@ -276,8 +253,8 @@ class Client(Keeper):
         """Drive a run, or what it goes on as, on in this process, unless somebody does already."""
         run = await self.get(run_id)
         newest = await self.stores.newest_leg(run.id)
-        if newest not in self._driven:
-            self._drive(newest, self._engine.resume(self.stores, newest))
+        if newest not in self._driven.tasks:
+            self._driven.drive(newest, self._engine.resume(self.stores, newest))
         return run
 
     async def recover(self) -> builtins.list[RunId]:
@@ -291,16 +268,17 @@ class Client(Keeper):
 
     async def _take_up(self) -> int | None:
         """Take up what is due but for what was left to others; when the next schedule is due."""
-        await self._recover_all_but(self._left)
+        await self._recover_all_but(self._driven.left)
         return self._scheduler.next_millis
 
     async def _recover_all_but(self, left: Collection[RunId]) -> builtins.list[RunId]:
         await self._scheduler.follow()
-        limit = RECOVERIES_MAX + len(self._failures) + len(self._driven) + len(left)
+        driven, failures = self._driven.tasks, self._driven.failures
+        limit = RECOVERIES_MAX + len(failures) + len(driven) + len(left)
         found = [
             run_id
             for run_id in await self.stores.agenda.due_runs(limit, within_millis=self._waker.ahead_millis)
-            if run_id not in self._driven and run_id not in self._failures and run_id not in left
+            if run_id not in driven and run_id not in failures and run_id not in left
         ]
         for run_id in found:
             self._dispatcher.take_up(self.stores, run_id)
@@ -316,11 +294,12 @@ class Client(Keeper):
     @property
     def driven(self) -> builtins.list[RunId]:
         """The runs that are driven here now, or wait for a place."""
-        return [*self._driven]
+        return [*self._driven.tasks]
 
     async def drive_result(self, run_id: RunId) -> RunResult:
         """How driving the run here ends: with its end, or with what it waits for. Raises what stopped it."""
-        task = self._driven.get(run_id) or self._driven.get(await self.stores.newest_leg(run_id))
+        tasks = self._driven.tasks
+        task = tasks.get(run_id) or tasks.get(await self.stores.newest_leg(run_id))
         return await self.wait(run_id) if task is None else await asyncio.shield(task)
 
     async def seconds_until_due(self, limit: float) -> float:
@@ -336,10 +315,8 @@ class Client(Keeper):
         manifest = await manifest_of(self.stores, await read_view(self.stores, run_id))
         if manifest is None:
             return {}
-        steps = pipeline_of(manifest)[0].steps
-        known = {(str(each.op_id), str(each.op_version)): each for each in self.app.ops}
-        wanted = ((str(step.op_id), str(step.op_version)) for step in steps)
-        return declared_signals(known[each] for each in wanted if each in known)
+        ops = map(self.app.resolver.planner.op_of, pipeline_of(manifest)[0].steps)
+        return declared_signals(op for op in ops if op is not None)
 
     async def tell(self, run_id: RunId, letter: AnyLetter, letter_id: str | None = None) -> bool:
         """Post a letter to a run, and have it read if nobody drives the run.
@@ -350,25 +327,21 @@ class Client(Keeper):
         """
         posted = await self._engine.send(self.stores, run_id, letter, letter_id or str(uuid.uuid4()))
         self._waker.nudge()
-        if isinstance(letter, StopLetter) and run_id not in self._driven:
+        if isinstance(letter, StopLetter) and run_id not in self._driven.tasks:
             # Nobody may be there to wake a parked run, and nothing has to be executed to end it.
             try:
                 await self._engine.resume(self.stores, run_id, runs_handlers=False)
             except (InvalidPlanError, ConcurrencyError) as error:
                 logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", run_id, error)
-            self._notify(run_id)
+            self._watcher.notify(run_id)
         return posted
 
     async def aclose(self) -> None:
         """Interrupt what is driven here, resumable, and let go of transports and stores."""
-        self._is_closed = True
-        tasks = list(self._driven.values())
+        self._driven.is_closed = True
         await self._waker.aclose()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for run_id in list(self._changed):
-            self._notify(run_id)
+        await self._driven.interrupt()
+        self._watcher.notify_all()
         await self.app.transports.aclose()
         if self._closes_stores:
             await self.stores.close()
@@ -379,100 +352,19 @@ class Client(Keeper):
         Raises what kept this process from driving it on: ``StorageError``, ``InvalidPlanError``; and
         ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
-        seen = -1
-        asked = run_id = RunId(run_id)
-        while True:
-            task = self._driven.get(run_id)
-            if task is not None:
-                await asyncio.wait({task})
-                if task.cancelled():
-                    raise client_closed(run_id)
-            self._refuse_closed_stores(run_id)
-            # A run may wait for a month; its history is read again only when it has grown.
-            head = await self.stores.events.head_seq(run_id)
-            if head != seen:
-                seen = head
-                view = await read_view(self.stores, run_id)
-                if not view.head_seq:
-                    raise run_not_found(run_id)
-                if view.ended is not None:
-                    newest = await self.stores.newest_leg(run_id)
-                    if newest == run_id:
-                        return RunResult(run_id, view.phase, view.ended.final_snapshot_id)
-                    run_id, seen = newest, -1
-                    continue
-            for each in (run_id, asked):
-                if each in self._failures:
-                    raise self._failures[each]
-            await self._change(run_id)
+        return await self._watcher.wait(run_id)
 
-    async def events_of(self, run_id: RunId, after: int = 0) -> AsyncIterator[EventEnvelope]:
+    def events_of(self, run_id: RunId, after: int = 0) -> AsyncIterator[EventEnvelope]:
         """A run's events as they are written, from the one after ``after`` on, until the run has ended.
 
         Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``client_closed``).
         """
-        run_id = RunId(run_id)
-        expect(after, int, "events(after=…)", "the number of an event")
-        if after.bit_length() > _SEQ_BITS:
-            refuse_call(after, "events(after=…)", "the number of an event")
-        self._refuse_closed_stores(run_id)
-        await existing_events(self.stores, run_id, after + 1)
-        view = await read_view(self.stores, run_id)
-        if view.ended is not None and view.head_seq <= after:
-            return
-        while True:
-            changed = self._changed.setdefault(run_id, asyncio.Event())
-            for envelope in await self.stores.events.read_range(run_id, after + 1):
-                after = envelope.seq
-                yield envelope
-                if isinstance(envelope.event, RunCompleted):
-                    return
-            await self._change(run_id, changed)
+        return self._watcher.events_of(run_id, after)
 
-    async def _begin(
-        self, begin: Callable[..., Coroutine[Any, Any, RunResult]], run_id: RunId, *, drive: bool
-    ) -> None:
-        if not drive or run_id in self._driven:
-            # Whoever drives the run already goes on; what is asked for is only compared with it.
-            await begin(drive=False)
-            return
-        there = asyncio.Event()
-        task = self._drive(run_id, begin(on_begun=there.set))
-        waiting = asyncio.ensure_future(there.wait())
-        try:
-            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if there.is_set():
-            return
-        if task.cancelled():
-            raise client_closed(run_id)
-        # Why this start was refused says nothing about a run of this id that may be there.
-        self._failures.pop(run_id, None)
-        task.result()
-
-    def _drive(self, run_id: RunId, work: Coroutine[Any, Any, RunResult]) -> asyncio.Task[RunResult]:
-        if self._is_closed:
-            work.close()
-            raise client_closed(run_id)
-        self._failures.pop(run_id, None)
-        self._left.discard(run_id)
-        task = asyncio.create_task(work, name=f"perdure-run-{run_id}")
-        self._driven[run_id] = task
-        self._ids[task] = run_id
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[RunResult]) -> None:
-        run_id = self._ids.pop(task)
-        if self._driven.get(run_id) is task:
-            del self._driven[run_id]
-        error = None if task.cancelled() else task.exception()
-        if not task.cancelled() and error is None and (result := task.result()).waiting_for is not None:
+    def _ended(self, run_id: RunId, result: RunResult | None) -> None:
+        if result is not None and result.waiting_for is not None:
             self._waker.park(result.run_id, result.due_millis)
-        if error is not None and not is_driven_elsewhere(error):
-            self._failures[run_id] = error
-        self._notify(run_id)
+        self._watcher.notify(run_id)
 
     def _wake(self, run_id: RunId) -> None:
         self._dispatcher.take_up(self.stores, run_id)
@@ -480,35 +372,10 @@ class Client(Keeper):
     async def _resume_here(self, stores: Stores, run_id: RunId) -> RunResult:
         return await self._engine.resume(stores, run_id)
 
-    def _hand_on(self, run_id: RunId, heir: RunId) -> None:
-        """Know the run that is driven here as that which it goes on as."""
-        task = self._driven.pop(run_id, None)
-        if task is not None:
-            self._driven[heir] = task
-            self._ids[task] = heir
-
     def _observe(self, run_id: RunId, events: Sequence[tuple[int, Event]]) -> None:
         if (continued := continued_by(events[0][1])) is not None:
-            self._hand_on(continued.run_id, run_id)
-        self._notify(run_id)
+            self._driven.hand_on(continued.run_id, run_id)
+        self._watcher.notify(run_id)
         if any(type(event) is RunCompleted for _, event in events):
             self._waker.nudge()  # others may wait for its end
         self._observer(run_id, events)
-
-    def _notify(self, run_id: RunId) -> None:
-        changed = self._changed.pop(run_id, None)
-        if changed is not None:
-            changed.set()
-
-    async def _change(self, run_id: RunId, changed: asyncio.Event | None = None) -> None:
-        """Wait for news of a run: told in this process, looked for in others."""
-        if self._is_closed:
-            raise client_closed(run_id)
-        changed = changed or self._changed.setdefault(run_id, asyncio.Event())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), POLL_SECONDS)
-        self._refuse_closed_stores(run_id)
-
-    def _refuse_closed_stores(self, run_id: RunId) -> None:
-        if self._is_closed and self._closes_stores:
-            raise client_closed(run_id)

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from perdure.engine.history import fold
-from perdure.engine.recovery import RECOVERY_PAGE_EVENTS
 from perdure.errors import CorruptionError, Json, PerdureError
 from perdure.ids import ArtifactId, RunId
 from perdure.io.children import Child, ClosePolicy
-from perdure.model.events import EventEnvelope, ParentRun, RunPhase
+from perdure.model.events import ParentRun, RunPhase
 from perdure.sdk.legs import chain_of, first_leg, leg_number
-from perdure.sdk.reading import due_millis_of, run_failure, run_not_found, waits_of
+from perdure.sdk.pending import due_millis_of, waits_of
+from perdure.sdk.refusals import run_failure
 from perdure.stores.bundle import Stores
-from perdure.stores.reading import read_bytes
+from perdure.stores.reading import read_bytes, read_engine_events
+from perdure.stores.refusals import run_not_found
 
 _BATCH = 200
 """How many runs are asked for at once."""
@@ -195,7 +196,7 @@ class _Version(msgspec.Struct):
 async def _read_standing(stores: Stores, run_id: RunId) -> Standing:
     # Asked first: what is appended while the events are read makes them be read again.
     head = await stores.events.head_seq(run_id)
-    events = await _engine_events(stores, run_id)
+    events = await read_engine_events(stores.events, run_id)
     if not events:
         raise run_not_found(run_id)
     view = fold(events)
@@ -223,16 +224,6 @@ async def _read_standing(stores: Stores, run_id: RunId) -> Standing:
         leg=leg_number(view),
         chain=first_leg(view, run_id),
     )
-
-
-async def _engine_events(stores: Stores, run_id: RunId) -> list[EventEnvelope]:
-    found: list[EventEnvelope] = []
-    while True:
-        after = found[-1].seq if found else 0
-        page = await stores.events.read_engine_events(run_id, after + 1, RECOVERY_PAGE_EVENTS)
-        found += page
-        if len(page) < RECOVERY_PAGE_EVENTS:
-            return found
 
 
 async def _version(stores: Stores, manifest_id: ArtifactId) -> str | None:

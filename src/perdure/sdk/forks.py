@@ -10,15 +10,17 @@ import msgspec
 
 from perdure.engine.forking import ForkRun
 from perdure.engine.recovery import read_manifest
-from perdure.errors import InvalidPlanError, Json, NotFoundError
+from perdure.errors import Json
 from perdure.ids import RunId
 from perdure.model.config import BuildProvenance, RunManifest
 from perdure.model.events import RunStarted
 from perdure.model.pipeline import MAIN_STEP
 from perdure.sdk.app import App
-from perdure.sdk.checks import expect, expect_mapping, refuse_call
+from perdure.sdk.checks import expect, expect_key, expect_mapping
+from perdure.sdk.finding import first_event
 from perdure.sdk.planner import pipeline_of
 from perdure.stores.bundle import Stores
+from perdure.stores.refusals import run_not_found, run_not_started
 
 
 async def fork_of(
@@ -42,9 +44,7 @@ async def fork_of(
     expect(at, str, "fork(at=…)", "a state's name")
     expect_mapping(values or {}, object, "fork(set=…)", "JSON values")
     expect(op_version, (str, NoneType), "fork(op_version=…)", "a string")
-    expect(key, (str, NoneType), "fork(key=…)", "a string")
-    if key == "":
-        refuse_call(key, "fork(key=…)", "more than an empty string, with which all forks would be one")
+    expect_key(key, "fork(key=…)")
     expect(by, str, "fork(by=…)", "a string")
     expect(reason, str, "fork(reason=…)", "a string")
     manifest = None
@@ -68,10 +68,9 @@ def in_version(app: App, manifest: RunManifest, op_version: str) -> RunManifest:
 
 
 async def _manifest(stores: Stores, run_id: RunId) -> RunManifest:
-    first = await stores.events.read_range(run_id, 1, 1)
-    if not first:
-        raise NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
-    started = first[0].event
+    started = await first_event(stores, run_id)
+    if started is None:
+        raise run_not_found(run_id)
     if not isinstance(started, RunStarted):
-        raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
+        raise run_not_started()
     return await read_manifest(stores, started.manifest_id)

@@ -11,7 +11,6 @@ from types import NoneType
 import msgspec
 
 from perdure.clock import Clock
-from perdure.engine.recovery import RECOVERY_PAGE_EVENTS
 from perdure.errors import CorruptionError, Json, NotFoundError, PerdureError
 from perdure.ids import ArtifactId, InvalidIdError, RunId
 from perdure.model.events import CHILD_RUN_SPAWNED, DomainEvent
@@ -19,6 +18,7 @@ from perdure.sdk.checks import expect
 from perdure.sdk.retention import Retention, SurveyedRun, deletion_of, planned, with_legs
 from perdure.stores.bundle import Stores
 from perdure.stores.keeping import Deleted, RunTrace, Tell
+from perdure.stores.reading import engine_event_pages
 
 HOUR_MILLIS = 3_600_000
 _TOGETHER = 200
@@ -178,15 +178,11 @@ async def _replayed(stores: Stores, manifest_id: ArtifactId | None) -> tuple[Run
 async def _linked(stores: Stores, run_id: RunId) -> tuple[RunId, ...]:
     """The children of a run that has not ended, also those that others have begun."""
     found: list[RunId] = []
-    after = 0
-    while True:
-        page = await stores.events.read_engine_events(run_id, after + 1, RECOVERY_PAGE_EVENTS)
+    async for page in engine_event_pages(stores.events, run_id):
         for envelope in page:
             event = envelope.event
             if isinstance(event, DomainEvent) and event.name == CHILD_RUN_SPAWNED:
                 child = event.payload.get("child_run_id") if isinstance(event.payload, dict) else None
                 if isinstance(child, str):
                     found.append(RunId.trusted(child))
-            after = envelope.seq
-        if len(page) < RECOVERY_PAGE_EVENTS:
-            return tuple(found)
+    return tuple(found)

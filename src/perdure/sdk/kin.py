@@ -16,6 +16,7 @@ from perdure.model.events import (
     RunPhase,
     RunStarted,
 )
+from perdure.sdk.finding import first_event
 from perdure.stores.bundle import Stores
 from perdure.stores.legs import end_of
 
@@ -31,10 +32,10 @@ def parent_in(started: Event) -> RunId | None:
 async def parent_of(stores: Stores, run_id: RunId) -> RunId | None:
     """A run's parent; None also for a run whose first event cannot be read."""
     try:
-        first = await stores.events.read_range(run_id, 1, 1)
+        first = await first_event(stores, run_id)
     except PerdureError:
         return None
-    return parent_in(first[0].event) if first else None
+    return None if first is None else parent_in(first)
 
 
 async def phases_of(

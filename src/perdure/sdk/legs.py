@@ -5,7 +5,9 @@ from __future__ import annotations
 from perdure.engine.history import RunView
 from perdure.errors import Json, PerdureError
 from perdure.ids import RunId
+from perdure.model.events import ContinuedRun
 from perdure.model.legs import continued_by
+from perdure.sdk.finding import first_event
 from perdure.stores.bundle import Stores
 
 
@@ -47,14 +49,17 @@ async def chain_json(stores: Stores, view: RunView, run_id: RunId) -> dict[str, 
 async def chain_of(stores: Stores, run_id: RunId) -> RunId:
     """The first leg of a run's chain, from one event; itself also where that cannot be read."""
     try:
-        first = await stores.events.read_range(run_id, 1, 1)
+        continued = await _continued(stores, run_id)
     except PerdureError:
         return run_id
-    continued = continued_by(first[0].event) if first else None
     return run_id if continued is None else continued.first_run_id
 
 
 async def _leg_of(stores: Stores, run_id: RunId) -> int:
-    first = await stores.events.read_range(run_id, 1, 1)
-    continued = continued_by(first[0].event) if first else None
+    continued = await _continued(stores, run_id)
     return 1 if continued is None else continued.leg
+
+
+async def _continued(stores: Stores, run_id: RunId) -> ContinuedRun | None:
+    first = await first_event(stores, run_id)
+    return None if first is None else continued_by(first)

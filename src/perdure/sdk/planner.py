@@ -82,8 +82,12 @@ class Planner:
                     pointer=error.pointer,
                 )
 
+    def op_of(self, step: Step) -> Operation | None:
+        """The operation that a step names, if it is known in that version."""
+        return self._ops.get((step.op_id, step.op_version))
+
     def _op(self, step: Step) -> Operation:
-        op = self._ops.get((step.op_id, step.op_version))
+        op = self.op_of(step)
         if op is None:
             known = sorted(f"{op_id} {version}" for op_id, version in self._ops)
             _refuse(

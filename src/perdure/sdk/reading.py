@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from perdure.engine.history import RunView
-from perdure.engine.recovery import read_manifest, read_view
+from perdure.engine.recovery import read_view
 from perdure.engine.requests import Request
 from perdure.engine.results import RunResult
-from perdure.errors import ErrorCategory, Json, NotFoundError, PerdureError, RunError
+from perdure.errors import Json, PerdureError
 from perdure.ids import RunId, StateId
-from perdure.io.effects import Effect
 from perdure.io.maps import map_of
-from perdure.io.waits import Wait
-from perdure.model.config import RunManifest
 from perdure.model.events import (
     ARTIFACT_WRITTEN,
     VALUE_PUBLISHED,
@@ -26,17 +23,13 @@ from perdure.model.events import (
     RunPhase,
 )
 from perdure.model.pipeline import labels_of, schedule_of
-from perdure.sdk.checks import expect
+from perdure.sdk.finding import all_runs, existing_events, manifest_of
 from perdure.sdk.kin import parent_in, parent_of, phases_of
 from perdure.sdk.legs import chain_json, chain_of, first_leg, leg_number, place_json
+from perdure.sdk.pending import doubt_json, due_millis_of, waits_of
 from perdure.sdk.planner import Planner, pipeline_of, run_exports
 from perdure.stores.bundle import Stores
 from perdure.stores.reading import read_json
-
-BEING_UNPAUSED, RETRY = "being unpaused", "retry"
-"""What a run waits for besides waits, as views and results say it."""
-PREFIX_CHARACTERS_MIN = 4
-_PAGE = 500
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -88,45 +81,6 @@ class RunSummary(msgspec.Struct, frozen=True):
             "effects_in_doubt": list(self.effects_in_doubt),
             "schedule": self.schedule,
         }
-
-
-async def find_run(stores: Stores, text: str) -> RunId:
-    """The run of an id, or of the beginning of one that no other run has.
-
-    Raises ``NotFoundError`` (``run_not_found``) and ``RunError`` (``run_ambiguous``).
-    """
-    expect(text, str, "what names a run", "its id, or the beginning of it")
-    if len(text) >= 32:
-        return RunId(text)
-    prefix = text.lower()
-    if len(prefix) < PREFIX_CHARACTERS_MIN:
-        raise _ambiguous(
-            f"a run is named by its id, or by its first {PREFIX_CHARACTERS_MIN} characters or more"
-        )
-    found = [run_id async for run_id in all_runs(stores) if run_id.startswith(prefix)]
-    if not found:
-        raise NotFoundError.of("run_not_found", "no run's id begins like that", details={"prefix": prefix})
-    if len(found) > 1:
-        raise _ambiguous(f"several runs begin like that: {', '.join(found[:5])}")
-    return found[0]
-
-
-async def all_runs(stores: Stores, *, unfinished: bool = False) -> AsyncIterator[RunId]:
-    """Every run's id, the newest first, page by page."""
-    read: list[RunId] = []
-    while True:
-        page = await stores.events.list_runs(read[-1] if read else None, _PAGE, unfinished=unfinished)
-        for run_id in page:
-            yield run_id
-        read += page
-        if page:
-            continue
-        # None follow a run that was deleted meanwhile: then those after the last one left are asked for.
-        count = len(read)
-        while read and not await stores.events.head_seq(read[-1]):
-            read.pop()
-        if not read or len(read) == count:
-            return
 
 
 async def list_summaries(
@@ -188,7 +142,7 @@ async def summary_of(stores: Stores, run_id: RunId) -> RunSummary:
         view.waiting_for,
         tuple(effect.key for effect in view.in_doubt),
         due_millis_of(view),
-        tuple(_doubt_json(view, effect) for effect in view.in_doubt),
+        tuple(doubt_json(view, effect) for effect in view.in_doubt),
         None if manifest is None else schedule_of(manifest),
         leg_number(view),
         first_leg(view, run_id),
@@ -235,46 +189,6 @@ def _fork_json(view: RunView) -> Json:
     return None if origin is None else origin.to_json()
 
 
-async def existing_events(stores: Stores, run_id: RunId, from_seq: int = 1) -> list[EventEnvelope]:
-    """A run's events; ``NotFoundError`` (``run_not_found``) for a run that has none at all."""
-    events = await stores.events.read_range(run_id, from_seq)
-    if not events and not await stores.events.head_seq(run_id):
-        raise run_not_found(run_id)
-    return events
-
-
-def run_not_found(run_id: RunId) -> NotFoundError:
-    """What a caller is told of a run that nobody began."""
-    return NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": run_id})
-
-
-async def manifest_of(stores: Stores, view: RunView) -> RunManifest | None:
-    """The manifest that a history names; None for one that was never started."""
-    return await read_manifest(stores, view.started.manifest_id) if view.started else None
-
-
-def run_failure(run_id: RunId, view: RunView) -> RunError:
-    """What a caller who waits for a result is told of a run that ended without one."""
-    if view.phase is RunPhase.CANCELLED:
-        return RunError.of("run_cancelled", "the run was cancelled", details={"run_id": run_id})
-    state_id, info = view.failure or (None, None)
-    return RunError.of(
-        "run_failed",
-        "the run failed" if info is None else f"{state_id} failed with {info.code}: {info.message}",
-        category=ErrorCategory.UNKNOWN if info is None else info.category,
-        details={"run_id": run_id, "state_id": state_id, "code": None if info is None else info.code},
-    )
-
-
-def client_closed(run_id: RunId) -> RunError:
-    """What a caller who waits for a run is told when the client goes away."""
-    return RunError.of(
-        "client_closed",
-        "the client was closed before the run was seen to end; it can be resumed",
-        details={"run_id": run_id},
-    )
-
-
 def _state_json(view: RunView, state_id: StateId) -> Json:
     progress = view.states[state_id]
     if state_id in view.completed:
@@ -288,59 +202,6 @@ def _state_json(view: RunView, state_id: StateId) -> Json:
         "attempts": progress.last_attempt + 1,
         "error": None if error is None else {"code": error.code, "message": error.message},
     }
-
-
-def waits_of(view: RunView) -> list[Json]:
-    """The waits of a run that have not ended.
-
-    Each is ``{"state_id", "kind", "until_millis", "signals", "effect", "child_run_id"}``.
-    """
-    return [_wait_json(wait) for wait in _open_waits(view)]
-
-
-def _open_waits(view: RunView) -> list[Wait]:
-    return [wait for attempt in view.open_attempts.values() for wait in view.waits_of(attempt)]
-
-
-def _wait_json(wait: Wait) -> Json:
-    return {
-        "state_id": wait.state_id,
-        "kind": wait.kind,
-        "until_millis": wait.until_millis,
-        "signals": list(wait.signals),
-        "effect": wait.effect,
-        "child_run_id": wait.child_run_id,
-    }
-
-
-def _doubt_json(view: RunView, effect: Effect) -> Json:
-    return {
-        "key": effect.key,
-        "state_id": effect.state_id,
-        "namespace": effect.namespace,
-        "intended_millis": effect.intended_millis,
-        "doubt": effect.intents,
-        "may_be_under_way": not view.may_be_told_of(effect),
-    }
-
-
-def due_millis_of(view: RunView) -> int | None:
-    """When a run that waits goes on if nothing comes before."""
-    if view.waiting_for in (BEING_UNPAUSED, None):
-        return None
-    dues = [wait.until_millis for wait in _open_waits(view)]
-    if waits_for_retry(view.waiting_for):
-        dues += [
-            progress.retry_due_millis
-            for state_id, progress in view.states.items()
-            if state_id not in view.completed
-        ]
-    return min((each for each in dues if each is not None), default=None)
-
-
-def waits_for_retry(waiting_for: str | None) -> bool:
-    """Whether a state is to be tried again, by what its run waits for."""
-    return waiting_for is not None and waiting_for.rpartition(", ")[2] == RETRY
 
 
 def _request_json(request: Request | None) -> Json:
@@ -360,45 +221,12 @@ def _published(events: list[EventEnvelope]) -> dict[str, Json]:
     }
 
 
-async def doubt_of(stores: Stores, run_id: RunId, key: str, doubt: int | None = None) -> int:
-    """Which doubt about an effect a run is in; ``RunError`` if it is none, or another than ``doubt``.
-
-    ``effect_not_in_doubt``; ``effect_under_way`` if a handler may be making the effect at this moment.
-    """
-    view = await read_view(stores, run_id)
-    effects = {effect.key: effect for effect in view.in_doubt}
-    effect = effects.get(key)
-    if effect is None or doubt not in (None, effect.intents):
-        raise RunError.of(
-            "effect_not_in_doubt",
-            "the run has no effect of this key that is in doubt"
-            if effect is None
-            else f"doubt {doubt} is settled; the effect is in doubt {effect.intents}, which is a new one",
-            category=ErrorCategory.PARSING_INPUT,
-            details={"run_id": run_id, "in_doubt": list(effects)},
-        )
-    if not view.may_be_told_of(effect):
-        raise RunError.of(
-            "effect_under_way",
-            "the run may be making the effect at this moment, so nobody can know yet what becomes of it",
-            category=ErrorCategory.PARSING_INPUT,
-            details={"run_id": run_id, "effect": key},
-        )
-    return effect.intents
-
-
 def _outputs(events: list[EventEnvelope]) -> list[Any]:
     return [
         {"artifact_id": event.payload["artifact_id"], "name": (event.payload.get("meta") or {}).get("name")}
         for envelope in events
         if isinstance(event := envelope.event, DomainEvent) and event.name == ARTIFACT_WRITTEN
     ]
-
-
-def _ambiguous(message: str) -> RunError:
-    return RunError.of(
-        "run_ambiguous", message, category=ErrorCategory.PARSING_INPUT, hint="type more of the id"
-    )
 
 
 async def exports_of(stores: Stores, planner: Planner, ended: RunResult) -> dict[str, Json]:

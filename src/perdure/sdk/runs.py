@@ -17,13 +17,10 @@ from perdure.io.effects import Effect
 from perdure.model.events import EventEnvelope, RunPhase
 from perdure.proof.replay import ReplayReport, replay_run
 from perdure.sdk.app import Startable
-from perdure.sdk.reading import (
-    doubt_of,
-    exports_of,
-    manifest_of,
-    published_values,
-    run_failure,
-)
+from perdure.sdk.finding import manifest_of
+from perdure.sdk.pending import doubt_of
+from perdure.sdk.reading import exports_of, published_values
+from perdure.sdk.refusals import run_failure
 from perdure.sdk.signals import SignalDefinition, checked_signal
 from perdure.stores.reading import read_json
 

@@ -22,6 +22,7 @@ from perdure.model.config import RunConfig
 from perdure.model.schedule import Overlap, Schedule, Target, Timing
 from perdure.sdk.app import App
 from perdure.sdk.checks import expect, expect_mapping, refuse_call
+from perdure.sdk.runs import PROGRAM
 from perdure.sdk.scheduling import checked_start, row_of
 from perdure.stores.bundle import Stores
 
@@ -30,7 +31,6 @@ T = TypeVar("T")
 CATCHUP = timedelta(days=1)
 CATCHUP_MIN = timedelta(seconds=10)
 BACKFILL_MAX = 10_000
-PROGRAM = "program"
 _ID = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _PAGE = 500
 _MILLISECOND = timedelta(milliseconds=1)

@@ -13,8 +13,9 @@ from perdure.model.config import RunManifest
 from perdure.model.events import RunStarted
 from perdure.model.pipeline import Step, labels_of
 from perdure.sdk.app import App
+from perdure.sdk.finding import all_runs, first_event
 from perdure.sdk.planner import pipeline_of
-from perdure.sdk.reading import RunSummary, all_runs, summary_of
+from perdure.sdk.reading import RunSummary, summary_of
 from perdure.stores.bundle import Stores
 
 
@@ -46,7 +47,7 @@ async def blocked_by_version(
         if len(found) >= limit:
             break
         try:
-            started = (await stores.events.read_range(run_id, 1, 1))[0].event
+            started = await first_event(stores, run_id)
             if not isinstance(started, RunStarted):
                 continue
             manifest_id = started.manifest_id
@@ -63,6 +64,5 @@ async def blocked_by_version(
 
 def missing_steps(app: App, manifest: RunManifest) -> tuple[Step, ...]:
     """The steps whose operation the app does not have in the version that they name."""
-    known = {(str(each.op_id), str(each.op_version)) for each in app.ops}
     steps = pipeline_of(manifest)[0].steps
-    return tuple(each for each in steps if (each.op_id, each.op_version) not in known)
+    return tuple(each for each in steps if app.resolver.planner.op_of(each) is None)

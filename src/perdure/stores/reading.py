@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, decode, refuse_secrets
 from perdure.errors import CorruptionError, Json
 from perdure.ids import ArtifactId, RunId
@@ -10,7 +12,7 @@ from perdure.model.events import EventEnvelope
 from perdure.secrets import DEFAULT_POLICY, SecretPolicy
 from perdure.stores.ports import ArtifactStore, EventStore
 
-_PAGE_EVENTS = 2000
+PAGE_EVENTS = 2000
 
 _CODES = {
     "not_canonical": ("artifact_not_canonical", "the artifact's JSON is not in canonical form"),
@@ -59,13 +61,21 @@ async def read_snapshot(artifacts: ArtifactStore, snapshot_id: ArtifactId) -> Sn
         ) from None
 
 
-async def read_engine_events(events: EventStore, run_id: RunId, from_seq: int) -> list[EventEnvelope]:
+async def read_engine_events(events: EventStore, run_id: RunId, from_seq: int = 1) -> list[EventEnvelope]:
     """All kernel and engine events of a run from ``from_seq`` on, read page by page."""
-    found: list[EventEnvelope] = []
-    while page := await events.read_engine_events(run_id, from_seq, _PAGE_EVENTS):
-        found += page
+    return [each async for page in engine_event_pages(events, run_id, from_seq) for each in page]
+
+
+async def engine_event_pages(
+    events: EventStore, run_id: RunId, from_seq: int = 1
+) -> AsyncIterator[list[EventEnvelope]]:
+    """As :func:`read_engine_events`, a page at a time, so that a long history need not be held at once."""
+    while True:
+        page = await events.read_engine_events(run_id, from_seq, PAGE_EVENTS)
+        yield page
+        if len(page) < PAGE_EVENTS:
+            return
         from_seq = page[-1].seq + 1
-    return found
 
 
 def _corruption(code: str, message: str, artifact_id: str, pointer: str | None = None) -> CorruptionError:

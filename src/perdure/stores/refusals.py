@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.errors import ConcurrencyError, CorruptionError, NotFoundError
+from perdure.errors import ConcurrencyError, CorruptionError, InvalidPlanError, NotFoundError
 from perdure.stores.ports import Append, Claim
 
 
@@ -42,6 +42,11 @@ def run_already_active(run_id: str) -> ConcurrencyError:
 def run_not_found(run_id: str) -> NotFoundError:
     """The error for a run without events."""
     return NotFoundError.of("run_not_found", "no such run is kept here", details={"run_id": str(run_id)})
+
+
+def run_not_started() -> InvalidPlanError:
+    """The error for a stream that no engine began."""
+    return InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
 
 
 def run_already_terminal(run_id: str) -> ConcurrencyError:

@@ -73,7 +73,7 @@ async def test_a_run_is_all_of_its_legs() -> None:
         legs = [each.run_id for each in await p.list(legs=True)]
         assert (len(legs), legs[0], legs[-1]) == (4, listed.run_id, run.id)
         assert p.driven == []
-        assert not p._ids
+        assert not p._driven._ids
 
 
 async def test_a_leg_has_its_own_input_and_what_was_carried() -> None:
@@ -328,8 +328,8 @@ async def test_a_client_keeps_nothing_of_old_legs() -> None:
 
     @op.state
     async def go(n: int) -> None:
-        assert len(p._driven) == len(p._ids) == 1
-        assert len(p._changed) <= 2
+        assert len(p.driven) == len(p._driven._ids) == 1
+        assert len(p._watcher._changed) <= 2
         if n:
             perdure.continue_as_new(n - 1)
 

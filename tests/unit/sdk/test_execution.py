@@ -12,7 +12,7 @@ from perdure.engine.recovery import read_view
 from perdure.model.config import ExecutionMode
 from perdure.model.meta import StateMeta
 from perdure.sdk.execution import configured
-from perdure.sdk.reading import manifest_of
+from perdure.sdk.finding import manifest_of
 
 
 def wide(execution: ExecutionMode | None = None) -> perdure.Op[Any, Any]:
