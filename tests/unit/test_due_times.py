@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure import InvalidPlanError
-from perdure.engine.due_times import MISSED_AT_ONCE, check_timing, due_after, due_times, fires_at, missed
+from perdure.engine.due_times import (
+    FIRST_MILLIS,
+    LAST_MILLIS,
+    MISSED_AT_ONCE,
+    check_timing,
+    due_after,
+    due_times,
+    fires_at,
+    missed,
+)
 from perdure.model.schedule import Timing
 from tests.schedules import at, millis
 
@@ -211,3 +222,17 @@ def test_what_is_rarely_due_is_due() -> None:
     timing = Timing(cron="0 0 */28 2 SAT#5")
     check_timing(timing, millis("2026-03-01 00:00"))
     assert due_after(timing, millis("2026-03-01 00:00")) == int(at("2048-02-29 00:00").timestamp() * 1000)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("by", [{"cron": "0 0 * * *"}, {"every_millis": 999_999 * 86_400_000}])
+def test_nothing_is_due_outside_the_calendar(zone: str, by: dict[str, Any]) -> None:
+    """Beyond the year 9999 there is nothing, and before the year 1 there was nothing."""
+    timing = Timing(**by, zone=zone)
+    assert due_after(timing, LAST_MILLIS) is None
+    assert due_after(timing, 2 * LAST_MILLIS) is None
+    first = due_after(timing, 2 * FIRST_MILLIS)
+    assert first is not None
+    assert FIRST_MILLIS <= first
+    with pytest.raises(InvalidPlanError, match="nothing will ever be due"):
+        check_timing(msgspec.structs.replace(timing, starts_millis=LAST_MILLIS + 1), 0)

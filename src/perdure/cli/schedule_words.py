@@ -17,7 +17,7 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 def minute(moment: datetime) -> str:
     """A moment, to the minute if it is a whole one, with its zone."""
     seconds = ":%S" if moment.second else ""
-    return moment.strftime(f"%Y-%m-%d %H:%M{seconds} %Z")
+    return f"{moment.date()} {moment.strftime(f'%H:%M{seconds} %Z')}"
 
 
 def next_due(schedule: Schedule) -> str:

@@ -20,6 +20,8 @@ from perdure.model.schedule import Timing
 EVERY_MILLIS_MIN = 1000
 MISSED_AT_ONCE = 5000
 """How many due times that were missed are counted in one step: the loop has other things to do."""
+FIRST_MILLIS, LAST_MILLIS = -62_135_510_400_000, 253_402_214_400_000
+"""0001-01-02 and 9999-12-31, UTC: every zone's calendar has the moments between them."""
 _FIELDS = 5
 _CRON_CHARACTERS_MAX = 200
 
@@ -30,11 +32,15 @@ def due_after(timing: Timing, millis: int) -> int | None:
 
 
 def due_times(timing: Timing, after: int) -> Iterator[int]:
-    """The due times after ``after``, in order."""
+    """The due times after ``after``, in order, within the calendar."""
     if timing.starts_millis is not None:
         after = max(after, timing.starts_millis - 1)
+    after = max(after, FIRST_MILLIS - 1)
+    last = LAST_MILLIS if timing.ends_millis is None else min(timing.ends_millis, LAST_MILLIS)
+    if after >= last:
+        return
     for due in _by_interval(timing, after) if timing.cron is None else _by_cron(timing, after):
-        if timing.ends_millis is not None and due > timing.ends_millis:
+        if due > last:
             return
         yield due
 
