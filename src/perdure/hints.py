@@ -74,6 +74,7 @@ HINTS: dict[str, str] = {
         "fork at an earlier state, before those that are named, or into a version that has them"
     ),
     "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
+    "fork_key_twice": "set each value once, under one of its names",
     "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
     "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",
