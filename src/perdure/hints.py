@@ -78,6 +78,7 @@ HINTS: dict[str, str] = {
         "the plan was changed since, or the stream outside the engine; give a changed plan another op_version"
     ),
     "fork_mode_changed": "give the manifest the run's execution mode; the number of places may be another",
+    "fork_key_twice": "set each value once, under one of its names",
     "fork_key_unknown": "name a key as the state reads it, or a whole one, as `perdure run context RUN` does",
     "run_forked_malformed": "the stream was changed outside the engine; restore the store from a backup",
     "invalid_attempt_envelopes": "the stream was changed outside the engine; restore the store from a backup",

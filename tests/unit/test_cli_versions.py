@@ -94,6 +94,16 @@ def test_a_fork_is_shown_as_one(typed: Any) -> None:
     assert typed("run", "replay", fork_id)[0] == 0
 
 
+def test_two_names_of_one_value_are_not_set_to_two(typed: Any) -> None:
+    """Nobody could say which of them holds, and no run is begun."""
+    typed("run", "start", "greet", "--op-version", "1", "--key", "a", "--input", '"ann"')
+    run_id = str(perdure.RunId.for_invocation("a"))
+    sets = ("--set", 'hello="hi"', "--set", 'greet.main.hello="ho"')
+    code, _, error = typed("run", "fork", run_id, "--at", "bye", *sets, "--op-version", "2")
+    assert (code, "fork_key_twice" in error, "hint:" in error) == (2, True, True)
+    assert len(json.loads(typed("run", "list", "--json")[1])["data"]) == 1
+
+
 def test_what_is_set_is_key_and_value() -> None:
     """Each key once, and the value JSON."""
     assert value_arguments(("a=1", 'b={"c": "="}', "d=null")) == {"a": 1, "b": {"c": "="}, "d": None}

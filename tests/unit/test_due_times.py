@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure import InvalidPlanError
-from perdure.engine.due_times import MISSED_AT_ONCE, check_timing, due_after, due_times, fires_at, missed
+from perdure.engine.due_times import (
+    FIRST_MILLIS,
+    LAST_MILLIS,
+    MISSED_AT_ONCE,
+    check_timing,
+    due_after,
+    due_times,
+    fires_at,
+    missed,
+    moment_of,
+)
 from perdure.model.schedule import Timing
 from tests.schedules import at, millis
 
@@ -211,3 +223,34 @@ def test_what_is_rarely_due_is_due() -> None:
     timing = Timing(cron="0 0 */28 2 SAT#5")
     check_timing(timing, millis("2026-03-01 00:00"))
     assert due_after(timing, millis("2026-03-01 00:00")) == int(at("2048-02-29 00:00").timestamp() * 1000)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("by", [{"cron": "0 0 * * *"}, {"every_millis": 999_999 * 86_400_000}])
+def test_nothing_is_due_outside_the_calendar(zone: str, by: dict[str, Any]) -> None:
+    """Beyond the year 9999 there is nothing, and before the year 1 there was nothing."""
+    timing = Timing(**by, zone=zone)
+    assert due_after(timing, LAST_MILLIS) is None
+    assert due_after(timing, 2 * LAST_MILLIS) is None
+    first = due_after(timing, 2 * FIRST_MILLIS)
+    assert first is not None
+    assert first >= FIRST_MILLIS
+    with pytest.raises(InvalidPlanError, match="nothing will ever be due"):
+        check_timing(msgspec.structs.replace(timing, starts_millis=LAST_MILLIS + 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("zone", "clock", "moment"),
+    [
+        (BERLIN, "2027-03-28T01:59:59", "2027-03-28T01:59:59+01:00"),
+        (BERLIN, "2027-03-28T02:00", "2027-03-28T03:00+02:00"),
+        (BERLIN, "2027-03-28T02:30", "2027-03-28T03:00+02:00"),
+        (BERLIN, "2027-10-31T02:30", "2027-10-31T02:30+02:00"),
+        ("Australia/Lord_Howe", "2026-10-04T02:10", "2026-10-04T02:30+11:00"),
+        ("Pacific/Apia", "2011-12-30T12:00", "2011-12-31T00:00+14:00"),
+    ],
+)
+def test_a_clock_that_is_left_out_means_the_end_of_the_gap(zone: str, clock: str, moment: str) -> None:
+    """And one that comes twice the first time, also where half an hour or a day is left out."""
+    found = moment_of(datetime.fromisoformat(clock), ZoneInfo(zone))
+    assert found.astimezone(UTC) == datetime.fromisoformat(moment)

@@ -30,6 +30,7 @@ _USAGE_CODES = frozenset(
         "effect_under_way",
         "fact_unknown",
         "failpoint_invalid",
+        "fork_key_twice",
         "fork_key_unknown",
         "fork_order_changed",
         "fork_state_not_reached",

@@ -14,7 +14,7 @@ from perdure.sdk.schedule_reading import in_zone
 def minute(moment: datetime) -> str:
     """A moment, to the minute if it is a whole one, with its zone."""
     seconds = ":%S" if moment.second else ""
-    return moment.strftime(f"%Y-%m-%d %H:%M{seconds} %Z")
+    return f"{moment.date()} {moment.strftime(f'%H:%M{seconds} %Z')}"
 
 
 def next_due(schedule: Schedule) -> str:

@@ -28,7 +28,7 @@ from perdure.cli.output import EXIT_COMPLETED, UNITS, Output, UsageError
 from perdure.cli.schedule_words import lines, minute, next_due, op, told, when
 from perdure.cli.telling import who
 from perdure.clock import SystemClock
-from perdure.engine.due_times import zone_of
+from perdure.engine.due_times import moment_of, zone_of
 from perdure.errors import Json
 from perdure.model.config import RetryPolicy, RunConfig
 from perdure.model.schedule import Schedule
@@ -358,4 +358,4 @@ def _moment(text: str | None, zone: str, option: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError.of("usage", f"{option} is a moment such as 2026-11-21T18:00") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone_of(zone))
+    return moment if moment.tzinfo is not None else moment_of(moment, zone_of(zone))

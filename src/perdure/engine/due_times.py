@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
@@ -20,6 +20,9 @@ from perdure.model.schedule import Timing
 EVERY_MILLIS_MIN = 1000
 MISSED_AT_ONCE = 5000
 """How many due times that were missed are counted in one step: the loop has other things to do."""
+FIRST_MILLIS, LAST_MILLIS = -62_135_510_400_000, 253_402_214_400_000
+"""0001-01-02 and 9999-12-31, UTC: every zone's calendar has the moments between them."""
+_SECOND = timedelta(seconds=1)
 _FIELDS = 5
 _CRON_CHARACTERS_MAX = 200
 
@@ -30,11 +33,15 @@ def due_after(timing: Timing, millis: int) -> int | None:
 
 
 def due_times(timing: Timing, after: int) -> Iterator[int]:
-    """The due times after ``after``, in order."""
+    """The due times after ``after``, in order, within the calendar."""
     if timing.starts_millis is not None:
         after = max(after, timing.starts_millis - 1)
+    after = max(after, FIRST_MILLIS - 1)
+    last = LAST_MILLIS if timing.ends_millis is None else min(timing.ends_millis, LAST_MILLIS)
+    if after >= last:
+        return
     for due in _by_interval(timing, after) if timing.cron is None else _by_cron(timing, after):
-        if timing.ends_millis is not None and due > timing.ends_millis:
+        if due > last:
             return
         yield due
 
@@ -113,6 +120,29 @@ def zone_of(name: str) -> tzinfo:
         else:
             hint = f"did you mean {close[0]}?" if close else None
         _refuse("schedule_zone_unknown", f"there is no time zone {name!r}", hint)
+
+
+def moment_of(clock: datetime, zone: tzinfo) -> datetime:
+    """The moment at which clocks of ``zone`` show ``clock``, which names no zone.
+
+    The first one if they show it twice, and the end of the gap if they leave it out: what is due then is due
+    when the gap ends.
+    """
+    moment = clock.replace(tzinfo=zone)
+    try:
+        later, earlier = moment.astimezone(UTC), moment.replace(fold=1).astimezone(UTC)
+    except OverflowError:  # a day at an end of the calendar, where no clock changes
+        return moment
+    if later <= earlier:
+        return moment
+    after = later.astimezone(zone).utcoffset()
+    while later - earlier > _SECOND:
+        middle = earlier + (later - earlier) // _SECOND // 2 * _SECOND
+        if middle.astimezone(zone).utcoffset() == after:
+            later = middle
+        else:
+            earlier = middle
+    return later.astimezone(zone)
 
 
 @lru_cache(maxsize=64)

@@ -117,7 +117,8 @@ class Engine:
         """Begin a run where another one entered a state, and drive it, as :meth:`start` does.
 
         Raises as :meth:`start`; ``NotFoundError`` (``run_not_found``, ``fork_state_not_reached``) and
-        ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``).
+        ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``,
+        ``fork_key_twice``).
         """
         expect(stores, Stores, "fork(stores, …)", "Stores")
         expect(fork, ForkRun, "fork(…, fork)", "a ForkRun")

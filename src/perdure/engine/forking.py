@@ -197,6 +197,13 @@ def _with_values(
                 category=ErrorCategory.PARSING_INPUT,
                 details={"key": key, "known": sorted(base.parts)},
             )
+        if place in places:
+            raise InvalidPlanError.of(
+                "fork_key_twice",
+                f"{key} is another name of {place}, which is set already",
+                category=ErrorCategory.PARSING_INPUT,
+                details={"key": key, "place": str(place)},
+            )
         staged.write(place, value)
         places[place] = None
     return staged.snapshot(), tuple(places)

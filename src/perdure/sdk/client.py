@@ -199,7 +199,7 @@ class Client(Keeper):
 
         Raises before anything is written: ``NotFoundError`` (``run_not_found``, ``fork_state_not_reached``),
         ``InvalidPlanError`` (``fork_states_not_in_plan``, ``fork_order_changed``, ``fork_key_unknown``,
-        ``run_blocked_by_version``, ``op_not_found``), and as :meth:`start`.
+        ``fork_key_twice``, ``run_blocked_by_version``, ``op_not_found``), and as :meth:`start`.
         """
         origin = await find_run(self.stores, run_id)
         wanted = run_id_of(new_run_id, key)

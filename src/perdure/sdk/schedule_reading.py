@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import islice
 
-from perdure.engine.due_times import due_times, zone_of
+from perdure.engine.due_times import FIRST_MILLIS, LAST_MILLIS, due_times, zone_of
 from perdure.engine.recovery import read_view
 from perdure.engine.schedules import resumed
 from perdure.errors import Json, PerdureError
@@ -17,8 +17,9 @@ UPCOMING = 5
 
 
 def in_zone(schedule: Schedule, millis: int) -> datetime:
-    """A moment in the schedule's time zone."""
-    return datetime.fromtimestamp(millis / 1000, UTC).astimezone(zone_of(schedule.timing.zone))
+    """A moment in the schedule's time zone; the calendar's first or last one if it lies outside."""
+    within = min(max(millis, FIRST_MILLIS), LAST_MILLIS)
+    return datetime.fromtimestamp(within / 1000, UTC).astimezone(zone_of(schedule.timing.zone))
 
 
 def upcoming(schedule: Schedule, count: int, now_millis: int) -> list[datetime]:
