@@ -65,6 +65,8 @@ class AttemptRun:
     ``flights`` are the calls under way in the run, which attempts side by side share.
     """
 
+    __slots__ = ("_hands", "_io", "attempt", "base", "meta", "rec", "scope")
+
     def __init__(
         self,
         hands: Hands,

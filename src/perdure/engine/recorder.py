@@ -27,6 +27,16 @@ class AttemptRecorder:
     ``published`` gives the payloads of what the handler published in this attempt when it ran before.
     """
 
+    __slots__ = (
+        "_append",
+        "_check",
+        "_keeps_domain_events",
+        "_published",
+        "_published_before",
+        "blobs",
+        "events",
+    )
+
     def __init__(
         self,
         check: Callable[[], None],

@@ -235,6 +235,8 @@ class WorkLimit:
 class Pulse:
     """Stops a handler that gives no sign of life for ``limit``; None is no limit."""
 
+    __slots__ = ("_limit", "_rests", "_scope", "_timer")
+
     def __init__(self, scope: AttemptScope, limit: timedelta | None) -> None:
         self._scope = scope
         self._limit = limit

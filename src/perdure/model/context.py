@@ -135,6 +135,8 @@ class StagedContext:
     ``check`` is called before every access and raises once the attempt is over.
     """
 
+    __slots__ = ("_base", "_changes", "_check", "_policy")
+
     def __init__(
         self,
         base: Snapshot,

@@ -8,31 +8,30 @@ from typing import Any, NamedTuple
 import apsw
 
 from perdure.adapters.sqlite.awaiting import as_array
+from perdure.adapters.sqlite.runs import IS_BEGUN
 from perdure.ids import RunId
-
-_BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
 
 # One statement, so that a run that changes hands meanwhile is seen once.
 SELECT_DUE = f"""
     SELECT 0, key, run_id, owner, expires_millis FROM run
-    WHERE ended = 0 AND owner IS NOT NULL AND (owner <> :me OR expires_millis <= :now) AND {_BEGUN}
+    WHERE ended = 0 AND owner IS NOT NULL AND (owner <> :me OR expires_millis <= :now) AND {IS_BEGUN}
     UNION ALL
     SELECT * FROM (
         SELECT due_millis, key, run_id, owner, expires_millis FROM run
-        WHERE ended = 0 AND owner IS NULL AND due_millis <= :soon AND {_BEGUN}
+        WHERE ended = 0 AND owner IS NULL AND due_millis <= :soon AND {IS_BEGUN}
         ORDER BY due_millis, key LIMIT :limit
     )"""
 
 SELECT_DUE_AMONG = f"""
     SELECT CASE WHEN owner IS NULL THEN due_millis ELSE 0 END, key, run_id, owner, expires_millis FROM run
-    WHERE run_id IN (SELECT value FROM json_each(:among)) AND +ended = 0 AND {_BEGUN} AND CASE
+    WHERE run_id IN (SELECT value FROM json_each(:among)) AND +ended = 0 AND {IS_BEGUN} AND CASE
         WHEN owner IS NULL THEN due_millis <= :soon
         ELSE owner <> :me OR expires_millis <= :now
     END"""
 
 SELECT_NEXT = f"""
     SELECT run_id, due_millis FROM run
-    WHERE ended = 0 AND owner IS NULL AND due_millis IS NOT NULL AND {_BEGUN}
+    WHERE ended = 0 AND owner IS NULL AND due_millis IS NOT NULL AND {IS_BEGUN}
     ORDER BY due_millis LIMIT :limit"""
 
 

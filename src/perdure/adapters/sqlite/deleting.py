@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from perdure.adapters.sqlite.awaiting import as_array
+from perdure.adapters.sqlite.awaiting import FORGET, as_array
 from perdure.adapters.sqlite.events import envelopes
 from perdure.adapters.sqlite.runs import run_row
 from perdure.ids import RunId
@@ -112,7 +112,7 @@ def hide_runs(connection: apsw.Connection, run_ids: Sequence[RunId], is_free: Is
         if row.key is None or row.ended != _ENDED or not is_free(row.owner, row.expires_millis):
             continue
         connection.execute("DELETE FROM letter WHERE run = ?", (row.key,))
-        connection.execute("DELETE FROM awaiting WHERE run = ?", (row.key,))
+        connection.execute(FORGET, (row.key,))
         connection.execute(HIDE, (row.key,))
         hidden.append(run_id)
     return hidden

@@ -11,7 +11,7 @@ import apsw
 from perdure.adapters.sqlite.awaiting import wake_awaiting
 from perdure.adapters.sqlite.heirs import pass_on
 from perdure.adapters.sqlite.legs import insert_leg
-from perdure.adapters.sqlite.runs import RunRow, made
+from perdure.adapters.sqlite.runs import IS_BEGUN, RunRow, made
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
 from perdure.model.events import Event, EventEnvelope, RunCompleted, is_engine_event
@@ -27,8 +27,6 @@ _SELECT = """
     SELECT event.seq, event.ts_millis, event.crc, event.body
     FROM event JOIN run ON run.key = event.run
     WHERE run.run_id = ? AND event.seq >= ?"""
-
-_BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
 
 
 def encoded(events: Sequence[Event]) -> list[EncodedEvent]:
@@ -92,9 +90,9 @@ def select_runs(
     connection: apsw.Connection, after: RunId | None, limit: int, *, unfinished: bool
 ) -> list[RunId]:
     """Runs with events, the one begun last first: keys are given out in the order of beginning."""
-    conditions = [_BEGUN, "ended < 2"]
+    conditions = [IS_BEGUN, "ended < 2"]
     conditions += ["ended = 0"] if unfinished else []
-    conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {_BEGUN})"] if after else []
+    conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {IS_BEGUN})"] if after else []
     query = f"SELECT run_id FROM run WHERE {' AND '.join(conditions)} ORDER BY key DESC LIMIT :limit"
     rows: list[Any] = connection.execute(query, {"after": after and str(after), "limit": limit}).fetchall()
     return [RunId.trusted(row[0]) for row in rows]

@@ -22,6 +22,10 @@ SELECT_UNREAD = """
     FROM letter JOIN run ON run.key = letter.run
     WHERE run.run_id = ? ORDER BY letter.key"""
 
+_INSERT = """
+    INSERT INTO letter (run, id, sent_millis, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_MAKE_DUE = "UPDATE run SET due_millis = 0 WHERE key = ? AND due_millis IS NOT 0"
+
 
 def insert_letter(
     connection: apsw.Connection, run_id: RunId, letter_id: str, body: bytes, now_millis: int
@@ -37,12 +41,12 @@ def insert_letter(
             raise run_already_terminal(run_id)
         run_id = newest
     connection.execute(
-        "INSERT INTO letter (run, id, sent_millis, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        _INSERT,
         (row.key, letter_id, now_millis, body, _crc(run_id, letter_id, now_millis, body)),
     )
     if not connection.changes():
         return False
-    connection.execute("UPDATE run SET due_millis = 0 WHERE key = ? AND due_millis IS NOT 0", (row.key,))
+    connection.execute(_MAKE_DUE, (row.key,))
     return True
 
 
@@ -80,14 +84,14 @@ def pass_letters_on(connection: apsw.Connection, run_id: RunId, heir: RunId, hei
         return
     bodies: list[Any] = connection.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
     connection.executemany(
-        "INSERT INTO letter (run, id, sent_millis, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        _INSERT,
         [
             (heir_key, letter_id, sent_millis, body, _crc(heir, letter_id, sent_millis, body))
             for letter_id, body, sent_millis, _ in bodies
         ],
     )
     delete_letters(connection, run_id, [letter.id for letter in letters])
-    connection.execute("UPDATE run SET due_millis = 0 WHERE key = ? AND due_millis IS NOT 0", (heir_key,))
+    connection.execute(_MAKE_DUE, (heir_key,))
 
 
 def _crc(run_id: RunId, letter_id: str, sent_millis: int, body: bytes) -> int:

@@ -12,6 +12,9 @@ from perdure.adapters.sqlite.legs import select_newest
 from perdure.ids import RunId
 from perdure.stores.ports import Claim, Release
 
+IS_BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
+"""The condition on a run's row that it has events; others were claimed and are nothing yet."""
+
 
 class RunRow(NamedTuple):
     """What is known of a run; a run that nobody knows is free, in epoch 0."""
