@@ -14,7 +14,7 @@ from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
-from perdure.engine.replaying import ReplaySource
+from perdure.engine.replaying import ReplaySource, replay_source
 from perdure.errors import ErrorInfo, InvalidPlanError, Json, NotFoundError
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
@@ -111,7 +111,9 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
         raise InvalidPlanError.of("missing_run_started", "the history has no RunStarted event")
     manifest = await read_manifest(stores, view.started.manifest_id)
     plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
-    source = ReplaySource.of_view(view, run_id)
+    # A run that replays another one has no facts of its own.
+    replayed = await replay_source(stores, run_id, view, manifest.run_config)
+    source = replayed or ReplaySource.of_view(view, run_id)
     plans = await _plans_of_others(stores, view, resolver)
     events = await read_engine_events(stores.events, run_id, 1)
     bases = Bases(view, events, partial(_snapshot, stores))
