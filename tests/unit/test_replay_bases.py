@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -14,6 +16,7 @@ from perdure import (
     IoProvider,
     JsonContext,
     Recorder,
+    RunCompleted,
     RunConfig,
     RunPhase,
     StateCompleted,
@@ -142,3 +145,26 @@ async def test_forks_of_forks_and_what_cleans_up_are_as_planned(config: RunConfi
     assert (await engine.resume(stores, parked.run_id)).phase is RunPhase.CANCELLED
     report = await replayed(state, parked.run_id, plan)
     assert (len(report.states), report.first_difference) == (4, None)
+
+
+@pytest.mark.parametrize("config", [SIDE_BY_SIDE, RunConfig()])
+async def test_an_end_that_the_states_have_not_left_is_told_of(
+    config: RunConfig,
+) -> None:
+    """Though every state comes out as recorded."""
+    state, run_id = await recorded(config)
+    last = state.streams[run_id][-1]
+    assert isinstance(last.event, RunCompleted)
+    lost = snapshot_of(state, run_id, "left")
+    event = msgspec.structs.replace(last.event, final_snapshot_id=lost)
+    state.streams[run_id][-1] = msgspec.structs.replace(last, event=event)
+    report = await replayed(state, run_id, diamond())
+    assert (report.first_difference, report.is_same) == (None, False)
+    assert report.final_mismatch is not None
+    assert report.final_mismatch.code == "final_snapshot_mismatch"
+    assert report.final_mismatch.details == {
+        "recorded": lost,
+        "expected": snapshot_of(state, run_id, "join"),
+    }
+    told: Any = report.to_json()
+    assert (told["same"], told["final_mismatch"]["code"]) == (False, "final_snapshot_mismatch")
