@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import perdure
 from perdure import (
     Context,
     Engine,
@@ -19,10 +22,13 @@ from perdure import (
     RunCompleted,
     RunConfig,
     RunPhase,
+    RunStarted,
     StateCompleted,
     StateEntered,
     StateMeta,
+    Stores,
 )
+from perdure.cli import main
 from perdure.engine.letters import StopLetter
 from perdure.ids import ArtifactId, RunId
 from perdure.proof.replay import ReplayReport, replay_run
@@ -168,3 +174,39 @@ async def test_an_end_that_the_states_have_not_left_is_told_of(
     }
     told: Any = report.to_json()
     assert (told["same"], told["final_mismatch"]["code"]) == (False, "final_snapshot_mismatch")
+
+
+greet = perdure.op("greet", input=str, output=str)
+
+
+@greet.state
+def hello(name: str) -> str:
+    """What somebody is told."""
+    return f"hello {name}"
+
+
+app = perdure.App([greet])
+
+
+async def with_another_end(path: Path, run_id: RunId) -> None:
+    """A copy of the run, that ends as it began."""
+    async with Stores.sqlite(path) as stores:
+        events = [each.event for each in await stores.events.read_range(run_id, 1)]
+        first, last = events[0], events[-1]
+        assert isinstance(first, RunStarted)
+        assert isinstance(last, RunCompleted)
+        events[-1] = msgspec.structs.replace(last, final_snapshot_id=first.initial_snapshot_id)
+        await stores.events.append(RUN_ID, 0, events)
+
+
+def test_the_command_tells_of_such_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And its exit code does."""
+    where = ["--store", str(tmp_path / "runs.db"), "--app", f"{__name__}:app"]
+    assert main(["run", "start", "greet", "--input", '"ann"', "--key", "a", *where]) == 0
+    asyncio.run(with_another_end(tmp_path / "runs.db", RunId.for_invocation("a")))
+    capsys.readouterr()
+    for more in ([], ["--json"]):
+        assert main(["run", "replay", RunId.for_invocation("a"), *more, *where]) == 0
+        assert "final_snapshot_mismatch" not in capsys.readouterr().out
+        assert main(["run", "replay", RUN_ID, *more, *where]) == 1
+        assert "final_snapshot_mismatch" in capsys.readouterr().out
