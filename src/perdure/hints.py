@@ -74,6 +74,7 @@ HINTS: dict[str, str] = {
         "fork at an earlier state, before those that are named, or into a version that has them"
     ),
     "fork_order_changed": "fork at an earlier state, so that what is new before those named is executed too",
+    "final_snapshot_mismatch": "the plan was changed since, or the stream outside the engine",
     "base_snapshot_mismatch": (
         "the plan was changed since, or the stream outside the engine; give a changed plan another op_version"
     ),

@@ -12,6 +12,7 @@ from perdure import (
     BlockingIo,
     InvalidPlanError,
     IoCall,
+    IoMode,
     IoProvider,
     NotFoundError,
     RetryPolicy,
@@ -224,3 +225,14 @@ async def test_what_cannot_be_replayed() -> None:
     fewer = op("counts", states=[counts().states[0].definition])
     with pytest.raises(InvalidPlanError, match="recovery_state_not_in_plan"):
         await recorded.replay(fewer)
+
+
+async def test_a_run_that_replays_another_can_be_replayed() -> None:
+    """It is answered by the other's facts, as it was itself; the other's readings too."""
+    recorded = await Recorded.of(counts())
+    config = RunConfig(io_mode=IoMode.REPLAY, replay_of=recorded.run_id)
+    async with perdure.open(recorded.stores, App([counts()], [recorded.transport])) as p:
+        again = await p.start("counts", run_config=config)
+        await again.wait()
+        report = await again.replay()
+    assert (report.run_id, len(report.states), report.first_difference) == (again.id, 3, None)

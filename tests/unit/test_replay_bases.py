@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import msgspec
 import pytest
 
+import perdure
 from perdure import (
     Context,
     Engine,
@@ -14,12 +19,16 @@ from perdure import (
     IoProvider,
     JsonContext,
     Recorder,
+    RunCompleted,
     RunConfig,
     RunPhase,
+    RunStarted,
     StateCompleted,
     StateEntered,
     StateMeta,
+    Stores,
 )
+from perdure.cli import main
 from perdure.engine.letters import StopLetter
 from perdure.ids import ArtifactId, RunId
 from perdure.proof.replay import ReplayReport, replay_run
@@ -142,3 +151,62 @@ async def test_forks_of_forks_and_what_cleans_up_are_as_planned(config: RunConfi
     assert (await engine.resume(stores, parked.run_id)).phase is RunPhase.CANCELLED
     report = await replayed(state, parked.run_id, plan)
     assert (len(report.states), report.first_difference) == (4, None)
+
+
+@pytest.mark.parametrize("config", [SIDE_BY_SIDE, RunConfig()])
+async def test_an_end_that_the_states_have_not_left_is_told_of(
+    config: RunConfig,
+) -> None:
+    """Though every state comes out as recorded."""
+    state, run_id = await recorded(config)
+    last = state.streams[run_id][-1]
+    assert isinstance(last.event, RunCompleted)
+    lost = snapshot_of(state, run_id, "left")
+    event = msgspec.structs.replace(last.event, final_snapshot_id=lost)
+    state.streams[run_id][-1] = msgspec.structs.replace(last, event=event)
+    report = await replayed(state, run_id, diamond())
+    assert (report.first_difference, report.is_same) == (None, False)
+    assert report.final_mismatch is not None
+    assert report.final_mismatch.code == "final_snapshot_mismatch"
+    assert report.final_mismatch.details == {
+        "recorded": lost,
+        "expected": snapshot_of(state, run_id, "join"),
+    }
+    told: Any = report.to_json()
+    assert (told["same"], told["final_mismatch"]["code"]) == (False, "final_snapshot_mismatch")
+
+
+greet = perdure.op("greet", input=str, output=str)
+
+
+@greet.state
+def hello(name: str) -> str:
+    """What somebody is told."""
+    return f"hello {name}"
+
+
+app = perdure.App([greet])
+
+
+async def with_another_end(path: Path, run_id: RunId) -> None:
+    """A copy of the run, that ends as it began."""
+    async with Stores.sqlite(path) as stores:
+        events = [each.event for each in await stores.events.read_range(run_id, 1)]
+        first, last = events[0], events[-1]
+        assert isinstance(first, RunStarted)
+        assert isinstance(last, RunCompleted)
+        events[-1] = msgspec.structs.replace(last, final_snapshot_id=first.initial_snapshot_id)
+        await stores.events.append(RUN_ID, 0, events)
+
+
+def test_the_command_tells_of_such_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And its exit code does."""
+    where = ["--store", str(tmp_path / "runs.db"), "--app", f"{__name__}:app"]
+    assert main(["run", "start", "greet", "--input", '"ann"', "--key", "a", *where]) == 0
+    asyncio.run(with_another_end(tmp_path / "runs.db", RunId.for_invocation("a")))
+    capsys.readouterr()
+    for more in ([], ["--json"]):
+        assert main(["run", "replay", RunId.for_invocation("a"), *more, *where]) == 0
+        assert "final_snapshot_mismatch" not in capsys.readouterr().out
+        assert main(["run", "replay", RUN_ID, *more, *where]) == 1
+        assert "final_snapshot_mismatch" in capsys.readouterr().out

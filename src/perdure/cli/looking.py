@@ -327,7 +327,7 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
     difference = report.first_difference
     if common.json:
         output.data(report.to_json())
-        return EXIT_COMPLETED if difference is None else EXIT_FAILED
+        return EXIT_COMPLETED if report.is_same else EXIT_FAILED
     output.table(
         ["state", "snapshot", "replayed"],
         [
@@ -337,7 +337,9 @@ def replay(run_id: str, /, *, common: Common = COMMON, source: Source = SOURCE) 
     )
     if difference is None:
         output.line(f"all {report.states_recorded} states come out as recorded")
-        return EXIT_COMPLETED
+        if report.final_mismatch is not None:
+            output.line(f"but {report.final_mismatch.message}: {report.final_mismatch.code}")
+        return EXIT_COMPLETED if report.is_same else EXIT_FAILED
     output.line(f"first difference: {difference.state_id}, attempt {difference.attempt + 1}")
     if difference.error is not None:
         output.line(f"  it failed: {difference.error.code}: {difference.error.message}")

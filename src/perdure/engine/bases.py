@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from perdure.engine.contexts import Contexts
 from perdure.engine.history import RunView
-from perdure.engine.joins import JoinGraph
+from perdure.engine.joins import JoinGraph, Tips
 from perdure.ids import ArtifactId, StateId
 from perdure.model.context import Snapshot
 
@@ -33,6 +33,13 @@ class BasesSideBySide:
             return None
         if state_id in self._view.set_values:
             return (await self._contexts.alter(state_id, before)).snapshot.id
+        return await self._left_by(tips, before)
+
+    async def left(self, completed: dict[StateId, ArtifactId]) -> ArtifactId:
+        """The context that the run should end with in which these states have ``completed``."""
+        return await self._left_by(self._graph.tips_of(completed), completed)
+
+    async def _left_by(self, tips: Tips, before: dict[StateId, ArtifactId]) -> ArtifactId:
         if len(tips) > 1:
             return (await self._contexts.merge(tips, before)).snapshot.id
         assert self._view.started is not None, "nothing completes before the run's start"

@@ -17,6 +17,7 @@ from perdure.model.events import (
     DomainEvent,
     EventEnvelope,
     RunStarted,
+    RunStatus,
     StateCompleted,
     StateEntered,
 )
@@ -71,9 +72,7 @@ class Bases:
                 self._in_sequence = await _in_sequence(self._events, self._read)
             expected = self._in_sequence.get(state_id)
         else:
-            if id(graph) not in self._side_by_side:
-                self._side_by_side[id(graph)] = BasesSideBySide(graph, self._view, self._read)
-            expected = await self._side_by_side[id(graph)].of(state_id, self._before)
+            expected = await self._merging(graph).of(state_id, self._before)
         self._before[state_id] = self._view.completed[state_id]
         wrong = next((each for each in self._recorded[state_id] if each != expected), None)
         if wrong is None:
@@ -85,3 +84,28 @@ class Bases:
             f"{state_id} was entered with another context than what precedes it in the plan has left",
             {"recorded": wrong, "expected": expected},
         )
+
+    async def final_mismatch(self, graph: JoinGraph | None) -> ErrorInfo | None:
+        """That a run which completed has ended with another context than its states have left."""
+        ended, completed = self._view.ended, self._view.completed
+        if ended is None or ended.status is not RunStatus.COMPLETED or not completed:
+            return None
+        left = (
+            completed[next(reversed(completed))]
+            if graph is None
+            else await self._merging(graph).left(completed)
+        )
+        if ended.final_snapshot_id == left:
+            return None
+        return ErrorInfo(
+            "final_snapshot_mismatch",
+            ErrorCategory.CONTEXT,
+            False,
+            "the run has ended with another context than its states have left",
+            {"recorded": ended.final_snapshot_id, "expected": left},
+        )
+
+    def _merging(self, graph: JoinGraph) -> BasesSideBySide:
+        if id(graph) not in self._side_by_side:
+            self._side_by_side[id(graph)] = BasesSideBySide(graph, self._view, self._read)
+        return self._side_by_side[id(graph)]

@@ -14,7 +14,7 @@ from perdure.engine.decide import PlannedRun
 from perdure.engine.history import RunView
 from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
-from perdure.engine.replaying import ReplaySource
+from perdure.engine.replaying import ReplaySource, replay_source
 from perdure.errors import ErrorInfo, InvalidPlanError, Json
 from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId, StateId
@@ -79,30 +79,39 @@ class ReplayReport(msgspec.Struct, frozen=True):
     phase: RunPhase
     states: tuple[StateReplay, ...]
     states_recorded: int
+    final_mismatch: ErrorInfo | None = None
+    """That the run completed with another context than its states have left, though these are the same."""
 
     @property
     def first_difference(self) -> StateReplay | None:
         """The first state that did not come out as recorded."""
         return next((each for each in self.states if not each.is_same), None)
 
+    @property
+    def is_same(self) -> bool:
+        """Whether all came out as recorded."""
+        return self.first_difference is None and self.final_mismatch is None
+
     def to_json(self) -> Json:
-        """``{"run_id", "phase", "same", "states_recorded", "states", "first_difference"}``."""
+        """The fields by name, ``same`` and ``first_difference``."""
         difference = self.first_difference
         return {
             "run_id": self.run_id,
             "phase": self.phase.value,
-            "same": difference is None,
+            "same": self.is_same,
             "states_recorded": self.states_recorded,
             "states": [each.to_json() for each in self.states],
             "first_difference": None if difference is None else difference.to_json(),
+            "final_mismatch": None if self.final_mismatch is None else self.final_mismatch.to_json(),
         }
 
 
 async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> ReplayReport:
     """Execute every state that completed in a run again, from its recorded base and the recorded facts.
 
-    A base that is not what the plan says it must be is a difference too (``base_snapshot_mismatch``). Nothing
-    is written and nothing outside is asked. It stops at the first state that comes out otherwise.
+    A base that is not what the plan says it must be is a difference too (``base_snapshot_mismatch``), and so
+    is the last context of a run that completed (``final_snapshot_mismatch``). Nothing is written and nothing
+    outside is asked. It stops at the first state that comes out otherwise.
     Raises ``NotFoundError`` (``run_not_found``), ``InvalidPlanError`` and ``CorruptionError``.
     """
     view = await read_view(stores, run_id)
@@ -112,11 +121,14 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
         raise run_not_started()
     manifest = await read_manifest(stores, view.started.manifest_id)
     plan = PlannedRun.of(resolver.resolve(manifest), manifest.run_config)
-    source = ReplaySource.of_view(view, run_id)
+    # A run that replays another one has no facts of its own.
+    replayed = await replay_source(stores, run_id, view, manifest.run_config)
+    source = replayed or ReplaySource.of_view(view, run_id)
     plans = await _plans_of_others(stores, view, resolver)
     events = await read_engine_events(stores.events, run_id, 1)
     bases = Bases(view, events, partial(read_snapshot, stores.artifacts))
     replays: list[StateReplay] = []
+    final_mismatch: ErrorInfo | None = None
     for state_id, recorded in view.completed.items():
         of_state = plans.get(source.run_of(state_id), plan)
         mismatch = None if of_state is None else await bases.mismatch(state_id, of_state.joins)
@@ -131,7 +143,9 @@ async def replay_run(stores: Stores, run_id: RunId, resolver: PlanResolver) -> R
         )
         if not replays[-1].is_same:
             break
-    return ReplayReport(run_id, view.phase, tuple(replays), len(view.completed))
+    else:
+        final_mismatch = await bases.final_mismatch(plan.joins)
+    return ReplayReport(run_id, view.phase, tuple(replays), len(view.completed), final_mismatch)
 
 
 async def _plans_of_others(
