@@ -157,6 +157,24 @@ def test_a_misspelt_path_does_not_become_a_store(
     assert not (tmp_path / "misspelt").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["missing", "--every", "1h"], "op_not_found"),
+        (["same", "--every", "1h", "--zone", "Nowhere"], "schedule_zone_unknown"),
+        (["same", "--every", "1h", "--label", "password=hunter2"], "secrets_detected"),
+        (["same", "--every", "1h", "--input", "1.5"], "float_not_allowed"),
+    ],
+)
+def test_a_schedule_that_is_refused_leaves_no_store(
+    terminal: Terminal, tmp_path: Path, words: list[str], code: str
+) -> None:
+    """As with a run: what is checked is checked before anything is made."""
+    terminal.store = tmp_path / "misspelt" / "runs.db"
+    assert terminal.error("schedule", "create", "hourly", *words, *APP) == (2, code)
+    assert not (tmp_path / "misspelt").exists()
+
+
 @pytest.mark.parametrize("given", [" [1]", "\ufeff[1]"], ids=["plain", "marked"])
 def test_input_comes_from_standard_input_or_a_file_of_any_editor(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str

@@ -132,6 +132,27 @@ def test_a_watcher_goes_from_leg_to_leg(terminal: Terminal) -> None:
     assert list(dict.fromkeys(runs)) == LEGS
 
 
+def test_a_watcher_goes_past_legs_that_were_deleted(terminal: Terminal) -> None:
+    """To the newest; where nothing has been left, the run that is there was the last."""
+    terminal.type("run", "start", "tick", "--key", "first", "--input", "1", *HERE)
+    assert terminal.type("run", "delete", LEGS[1])[0] == 0
+    code, printed, error = terminal.type("run", "watch", FIRST)
+    assert (code, error) == (0, "")
+    lines = printed.splitlines()
+    assert [line for line in lines if "goes on" in line] == [
+        f"run {before} goes on as {after}" for before, after in pairwise(LEGS)
+    ]
+    assert lines[-1].startswith(f"run {LEGS[2]} completed")
+    runs = [
+        json.loads(line)["run_id"] for line in terminal.type("run", "watch", FIRST, "--json")[1].splitlines()
+    ]
+    assert list(dict.fromkeys(runs)) == [LEGS[0], LEGS[2]]
+    assert terminal.type("run", "delete", LEGS[2])[0] == 0
+    code, printed, error = terminal.type("run", "watch", FIRST)
+    assert (code, error) == (0, "")
+    assert printed.splitlines()[-1] == f"run {FIRST} goes on as {LEGS[1]}"
+
+
 def test_who_names_the_first_leg_reaches_the_newest(terminal: Terminal) -> None:
     """Signals, resuming, and a worker that goes on with it; leg after leg."""
     terminal.type("run", "start", "listen", "--key", "first", *HERE)

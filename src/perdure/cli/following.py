@@ -62,6 +62,8 @@ def watch(run_id: str, /, *, common: Common = COMMON) -> int:
                         leg = next_run_of(envelope.event) or leg
                         if isinstance(envelope.event, RunCompleted):
                             phase = RunPhase(envelope.event.status.value)
+                    if leg is not None:
+                        leg = await _next_leg(stores, progress, watched, leg)
             return phase
 
     try:
@@ -69,6 +71,17 @@ def watch(run_id: str, /, *, common: Common = COMMON) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return EXIT_COMPLETED if phase is RunPhase.COMPLETED else EXIT_FAILED
+
+
+async def _next_leg(stores: Stores, progress: Progress, watched: RunId, heir: RunId) -> RunId | None:
+    """The leg to watch after ``watched``: ``heir``, or the newest if that was deleted; None if all were."""
+    if await stores.events.read_range(heir, 1, 1):
+        return heir
+    newest = await stores.newest_leg(watched)
+    if newest == watched:
+        return None
+    progress.skip(heir, newest)
+    return newest
 
 
 def tree(

@@ -104,6 +104,13 @@ class Progress:
             if line and self._live is None:
                 self._output.report(line)
 
+    def skip(self, gone: RunId, heir: RunId) -> None:
+        """Take ``heir`` for the run that ``gone`` went on as, whose events have been deleted."""
+        with self._lock:
+            line = self._hand_on(gone, heir)
+            if line and self._live is None:
+                self._output.report(line)
+
     def _line(self, run_id: RunId, event: Event, now: float) -> str | None:
         heir = next_run_of(event)
         if heir is not None:

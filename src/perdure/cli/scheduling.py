@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -154,6 +155,8 @@ def create(
             config=config,
         )
 
+    # What is refused is refused here: a misspelt path must not become an empty store.
+    asyncio.run(make(Stores.in_memory()))
     made = reading(common, make, makes=True)
     Output(as_json=common.json).answer(
         made.to_json(),
