@@ -78,6 +78,12 @@ def leaving() -> App:
     sys.exit()
 
 
+def stopped() -> App:
+    """Ctrl-C, while it is being made."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return app
+
+
 async def asynchronous() -> App:
     """Nor this."""
     return app
@@ -278,6 +284,13 @@ def test_interrupted_before_anything_was_written(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().err
     assert "not begun" in told
     assert "resume" not in told
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("words", [("op", "list"), ("worker",), ("schedule", "create", "a", "same")])
+def test_an_interruption_is_told(terminal: Terminal, words: tuple[str, ...]) -> None:
+    """Also to a program, which would wait for its document otherwise."""
+    assert terminal.error(*words, "--app", f"{HERE}:stopped") == (130, "interrupted")
 
 
 @pytest.mark.usefixtures("kinds")

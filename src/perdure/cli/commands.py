@@ -43,6 +43,7 @@ cli = CommandApp(
     help="Durable, replayable, provable runs.",
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(show_default=False, negative_iterable=()),
 )
 run = CommandApp(name="run", help="Start, resume, replay, stop and look at runs.")
@@ -93,6 +94,7 @@ def run_command(words: Sequence[str]) -> int:
         output.error(error.code, error.info.message, error.hint)
         return exit_code_of(error)
     except KeyboardInterrupt:
+        output.error("interrupted", "the command was interrupted", "what was done stays; type it again")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         send_nowhere(sys.stdout)  # the reader went away, as `head` does
