@@ -118,8 +118,8 @@ class Suite:
             if base is None:
                 return Result(title, None, 0, "not found on this machine")
             environment = Environment(ROOT / f".venv-{minor}", base).ready("test")
-            # Slow, and the same in all Pythons; so are the screens.
-            ignored = [f"--ignore=tests/{each}" for each in (*SLOW, "cli")]
+            # Slow, and the same in all Pythons; so are the screens, and what stores promise.
+            ignored = [f"--ignore=tests/{each}" for each in (*SLOW, "cli", "conformance")]
             return self.pytest(title, environment, ignored)
 
         return run
