@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,51 +12,22 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
-
-import apsw
 
 from bench import (
     at_once,
     authoring,
     canonicalising,
     compared,
-    fan_out,
     growing,
     http_calls,
-    mapping,
-    timetable,
-    waiting,
 )
-from bench.continued import kilobytes_kept, late_against_early
-from bench.families import against_plain_runs, commits_of_a_child, kilobytes_of_an_unfinished_child
-from bench.forking import against_running
+from bench.disks import told_of_syncs
+from bench.figures import ROUNDS, Figure, median
+from bench.lives import continued, families, fanout, forking, mapped, parked, retention, schedules
 from bench.machines import Fixed, bare_commits, chain, open_store, run_chain
-from bench.retention import pruned
 from perdure import Engine, Failpoints, RunId
 from perdure.engine.writer import Observer
 from perdure.model.events import Event
-
-ROUNDS = 7
-
-
-class Figure(NamedTuple):
-    """A measured value and the bar that it should not pass: 0 for none, negative for one to be reached."""
-
-    name: str
-    value: float
-    bar: float
-    unit: str
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the value is on the right side of its bar."""
-        return self.value >= -self.bar if self.bar <= 0 else self.value <= self.bar
-
-    def __str__(self) -> str:
-        bar = f"(bar {'≥ ' if self.bar < 0 else ''}{abs(self.bar):g})" if self.bar else ""
-        verdict = "ok  " if self.is_met else "OVER"
-        return f"{verdict} {self.name:66} {self.value:9.3f} {self.unit:4} {bar}".rstrip()
 
 
 def main() -> int:
@@ -88,20 +58,9 @@ def commits_and_syncs(folder: Path) -> list[Figure]:
     """Counted after opening, claims included, by a file system layer that counts synchronisations."""
     syncs = 0
 
-    class CountingFile(apsw.VFSFile):
-        def xSync(self, flags: int) -> None:  # noqa: N802 — SQLite's name
-            nonlocal syncs
-            syncs += 1
-            super().xSync(flags)
-
-    class CountingVfs(apsw.VFS):
-        def xOpen(  # noqa: N802 — SQLite's name
-            self, name: str | apsw.URIFilename | None, flags: list[int]
-        ) -> apsw.VFSFile:
-            return CountingFile(base, name, flags)
-
-    base = apsw.vfs_names()[0]
-    vfs = CountingVfs("counting", base, makedefault=True)
+    def count() -> None:
+        nonlocal syncs
+        syncs += 1
 
     async def body() -> tuple[int, int]:
         store, stores = open_store(folder / "runs.db")
@@ -112,8 +71,8 @@ def commits_and_syncs(folder: Path) -> list[Figure]:
         await stores.close()
         return counted
 
-    commits, counted_syncs = asyncio.run(body())
-    vfs.unregister()
+    with told_of_syncs(count):
+        commits, counted_syncs = asyncio.run(body())
     return [
         Figure("commits in a 100-state run, claims and manifest included", commits, 104, ""),
         Figure("synchronisations in it", counted_syncs, 112, ""),
@@ -126,7 +85,7 @@ def time_per_state(folder: Path) -> list[Figure]:
     for number in range(ROUNDS):
         bare = bare_commits(folder / f"bare{number}.db", length)
         ratios.append(asyncio.run(_timed_chain(folder / f"runs{number}.db", length)) / bare)
-    return [Figure("time per state against a bare commit of the same bytes", _median(ratios), 5, "x")]
+    return [Figure("time per state against a bare commit of the same bytes", median(ratios), 5, "x")]
 
 
 async def _timed_chain(path: Path, length: int, observer: Observer | None = None) -> float:
@@ -163,8 +122,8 @@ def growth(folder: Path) -> list[Figure]:
 
         asyncio.run(_timed_chain(folder / f"runs{number}.db", 1000, observe))
         steps = [after - before for before, after in pairwise(moments)]
-        ratios.append(_median(steps[895:995]) / _median(steps[50:150]))
-    return [Figure("time per state at state 1,000 against state 100", _median(ratios), 1.2, "x")]
+        ratios.append(median(steps[895:995]) / median(steps[50:150]))
+    return [Figure("time per state at state 1,000 against state 100", median(ratios), 1.2, "x")]
 
 
 def together(folder: Path) -> list[Figure]:
@@ -236,103 +195,6 @@ def peers(folder: Path) -> list[Figure]:
         Figure("200 runs at once against the best of the others", 1 / runs.against_best, -3, "x"),
         *(Figure(f"{name}: 200 x 10 KB", each, 0, "s") for name, each in grow.seconds.items()),
         Figure("200 x 10 KB against DBOS", grow.seconds["Perdure"] / grow.seconds["DBOS"], 1, "x"),
-    ]
-
-
-def parked(folder: Path) -> list[Figure]:
-    """A hundred thousand runs that wait, and those that are woken."""
-
-    async def fill() -> float:
-        _, few = open_store(folder / "few.db")
-        _, many = open_store(folder / "many.db")
-        far = int(time.time() * 1000) + 86_400_000
-        async with few, many:
-            await waiting.park(few, 500, far)
-            await waiting.park(many, waiting.PARKED, far)
-            return await waiting.seconds_to_find_the_next(many) / await waiting.seconds_to_find_the_next(few)
-
-    ratio = asyncio.run(fill())
-    late = asyncio.run(waiting.latenesses(folder / "late.db"))
-    stop = asyncio.run(waiting.seconds_to_stop(folder / "stop.db"))
-    return [
-        Figure("finding what is due among 100,000 parked runs, against 500", ratio, 5, "x"),
-        Figure("memory of a worker beside 100,000", waiting.worker_megabytes(folder / "many.db"), 100, "MB"),
-        Figure("lateness of 1,000 wakes due in one second, p99", late[int(len(late) * 0.99)], 1, "s"),
-        Figure("cancel to stopped, running handler, p99", stop[int(len(stop) * 0.99)], 1, "s"),
-        Figure(
-            "commits of one effect", asyncio.run(waiting.commits_of(folder / "e.db", sleeps=False)), 2, ""
-        ),
-        Figure("commits of one sleep", asyncio.run(waiting.commits_of(folder / "s.db", sleeps=True)), 3, ""),
-    ]
-
-
-def families(folder: Path) -> list[Figure]:
-    """A child run against a run that nobody spawned."""
-    commits = asyncio.run(commits_of_a_child(folder / "one.db"))
-    return [
-        Figure("commits of a child that is spawned and awaited, both streams", commits, 5, ""),
-        Figure("1,000 children of one parent against 1,000 runs", against_plain_runs(folder, 3), 2, "x"),
-        Figure("memory for each unfinished child", kilobytes_of_an_unfinished_child(folder), 20, "KB"),
-    ]
-
-
-def forking(folder: Path) -> list[Figure]:
-    """A fork at the last of 10,000 states: what was completed is copied, and not executed."""
-    return [Figure("a fork at the last of 10,000 states, against the run", against_running(folder), 0.2, "x")]
-
-
-def mapped(folder: Path) -> list[Figure]:
-    """A map over 10,000 items against states."""
-    return [
-        Figure(
-            "time per item of a map over 10,000 against a state", mapping.against_states(folder, 3), 1, "x"
-        ),
-        Figure(
-            "memory for 10,000 results of 10 KB, one by one", mapping.megabytes_one_by_one(folder), 50, "MB"
-        ),
-    ]
-
-
-def fanout(folder: Path) -> list[Figure]:
-    """States that wait 50 ms each, side by side against one at a time. More is better."""
-    name = "16 states of 50 ms side by side, times faster than one at a time"
-    return [Figure(name, fan_out.times_faster(folder, ROUNDS), -12, "x")]
-
-
-def continued(folder: Path) -> list[Figure]:
-    """A run that goes on as a new one 1,000 times."""
-    taken = []
-    for number in range(3):
-        (folder / str(number)).mkdir()
-        taken.append(asyncio.run(late_against_early(folder / str(number))))
-    kept = asyncio.run(kilobytes_kept(folder / "kept.db"))
-    found = _median([each.microseconds_to_find_newest for each in taken])
-    return [
-        Figure(
-            "the last 50 of 1,000 legs against 50 early ones",
-            _median([each.slowdown for each in taken]),
-            1.2,
-            "x",
-        ),
-        Figure("commits of a leg of one state", taken[-1].commits_of_one, 2.1, ""),
-        Figure("memory kept by 500 legs", kept, 100, "KB"),
-        Figure("finding the newest of 1,000 legs", found, 1000, "µs"),
-    ]
-
-
-def retention(folder: Path) -> list[Figure]:
-    """Half of two thousand runs deleted and swept; then half of the rest, beside a process that writes."""
-    done = pruned(folder)
-    commit = _median(done.alone)
-    return [
-        Figure("deleting a run of 5 states and all that it wrote", done.to_delete * 1000, 0, "ms"),
-        Figure("the same against running it", done.to_delete / done.to_run, 1, "x"),
-        Figure("the same beside a writer", done.to_delete_beside * 1000, 0, "ms"),
-        Figure("a commit of that writer when it is alone, median", commit * 1000, 0, "ms"),
-        Figure("its commits beside pruning, median, against that", _median(done.beside) / commit, 0, "x"),
-        Figure("its longest commit beside pruning", max(done.beside) * 1000, 250, "ms"),
-        Figure("the same in commits", max(done.beside) / commit, 0, "x"),
-        Figure("its longest commit when it is alone, in commits", max(done.alone) / commit, 0, "x"),
     ]
 
 
@@ -419,29 +281,15 @@ with open("/proc/self/status") as status:
         peaks.append(_python(program, str(folder / f"{number}.db")))
         walls.append((time.perf_counter() - begun) * 1000)
     return [
-        Figure("import perdure", _median(imports), 100, "ms"),
-        Figure("fresh process, one-state run on a new store", _median(walls), 250, "ms"),
-        Figure("its peak memory", _median(peaks), 45, "MB"),
+        Figure("import perdure", median(imports), 100, "ms"),
+        Figure("fresh process, one-state run on a new store", median(walls), 250, "ms"),
+        Figure("its peak memory", median(peaks), 45, "MB"),
     ]
 
 
 def _python(program: str, *argv: str) -> float:
     done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=True)
     return float(done.stdout)
-
-
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(values)
-
-
-def schedules(folder: Path) -> list[Figure]:
-    """Looking at ten thousand of which none is due, and starting a run."""
-    statements, ratio = asyncio.run(timetable.looking(folder))
-    return [
-        Figure("statements of a look at 10,000 schedules, none due", statements, 1, ""),
-        Figure("a look at 10,000 schedules against one at 10", ratio, 2, "×"),
-        Figure("commits of a start", asyncio.run(timetable.commits_of_a_start(folder / "c.db")), 3, ""),
-    ]
 
 
 MEASURES = (

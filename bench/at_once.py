@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-import apsw
-
+from bench.disks import told_of_syncs
 from bench.machines import Fixed, chain, open_store
 from perdure import Engine, JsonContext, RunConfig, RunManifest, StartRun
 
@@ -53,25 +50,7 @@ def speeds(folder: Path, rounds: int) -> Speeds:
     return Speeds(statistics.median(at_once), statistics.median(alone))
 
 
-@contextmanager
-def slowed(seconds: float) -> Iterator[None]:
-    """Every synchronisation takes so much longer, by a file system layer of SQLite's."""
-    base = apsw.vfs_names()[0]
-
-    class SlowFile(apsw.VFSFile):
-        def xSync(self, flags: int) -> None:  # noqa: N802 — SQLite's name
-            super().xSync(flags)
-            time.sleep(seconds)  # a slow disk holds up the thread that asks it, and lets the others run
-
-    class SlowVfs(apsw.VFS):
-        def xOpen(  # noqa: N802 — SQLite's name
-            self, name: str | apsw.URIFilename | None, flags: list[int]
-        ) -> apsw.VFSFile:
-            return SlowFile(base, name, flags)
-
-    vfs = SlowVfs("slow", base, makedefault=True)
-    try:
-        yield
-    finally:
-        gc.collect()  # files of the layer must be gone before it is
-        vfs.unregister()
+def slowed(seconds: float) -> AbstractContextManager[None]:
+    """Every synchronisation takes so much longer."""
+    # A slow disk holds up the thread that asks it, and lets the others run.
+    return told_of_syncs(lambda: time.sleep(seconds))
