@@ -50,37 +50,16 @@ from perdure.failpoints import Failpoint
 from perdure.ids import RunId
 from perdure.model.events import Event
 from perdure.proof.replay import replay_run
-from perdure.stores.reading import read_json
 from tests.families import Ops, await_child, spawn
+from tests.handlers import context_of, engine_of, plan
 from tests.support import (
-    CountingTransport,
     FixedResolver,
-    Handler,
     InstantClock,
     Scripted,
     plan_of,
     start_run,
     stream,
 )
-
-
-def engine_of(*handlers: tuple[str, Handler], transport: CountingTransport | None = None) -> Engine:
-    """An engine that knows one plan, whose clock jumps, and that parks every wait."""
-    return Engine(
-        FixedResolver(plan(*handlers)),
-        transports=transport or CountingTransport(),
-        clock=InstantClock(),
-        park_after=timedelta(),
-    )
-
-
-def plan(*handlers: tuple[str, Handler]) -> ExecutionPlan:
-    return plan_of(*((name, Scripted(handler)) for name, handler in handlers))
-
-
-async def context_of(stores: Stores, result: RunResult) -> dict[str, object]:
-    assert result.final_snapshot_id is not None
-    return dict((await read_json(stores.artifacts, result.final_snapshot_id))[0])
 
 
 class Shop:
