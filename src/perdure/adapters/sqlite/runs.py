@@ -49,6 +49,41 @@ def run_row(connection: apsw.Connection, run_id: RunId) -> RunRow:
     return RunRow(*rows[0]) if rows else _UNKNOWN
 
 
+class KnownRows:
+    """Rows of runs that this connection owns, as its last transaction left them: they need not be read again.
+
+    Whoever changes rows in another way is noticed: other connections by ``PRAGMA data_version``, other work of
+    this connection by its count of changes. What was rolled back is to be told by :meth:`forget`.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[RunId, RunRow] = {}
+        self._data_version = 0
+        self._changes = 0
+
+    def begin(self, connection: apsw.Connection) -> None:
+        """A transaction has begun."""
+        version: int = connection.execute("PRAGMA data_version").get
+        if version != self._data_version:
+            self._data_version = version
+            self._rows.clear()
+
+    def get(self, connection: apsw.Connection, run_id: RunId) -> RunRow:
+        """The run's row."""
+        if connection.total_changes() != self._changes:
+            self._rows.clear()
+        return self._rows.get(run_id) or run_row(connection, run_id)
+
+    def keep(self, connection: apsw.Connection, run_id: RunId, row: RunRow) -> None:
+        """Take note of the row of a run as it is after all changes so far, none of which concerns other runs."""
+        self._changes = connection.total_changes()
+        self._rows[run_id] = row
+
+    def forget(self) -> None:
+        """Know nothing any more."""
+        self._rows.clear()
+
+
 def made(connection: apsw.Connection, run_id: RunId, row: RunRow) -> RunRow:
     """The run's row, inserted if there is none yet."""
     if row.key is not None:
@@ -64,7 +99,7 @@ def take(connection: apsw.Connection, claim: Claim, row: RunRow, expires_millis:
         "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
         (claim.owner, claim.epoch, expires_millis, row.key),
     )
-    return row
+    return row._replace(owner=claim.owner, epoch=claim.epoch, expires_millis=expires_millis)
 
 
 def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_millis: int) -> list[Claim]:

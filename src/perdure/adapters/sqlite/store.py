@@ -43,7 +43,7 @@ from perdure.adapters.sqlite.mailbox import (
     select_addressed,
     select_unread,
 )
-from perdure.adapters.sqlite.runs import RunRow, give_up, make_due, renew, run_row, take
+from perdure.adapters.sqlite.runs import KnownRows, RunRow, give_up, make_due, renew, run_row, take
 from perdure.adapters.sqlite.schedules import SqliteSchedules
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
@@ -93,6 +93,7 @@ class SqliteStore:
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         # The epoch for which each run is reserved, 0 until it is known.
         self._claimed: dict[RunId, int] = {}
+        self._known = KnownRows()
         self._writer = Worker("perdure-sqlite-writer", self._write_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
@@ -267,19 +268,22 @@ class SqliteStore:
             if large:
                 self._files.require(blob.id for blob in large)
             if claim is not None:
-                rows[claim.run_id] = self._hold(connection, claim, run_row(connection, claim.run_id))
+                row = self._hold(connection, claim, self._known.get(connection, claim.run_id))
+                rows[claim.run_id] = row
                 if read:  # first: what is left passes on with the end of a run that goes on as another
                     delete_letters(connection, claim.run_id, read)
             insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
             heads = []
             for append, events in zip(appends, bodies, strict=True):
                 row = rows.get(append.run_id) or run_row(connection, append.run_id)
-                rows[append.run_id] = insert_events(connection, append, events, row, now)
-                heads.append(rows[append.run_id].head)
+                rows[append.run_id] = row = insert_events(connection, append, events, row, now)
+                heads.append(row.head)
             if claim is not None and release is not None:
                 give_up(connection, claim, rows[claim.run_id], release)
                 if release.heir is not None:
                     self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
+            elif claim is not None and len(rows) == 1 and not row.ended:
+                self._known.keep(connection, claim.run_id, row)
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)
@@ -348,6 +352,7 @@ class SqliteStore:
                     raise
                 return None
             connection.set_busy_timeout(self._busy_timeout_millis)
+            self._known.begin(connection)
             try:
                 for job in jobs:
                     job.result = job.work(connection)
@@ -356,6 +361,7 @@ class SqliteStore:
                     raise
                 # Rare: all of them once more, each so that it can be undone.
                 connection.execute("ROLLBACK")
+                self._known.forget()
                 connection.execute("BEGIN IMMEDIATE")
                 for job in jobs:
                     self._write_one(connection, job)
@@ -364,6 +370,7 @@ class SqliteStore:
             seconds = time.perf_counter() - begun
             self.commits += 1
         except apsw.Error as error:
+            self._known.forget()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             for job in jobs:
@@ -378,6 +385,7 @@ class SqliteStore:
             if _is_everybodys(error):
                 raise
             job.error = error
+            self._known.forget()
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
 
