@@ -10,7 +10,7 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -124,10 +124,12 @@ def decode(data: bytes) -> Json:
     return value
 
 
-def join_object(members: Iterable[tuple[str, bytes]]) -> bytes:
+def join_object(members: Mapping[str, bytes]) -> bytes:
     """The canonical bytes of an object whose values' canonical bytes are at hand."""
-    ordered = sorted(members, key=_utf16_order_of_member)
-    return b"{%b}" % b",".join([b"%b:%b" % (_name(key), data) for key, data in ordered])
+    keys = sorted(members)
+    if not "".join(keys).isascii():
+        keys.sort(key=utf16_order)
+    return b"{" + b",".join([_name(key) + members[key] for key in keys]) + b"}"
 
 
 def split_object(data: bytes) -> dict[str, bytes]:
@@ -276,17 +278,13 @@ def _sorted_keys(item: dict[Any, Any], pointer: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _name(key: str) -> bytes:
-    # The keys of contexts are few, and written with every snapshot.
-    return encode_string(key)
+    # With its colon. The keys of contexts are few, and written with every snapshot.
+    return encode_string(key) + b":"
 
 
 def utf16_order(text: str) -> bytes:
     """What canonical JSON orders keys by."""
     return text.encode("utf-16-be", "surrogatepass")
-
-
-def _utf16_order_of_member(member: tuple[str, bytes]) -> bytes:
-    return member[0].encode("utf-16-be", "surrogatepass")
 
 
 def _decode_slowly(data: bytes) -> Json:

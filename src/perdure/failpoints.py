@@ -51,7 +51,7 @@ class Failpoints:
         self._stops_once = stop_after_handler_once
         if stop_after_handler_once:
             self._armed.append(Failpoint("handler.after", 1, kill=False))
-        self._hits: dict[str, int] = {}
+        self._hits = dict.fromkeys(POINTS, 0)
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> Failpoints:
@@ -68,11 +68,11 @@ class Failpoints:
     @property
     def hits(self) -> dict[str, int]:
         """How often each point was passed so far."""
-        return dict(self._hits)
+        return {point: hits for point, hits in self._hits.items() if hits}
 
     def hit(self, point: str) -> None:
         """Pass ``point``; raises :class:`FailpointStop` or kills the process if a failpoint says so."""
-        self._hits[point] = self._hits.get(point, 0) + 1
+        self._hits[point] += 1
         for failpoint in self._armed:
             if failpoint.point == point and failpoint.hit == self._hits[point]:
                 self._armed.remove(failpoint)

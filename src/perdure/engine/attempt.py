@@ -27,7 +27,7 @@ _MESSAGE_CHARACTERS_MAX = 1000
 RETRY_AFTER_MS_MAX = 24 * 60 * 60 * 1000
 
 
-class Completed(msgspec.Struct, frozen=True):
+class Completed(msgspec.Struct, frozen=True, gc=False):
     """The handler returned; the context is now this."""
 
     snapshot: Snapshot
@@ -79,7 +79,9 @@ async def execute(
     finally:
         staged = ctx.snapshot()
         scope.close()
-        await io.close()
+        left = io.close()
+        if left:
+            await asyncio.gather(*left, return_exceptions=True)
     if scope.fatal is not None:
         raise scope.fatal
     if scope.stopped is Stopped.STALE:

@@ -72,10 +72,10 @@ class PlannedRun(msgspec.Struct, frozen=True):
         for node, meta in metas:
             if not isinstance(meta, StateMeta):
                 expect(meta, StateMeta, f"what meta() of {node.id} gives", "a StateMeta")
-        skip_tags = set(config.skip_tags)
-        skipped = frozenset(
-            node.id for node, meta in metas if skip_tags and not skip_tags.isdisjoint(meta.tags)
-        )
+        skip_tags = frozenset(config.skip_tags)
+        skipped: frozenset[StateId] = frozenset()
+        if skip_tags:
+            skipped = frozenset(node.id for node, meta in metas if not skip_tags.isdisjoint(meta.tags))
         cleanup = [node for node, meta in metas if meta.on_cancel]
         nodes = {node.id: node for node in order}
         if cleanup:
@@ -88,19 +88,19 @@ class PlannedRun(msgspec.Struct, frozen=True):
         return cls(order, nodes, skipped, by_id, cleanup, config.retry_policy, joins)
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Run the handler of the attempt that was just entered."""
 
     attempt: OpenAttempt
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Run the handlers of these open attempts, side by side with those that run already."""
 
     state_ids: tuple[StateId, ...]
 
 
-class Merge(msgspec.Struct, frozen=True):
+class Merge(msgspec.Struct, frozen=True, gc=False):
     """Decide again when these contexts are known."""
 
     tips: tuple[Tips, ...]
@@ -108,7 +108,7 @@ class Merge(msgspec.Struct, frozen=True):
     """And what these states find, where values were set."""
 
 
-class Pause(msgspec.Struct, frozen=True):
+class Pause(msgspec.Struct, frozen=True, gc=False):
     """Nothing is to be done before ``until_millis``, or before a letter comes; None: not without a letter."""
 
     until_millis: int | None
@@ -119,15 +119,15 @@ class Pause(msgspec.Struct, frozen=True):
     """Whether it takes the end of all of them."""
 
 
-class Go(msgspec.Struct, frozen=True):
+class Go(msgspec.Struct, frozen=True, gc=False):
     """Decide again."""
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """The run has ended."""
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """Events to append, then what to do."""
 
     events: tuple[Event, ...]
@@ -165,7 +165,7 @@ def decide(
         )
     if view.cancel is not None:
         return _cancel(view, plan, config, now_millis, ends)
-    deadline = deadline_of(view, config)
+    deadline = None if config.timeout is None else deadline_of(view, config)
     if deadline is not None and now_millis >= deadline:
         return _expire(view, ends)
     for attempt in view.open_attempts.values():

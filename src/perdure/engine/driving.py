@@ -29,6 +29,7 @@ from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import ConcurrencyError, CorruptionError, InvalidPlanError, NotFoundError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import RunId
+from perdure.io.live import World
 from perdure.io.port import Transport, TransportEnv
 from perdure.model.config import RunManifest
 from perdure.model.events import RunPhase
@@ -169,21 +170,18 @@ class Driving:
             self._claim,
             is_replayed=replay is not None,
         )
-        hands = Hands(
+        children = self._children_of(run_id, view)
+        world = World(
             stores,
-            run_id,
             writer,
-            plan,
-            config,
             tools.make_transport,
             tools.secrets,
             tools.clock,
             self._failpoints,
-            replay,
             tools.park_after,
-            self._children_of(run_id, view),
-            legs,
+            children,
         )
+        hands = Hands(run_id, writer, plan, config, world, replay, children, legs)
         return (Stint if plan.joins is None else SideBySide)(hands, tools.watch(stores))
 
     def _children_of(self, run_id: RunId, view: RunView) -> Children:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 import msgspec
 
-from perdure.clock import Clock
 from perdure.engine.attempt import Completed, Failed, Halted, execute
 from perdure.engine.attempts import OpenAttempt
 from perdure.engine.children import Children
@@ -18,19 +17,15 @@ from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.replaying import ReplaySource
 from perdure.engine.writer import RunWriter
 from perdure.errors import Json
-from perdure.failpoints import Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.io.flights import Flights
-from perdure.io.live import LiveIo
-from perdure.io.port import Transport, TransportEnv
+from perdure.io.live import LiveIo, World
 from perdure.io.replay import ReplayIo
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.io.waits import wait_started
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import VALUE_PUBLISHED, DomainEvent, StateCompleted
-from perdure.secrets import SecretResolver
-from perdure.stores.bundle import Stores
 from perdure.stores.ports import snapshot_blob
 from perdure.stores.reading import read_snapshot
 
@@ -40,23 +35,18 @@ Outcome = Completed | Failed | Halted
 class Hands(msgspec.Struct, frozen=True):
     """What the owner of a run has to execute its attempts with."""
 
-    stores: Stores
     run_id: RunId
     writer: RunWriter
     plan: PlannedRun
     config: RunConfig
-    make_transport: Callable[[TransportEnv], Transport]
-    secrets: SecretResolver
-    clock: Clock
-    failpoints: Failpoints
+    world: World
     replay: ReplaySource | None
-    park_after: timedelta
     children: Children
     legs: Legs
 
     async def read_snapshot(self, snapshot_id: ArtifactId) -> Snapshot:
         """A stored context; ``CorruptionError`` for what is none."""
-        return await read_snapshot(self.stores.artifacts, snapshot_id)
+        return await read_snapshot(self.world.stores.artifacts, snapshot_id)
 
 
 class AttemptRun:
@@ -90,45 +80,32 @@ class AttemptRun:
         self._io = (
             self._replay_io(hands.replay)
             if hands.replay is not None
-            else LiveIo(
-                scope,
-                hands.stores,
-                hands.writer,
-                hands.make_transport,
-                hands.secrets,
-                hands.clock,
-                hands.failpoints,
-                meta,
-                hands.park_after,
-                rec.publish,
-                hands.children,
-                flights,
-            )
+            else LiveIo(hands.world, scope, meta, rec.publish, flights)
         )
 
-    async def outcome(self) -> Outcome:
+    def outcome(self) -> Coroutine[Any, Any, Outcome]:
         """Run the handler. Raises as :func:`execute`.
 
         Of an attempt that the run's deadline ended, it is known when the clock that decides has come to that.
         """
-        hands, scope = self._hands, self.scope
-        view = hands.writer.view
-        deadline = None if view.cancel is not None else deadline_of(view, hands.config)
-        expiry = None
-        if deadline is not None:
-            seconds = max(0, deadline - hands.clock.now_millis()) / 1000
-            expiry = asyncio.get_running_loop().call_later(seconds, scope.stop, Stopped.EXPIRED)
+        hands, scope, world = self._hands, self.scope, self._hands.world
         state = hands.plan.nodes[scope.state_id].state
         ctx = StagedContext(self.base, scope.check)
+        executing = execute(state, self.meta, ctx, self._io, self.rec, scope, world.clock, world.failpoints)
+        view = hands.writer.view
+        deadline = None if hands.config.timeout is None else deadline_of(view, hands.config)
+        return executing if deadline is None or view.cancel is not None else self._until(deadline, executing)
+
+    async def _until(self, deadline: int, executing: Awaitable[Outcome]) -> Outcome:
+        clock = self._hands.world.clock
+        seconds = max(0, deadline - clock.now_millis()) / 1000
+        expiry = asyncio.get_running_loop().call_later(seconds, self.scope.stop, Stopped.EXPIRED)
         try:
-            outcome = await execute(
-                state, self.meta, ctx, self._io, self.rec, scope, hands.clock, hands.failpoints
-            )
+            outcome = await executing
         finally:
-            if expiry is not None:
-                expiry.cancel()
-        if deadline is not None and isinstance(outcome, Halted) and outcome.why is Stopped.EXPIRED:
-            await hands.clock.sleep_until(deadline)
+            expiry.cancel()
+        if isinstance(outcome, Halted) and outcome.why is Stopped.EXPIRED:
+            await clock.sleep_until(deadline)
         return outcome
 
     def stage(self, outcome: Outcome) -> None:
@@ -150,7 +127,7 @@ class AttemptRun:
             writer.stage((StateCompleted(attempt.state_id, outcome.snapshot.id),), blobs)
             return
         failure_id = None if snapshot is None else snapshot.id
-        now = hands.clock.now_millis()
+        now = hands.world.clock.now_millis()
         policy = hands.plan.retry_policy(attempt.state_id)
         events = fail(writer.view, attempt, outcome.info, failure_id, policy, now, outcome.retry_after)
         writer.stage(events, blobs)
@@ -167,12 +144,12 @@ class AttemptRun:
         hands, scope = self._hands, self.scope
         attempt = replay.attempts.get(scope.state_id, scope.attempt)
         retryable = hands.config.replay_missing_fact_retryable
-        return replay.io(scope, hands.stores, attempt, self.meta, missing_fact_retryable=retryable)
+        return replay.io(scope, hands.world.stores, attempt, self.meta, missing_fact_retryable=retryable)
 
     async def _published(self) -> list[Json]:
         """What was published before the run was parked. Recovery does not read that."""
         hands = self._hands
-        stored = await hands.stores.events.read_range(hands.run_id, self.attempt.entered_seq)
+        stored = await hands.world.stores.events.read_range(hands.run_id, self.attempt.entered_seq)
         events = (envelope.event for envelope in stored)
         return [
             each.payload for each in events if isinstance(each, DomainEvent) and each.name == VALUE_PUBLISHED

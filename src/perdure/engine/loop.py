@@ -33,15 +33,15 @@ class Stint:
         self._children = hands.children
         self.legs: Legs = hands.legs
         self._ends: dict[RunId, RunCompleted | None] = {}
-        self._stores = hands.stores
+        self._stores = hands.world.stores
         self._run_id = hands.run_id
         self._writer = hands.writer
         self._view = hands.writer.view
         self._plan = hands.plan
         self._config = hands.config
-        self._clock = hands.clock
+        self._clock = hands.world.clock
         self._letters = letters
-        self._park_after_millis = hands.park_after // timedelta(milliseconds=1)
+        self._park_after_millis = hands.world.park_after // timedelta(milliseconds=1)
         self._mail: asyncio.Future[None] | None = None
         self._has_mail = False
         self._reading: asyncio.Task[None] | None = None
@@ -222,7 +222,8 @@ class Stint:
             self._scope = None
             if self._reading is not None:
                 await asyncio.wait({self._reading})
-            await self._writer.quiet()
+            if self._writer.is_writing:
+                await self._writer.quiet()
         if run.scope.fatal is not None:
             raise run.scope.fatal
         self._current = None

@@ -30,7 +30,7 @@ class AttemptRecorder:
     __slots__ = (
         "_append",
         "_check",
-        "_keeps_domain_events",
+        "_profile",
         "_published",
         "_published_before",
         "blobs",
@@ -50,7 +50,7 @@ class AttemptRecorder:
         self._append = append
         self._published = published
         self._published_before: list[bytes] | None = None if published else []
-        self._keeps_domain_events = profile != EventProfile.MINIMAL
+        self._profile = profile
 
     async def emit(self, event: DomainEvent) -> None:
         """Keep ``event``; ``StateError`` for a reserved name, or for what may not be written."""
@@ -92,7 +92,7 @@ class AttemptRecorder:
         """
         self._check()
         event = self._checked(DomainEvent(VALUE_PUBLISHED, {"name": name, "value": value}))
-        if not self._keeps_domain_events or await self._is_repeated(event.payload):
+        if self._profile == EventProfile.MINIMAL or await self._is_repeated(event.payload):
             return
 
         def make() -> Entry:
@@ -115,7 +115,7 @@ class AttemptRecorder:
 
     def _keep(self, event: DomainEvent) -> None:
         checked = self._checked(event)
-        if self._keeps_domain_events:
+        if self._profile != EventProfile.MINIMAL:
             self.events.append(checked)
 
     def _checked(self, event: DomainEvent) -> DomainEvent:

@@ -107,11 +107,12 @@ class RunWriter:
 
         It takes the letters ``read`` away.
         """
+        view = self.view
         for event in events:
-            self.view.advance(event, self.view.head_seq + 1)
-            self._staged.append(event)
-        self._staged_blobs.extend(blobs)
-        self._staged_read.extend(read)
+            view.advance(event, view.head_seq + 1)
+        self._staged += events
+        self._staged_blobs += blobs
+        self._staged_read += read
 
     def stage_riding(self) -> None:
         """Stage what rides along; called when the attempt ends, before its closing event."""
@@ -222,11 +223,15 @@ class RunWriter:
 
         await self._commit(head, new, blobs, read, landed, begun=begun)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether something is being written."""
+        return self._lock.locked()
+
     async def quiet(self) -> None:
         """Wait until nothing is being written."""
-        if self._lock.locked():
-            async with self._lock:
-                pass
+        async with self._lock:
+            pass
 
     async def news(self) -> None:
         """Wait until the run's history has grown."""
@@ -245,9 +250,13 @@ class RunWriter:
 
         ``begun`` are the first events of other runs.
         """
-        async with self._lock:
-            if self._has_staged or release is not None:
+        # By hand: for each state of each run, entering a context takes two coroutines more.
+        await self._lock.acquire()
+        try:
+            if self._staged or self._staged_read or release is not None:
                 await self._commit_staged(release, begun)
+        finally:
+            self._lock.release()
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
@@ -259,13 +268,9 @@ class RunWriter:
             turn = Turn()
             yield turn
             if turn.flushes:
-                if self._has_staged:
+                if self._staged or self._staged_read:
                     await self._commit_staged(None)
                 self._tell()
-
-    @property
-    def _has_staged(self) -> bool:
-        return bool(self._staged or self._staged_read)
 
     def _commit_staged(self, release: Release | None, begun: Sequence[Append] = ()) -> Awaitable[None]:
         begun, self._required = (*self._required, *begun), ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TypeVar
@@ -58,60 +58,71 @@ PROGRESS_SECONDS = 1.0
 """How often progress is written down, at most."""
 
 
+class World(msgspec.Struct, frozen=True):
+    """What the attempts of a live run reach the outside with, and where they write down what they learn."""
+
+    stores: Stores
+    journal: Journal
+    make_transport: Callable[[TransportEnv], Transport]
+    secrets: SecretResolver
+    clock: Clock
+    failpoints: Failpoints
+    park_after: timedelta
+    child_runs: ChildRuns
+
+
 class LiveIo:
     """The IO provider of one attempt of a live run."""
 
+    # Most attempts have none of these.
+    _transport: Transport | None = None
+    _published_seconds = -PROGRESS_SECONDS
+
     def __init__(
         self,
+        world: World,
         scope: AttemptScope,
-        stores: Stores,
-        journal: Journal,
-        make_transport: Callable[[TransportEnv], Transport],
-        secrets: SecretResolver,
-        clock: Clock,
-        failpoints: Failpoints,
         meta: StateMeta,
-        park_after: timedelta,
         publish: Callable[[str, Json], Awaitable[None]],
-        child_runs: ChildRuns,
         flights: Flights | None = None,
     ) -> None:
-        self._child_runs = child_runs
-        self._publish = publish
-        self._published_seconds = -PROGRESS_SECONDS
+        self._world = world
+        self._journal = world.journal
         self._scope = scope
-        self._stores = stores
-        self._journal = journal
-        self._make_transport = make_transport
-        self._clock = clock
-        self._park_after = park_after
-        self._failpoints = failpoints
-        self._secrets = secrets
         self._meta = meta
-        self._pulse = Pulse(scope, meta.heartbeat_timeout)
-        self._transport: Transport | None = None
-        self._kept: dict[ArtifactId, bytes] = {}
+        self._publish = publish
         self._in_flight: Flights = {} if flights is None else flights
-        self._handler = asyncio.current_task()
+        if meta.heartbeat_timeout is not None:
+            self._pulse.beat()
 
-    # Most attempts have none of these.
+    @cached_property
+    def _pulse(self) -> Pulse:
+        return Pulse(self._scope, self._meta.heartbeat_timeout)
+
+    @cached_property
+    def _kept(self) -> dict[ArtifactId, bytes]:
+        return {}
+
     @cached_property
     def _waits(self) -> LiveWaits:
-        return LiveWaits(self._scope, self._journal, self._clock, self._park_after, self._pulse)
+        world = self._world
+        return LiveWaits(self._scope, self._journal, world.clock, world.park_after, self._pulse)
 
     @cached_property
     def _effects(self) -> LiveEffects:
-        return LiveEffects(self._scope, self._stores.artifacts, self._journal, self._clock, self._waits)
+        world = self._world
+        return LiveEffects(self._scope, world.stores.artifacts, self._journal, world.clock, self._waits)
 
     @cached_property
     def _children(self) -> LiveChildren:
+        world = self._world
         return LiveChildren(
-            self._scope, self._stores, self._journal, self._waits, self._child_runs, self._pulse
+            self._scope, world.stores, self._journal, self._waits, world.child_runs, self._pulse
         )
 
     @cached_property
     def _patches(self) -> LivePatches:
-        return LivePatches(self._scope, self._stores.artifacts, self._journal)
+        return LivePatches(self._scope, self._world.stores.artifacts, self._journal)
 
     async def call(self, call: IoCall) -> IoResult:
         self._scope.check()
@@ -159,13 +170,13 @@ class LiveIo:
     ) -> Signal | None:
         limit = None if timeout is None else checked_duration(timeout)
         payload_id = await self._waits.signal(checked_signals(signals), checked_name(name), limit)
-        value, _ = await read_json(self._stores.artifacts, payload_id)
+        value, _ = await read_json(self._world.stores.artifacts, payload_id)
         return None if value is None else shaped(value, Signal)
 
     async def heartbeat(self, progress: Json = None) -> None:
         self._scope.check()
         self._pulse.beat()
-        now = self._clock.monotonic_seconds()
+        now = self._world.clock.monotonic_seconds()
         if progress is not None and now - self._published_seconds >= PROGRESS_SECONDS:
             self._published_seconds = now
             await self._publish("progress", progress)
@@ -200,7 +211,7 @@ class LiveIo:
         return None if bound is None else bound.payload_id
 
     async def now_millis(self) -> int:
-        data = await self._reading("now_millis", lambda: b"%d" % self._clock.now_millis())
+        data = await self._reading("now_millis", lambda: b"%d" % self._world.clock.now_millis())
         return int(data)
 
     async def random_bytes(self, count: int) -> bytes:
@@ -210,11 +221,11 @@ class LiveIo:
                 "the number of random bytes is negative",
                 category=ErrorCategory.PARSING_INPUT,
             )
-        return await self._reading("random_bytes", lambda: self._clock.random_bytes(count))
+        return await self._reading("random_bytes", lambda: self._world.clock.random_bytes(count))
 
     async def uuid4(self) -> str:
         def draw() -> bytes:
-            return encode(str(uuid.UUID(bytes=self._clock.random_bytes(16), version=4)))
+            return encode(str(uuid.UUID(bytes=self._world.clock.random_bytes(16), version=4)))
 
         return str(msgspec.json.decode(await self._reading("uuid4", draw)))
 
@@ -225,24 +236,25 @@ class LiveIo:
     async def read_artifact(self, artifact_id: ArtifactId) -> bytes:
         self._scope.check()
         kept = self._kept.get(artifact_id)
-        return kept or await read_bytes(self._stores.artifacts, ArtifactId(artifact_id))
+        return kept or await read_bytes(self._world.stores.artifacts, ArtifactId(artifact_id))
 
     def items(self, name: str | None) -> LiveItems:
         """As ``KeepsItems.items``."""
         self._scope.check()
-        artifacts = self._stores.artifacts
-        return LiveItems(self._scope, artifacts, self._journal, self._clock, self._pulse, name)
+        artifacts = self._world.stores.artifacts
+        return LiveItems(self._scope, artifacts, self._journal, self._world.clock, self._pulse, name)
 
-    async def close(self) -> None:
-        """Stop the calls that the handler left running."""
-        self._pulse.end()
+    def close(self) -> Sequence[asyncio.Task[IoResult]]:
+        """Cancel the calls that the handler left running; they are to be waited for."""
+        if self._meta.heartbeat_timeout is not None:
+            self._pulse.end()
         if not self._in_flight:
-            return
+            return ()
         flights = [flight for flight in self._in_flight.values() if flight.owner is self._scope]
         tasks = [flight.task for flight in flights if flight.task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
 
     async def _once(
         self, key: FactKey, request_id: str | None, fetch: Callable[[], Awaitable[IoResult]]
@@ -258,7 +270,7 @@ class LiveIo:
             flight = self._in_flight.get(key)
             if flight is None:
                 flight = self._in_flight[key] = Flight(self._scope, request_id)
-                if asyncio.current_task() is self._handler:
+                if asyncio.current_task() is self._scope.task:
                     # Without a task of its own: the handler that awaits its call directly, as most do.
                     return await self._fly(key, flight, fetch)
                 flight.task = asyncio.create_task(self._fly(key, flight, fetch))
@@ -292,7 +304,7 @@ class LiveIo:
 
     def _traits_of(self, call: IoCall) -> EffectTraits:
         if self._transport is None:
-            self._transport = self._make_transport(self._env())
+            self._transport = self._world.make_transport(self._env())
         return effect_traits_of(self._transport, call)
 
     async def _apply_once(self, call: IoCall, traits: EffectTraits) -> IoResult:
@@ -320,8 +332,8 @@ class LiveIo:
             self._scope.fatal = error
             raise
         if self._transport is None:
-            self._transport = self._make_transport(self._env())
-        self._failpoints.hit("transport.before")
+            self._transport = self._world.make_transport(self._env())
+        self._world.failpoints.hit("transport.before")
         try:
             with self._scope:
                 answer = await asking(self._transport)
@@ -333,17 +345,17 @@ class LiveIo:
                 f"the transport raised {type(error).__name__}",
                 details={"namespace": str(call.namespace)},
             ) from error
-        self._failpoints.hit("transport.after")
+        self._world.failpoints.hit("transport.after")
         return answer
 
     def _env(self) -> TransportEnv:
         scope = self._scope
         return TransportEnv(
-            self._stores,
+            self._world.stores,
             scope.run_id,
             scope.state_id,
             scope.attempt,
-            self._secrets,
+            self._world.secrets,
             self._keep,
             self.read_artifact,
         )
@@ -378,7 +390,7 @@ class LiveIo:
             raise
 
     async def _recorded(self, bound: FactBinding) -> IoResult:
-        value, _ = await read_recorded(self._scope, self._stores.artifacts, bound.payload_id)
+        value, _ = await read_recorded(self._scope, self._world.stores.artifacts, bound.payload_id)
         return IoResult(value, bound.payload_id)
 
     async def _reading(self, kind: str, read: Callable[[], bytes]) -> bytes:
@@ -390,7 +402,7 @@ class LiveIo:
         self._scope.reach(key)
         bound = self._journal.facts.get(key)
         if bound is not None:
-            return await read_bytes(self._stores.artifacts, bound.payload_id)
+            return await read_bytes(self._world.stores.artifacts, bound.payload_id)
         data = read()
         self._journal.ride(key, Blob(ArtifactKind.FACT_PAYLOAD, data))
         return data

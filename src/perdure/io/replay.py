@@ -147,8 +147,9 @@ class ReplayIo:
         self._scope.check()
         return ReplayItems(self._scope, self._stores.artifacts, self._bound, name)
 
-    async def close(self) -> None:
+    def close(self) -> tuple[()]:
         """Nothing runs behind a replayed handler."""
+        return ()
 
     def _end_of_wait(self, name: str | None) -> ArtifactId:
         self._scope.check()

@@ -33,26 +33,31 @@ class AttemptScope:
     Made in the task that runs the handler.
     """
 
+    # Most attempts have none of these.
     reached: set[str] | None = None
     """The keys of all facts that the handler has asked for since it was called; None for none."""
+    fatal: BaseException | None = None
+    """An error that ends the stint whatever the handler makes of it."""
+    stopped: Stopped | None = None
+    cancellations = 0
+    """How often the handler's task was cancelled because of that."""
+    work_limit: WorkLimit | None = None
+    """How long the handler may work, if there is a limit."""
+    _closed = False
+    _calls = 0
+    _idle: asyncio.Event | None = None
 
     def __init__(self, run_id: RunId, state_id: StateId, attempt: int) -> None:
         self.run_id = run_id
         self.state_id = state_id
         self.attempt = attempt
-        self.fatal: BaseException | None = None
-        """An error that ends the stint whatever the handler makes of it."""
-        self.stopped: Stopped | None = None
-        self.cancellations = 0
-        """How often the handler's task was cancelled because of that."""
-        self.parking: dict[str, Wait] = {}
+        self.task = asyncio.current_task()
+        """The task that runs the handler."""
+
+    @cached_property
+    def parking(self) -> dict[str, Wait]:
         """The waits for whose end the handler would have to stay in memory."""
-        self.work_limit: WorkLimit | None = None
-        """How long the handler may work, if there is a limit."""
-        self._closed = False
-        self._calls = 0
-        self._idle: asyncio.Event | None = None
-        self._task = asyncio.current_task()
+        return {}
 
     @cached_property
     def _course(self) -> Place:
@@ -99,9 +104,9 @@ class AttemptScope:
             return
         self.stopped = why
         self._closed = why is not Stopped.CANCELLED
-        if self._task is not None:
+        if self.task is not None:
             self.cancellations += 1
-            self._task.cancel()
+            self.task.cancel()
 
     def __enter__(self) -> None:
         """A call is under way, or its answer is being written: the attempt is not to be parked meanwhile."""
@@ -242,7 +247,6 @@ class Pulse:
         self._limit = limit
         self._timer: asyncio.TimerHandle | None = None
         self._rests = 0
-        self.beat()
 
     def __enter__(self) -> None:
         """The handler waits, and need not give any sign meanwhile."""

@@ -69,20 +69,24 @@ class Snapshot:
         self, parts: Mapping[str, bytes], before: Snapshot | None = None, changed: Collection[str] = ()
     ) -> None:
         self.parts = parts
-        self._before = before
-        self._changed = changed
         self._rope: Rope | None = None
         self._data: bytes | None = None
         self._id: ArtifactId | None = None
         if before is None:
             self.size = 2 + sum(map(_member_size, parts.items()))
         else:
-            self.size = before.size
+            size, old_parts = before.size, before.parts
             for key in changed:
-                if key in parts:
-                    self.size += _member_size((key, parts[key]))
-                if key in before.parts:
-                    self.size -= _member_size((key, before.parts[key]))
+                new, old = parts.get(key), old_parts.get(key)
+                if new is not None and old is not None:
+                    size += len(new) - len(old)
+                elif new is not None:
+                    size += _member_size((key, new))
+                elif old is not None:
+                    size -= _member_size((key, old))
+            self.size = size
+        # A small one has no rope, and keeps none alive.
+        self._before, self._changed = (before, changed) if self.size > WHOLE_BYTES_MAX else (None, ())
 
     @property
     def rope(self) -> Rope | None:
@@ -92,7 +96,7 @@ class Snapshot:
             self._rope = (
                 Rope.of_members(self.parts) if before is None else before.changed(self.parts, self._changed)
             )
-        self._before = None
+            self._before = None
         return self._rope
 
     @property
@@ -102,7 +106,7 @@ class Snapshot:
             rope = self.rope
             if rope is not None:
                 return rope.data
-            self._data = join_object(self.parts.items())  # short, so that it may be kept
+            self._data = join_object(self.parts)  # short, so that it may be kept
         return self._data
 
     @property
@@ -172,7 +176,8 @@ class StagedContext:
 
     def snapshot(self) -> Snapshot:
         """The context as it stands; the base itself when nothing was changed."""
-        changed = [key for key, data in self._changes.items() if self._base.parts.get(key) != data]
+        before = self._base.parts
+        changed = [key for key, data in self._changes.items() if before.get(key) != data]
         return Snapshot(self._parts(), self._base, changed) if changed else self._base
 
     def _parts(self) -> dict[str, bytes]:

@@ -33,10 +33,8 @@ class _Event(msgspec.Struct, rename="pascal", gc=False):
 
 def encode_event(event: Event) -> bytes:
     """``event`` as JSON bytes. A payload must have been checked: this writes what it is given."""
-    body = _ENCODER.encode(event)
-    if type(event) is DomainEvent:
-        return b'{"Domain":%b}' % body
-    return b'{"Kernel":{"%b":%b}}' % (_KERNEL_NAMES[type(event)], body)
+    opening, closing = _AROUND[type(event)]
+    return opening + _ENCODER.encode(event) + closing
 
 
 def decode_events(bodies: Sequence[bytes]) -> list[Event]:
@@ -84,7 +82,8 @@ def _only(wire: _Event) -> Event:
 _ENCODER = msgspec.json.Encoder(enc_hook=str.__str__)
 _ONE = msgspec.json.Decoder(_Event, dec_hook=str.__new__)
 _MANY = msgspec.json.Decoder(list[_Event], dec_hook=str.__new__)
-_KERNEL_NAMES: dict[type[Event], bytes] = {
-    kind: kind.__name__.encode()
+_AROUND: dict[type[Event], tuple[bytes, bytes]] = {
+    kind: (b'{"Kernel":{"%b":' % kind.__name__.encode(), b"}}")
     for kind in (RunStarted, StateEntered, StateCompleted, StateFailed, RunCompleted)
 }
+_AROUND[DomainEvent] = (b'{"Domain":', b"}")

@@ -51,6 +51,7 @@ def _stems() -> tuple[str, ...]:
 
 
 _STEMS = _stems()
+_STEM_LENGTH_MIN = min(map(len, _STEMS))
 
 
 def surely_clean(canonical: bytes) -> bool:
@@ -64,22 +65,23 @@ def surely_clean(canonical: bytes) -> bool:
 
         canonical = excerpt(canonical)
     skeleton = consonants(canonical)
-    # One letter is found, or found missing, far quicker than several.
-    is_long = len(skeleton) > _LONG
-    stems = [each for each in _STEMS if all(map(skeleton.__contains__, each))] if is_long else _STEMS
-    for stem in stems:
-        if stem in skeleton:
-            from perdure.secrets.suspicion import may_hold_name
+    if len(skeleton) >= _STEM_LENGTH_MIN:
+        # One letter is found, or found missing, far quicker than several.
+        is_long = len(skeleton) > _LONG
+        stems = [each for each in _STEMS if all(map(skeleton.__contains__, each))] if is_long else _STEMS
+        for stem in stems:
+            if stem in skeleton:
+                from perdure.secrets.suspicion import may_hold_name
 
-            if may_hold_name(canonical, skeleton):
-                return False
-            break
+                if may_hold_name(canonical, skeleton):
+                    return False
+                break
     if b"@" in canonical and b"://" in canonical:
         from perdure.secrets.suspicion import may_hold_url_password
 
         if may_hold_url_password(canonical):
             return False
-    if _RUN in canonical.translate(_RUN_MEMBERS).decode("ascii"):
+    if len(canonical) >= RUN and _RUN in canonical.translate(_RUN_MEMBERS).decode("ascii"):
         from perdure.secrets.suspicion import may_hold_token_or_phrase
 
         return not may_hold_token_or_phrase(canonical)

@@ -31,7 +31,7 @@ class ResolvedValues:
 
     def occurs_in(self, data: bytes) -> bool:
         """Whether any remembered value stands in ``data``, in any form."""
-        return any(needle in data for needle in self._needles)
+        return bool(self._needles) and any(needle in data for needle in self._needles)
 
     def pointer_in(self, value: object) -> str:
         """The JSON pointer of the first string or key that holds a value; the whole if none does alone."""

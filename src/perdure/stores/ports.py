@@ -62,10 +62,10 @@ class RopeBlob(Blob):
 
 def snapshot_blob(snapshot: Snapshot) -> Blob:
     """A context as what is to be kept of it."""
-    kind = ArtifactKind.CONTEXT_SNAPSHOT
-    if snapshot.rope is None:
-        return Blob(kind, snapshot.data, snapshot.id)
-    return RopeBlob(kind, snapshot.rope)
+    rope = snapshot.rope
+    if rope is None:
+        return Blob(ArtifactKind.CONTEXT_SNAPSHOT, snapshot.data, snapshot.id)
+    return RopeBlob(ArtifactKind.CONTEXT_SNAPSHOT, rope)
 
 
 class RecipeBlob(Blob):

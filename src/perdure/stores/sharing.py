@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -97,7 +97,7 @@ class SharedArtifacts:
             return [await self.get(artifact_id)]
         return decode_recipe(row.data)
 
-    async def commit(
+    def commit(
         self,
         artifacts: Sequence[Blob],
         appends: Sequence[Append],
@@ -105,9 +105,20 @@ class SharedArtifacts:
         *,
         release: Release | None = None,
         read: Sequence[str] = (),
+    ) -> Coroutine[Any, Any, Committed]:
+        for blob in artifacts:
+            if isinstance(blob, RopeBlob) or blob.size > WHOLE_BYTES_MAX:
+                return self._commit_parts(artifacts, appends, claim, release, read)
+        return self._store.commit(artifacts, appends, claim, release=release, read=read)
+
+    async def _commit_parts(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        claim: Claim | None,
+        release: Release | None,
+        read: Sequence[str],
     ) -> Committed:
-        if not any(isinstance(blob, RopeBlob) or blob.size > WHOLE_BYTES_MAX for blob in artifacts):
-            return await self._store.commit(artifacts, appends, claim, release=release, read=read)
         blobs: list[Blob] = []
         ropes: list[Rope] = []
         for blob in artifacts:

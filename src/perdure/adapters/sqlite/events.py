@@ -11,7 +11,7 @@ import apsw
 from perdure.adapters.sqlite.awaiting import wake_awaiting
 from perdure.adapters.sqlite.heirs import pass_on
 from perdure.adapters.sqlite.legs import insert_leg
-from perdure.adapters.sqlite.runs import IS_BEGUN, RunRow, made
+from perdure.adapters.sqlite.runs import IS_BEGUN, RunRow, make
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
 from perdure.model.events import Event, EventEnvelope, RunCompleted, is_engine_event
@@ -36,16 +36,15 @@ def encoded(events: Sequence[Event]) -> list[EncodedEvent]:
 
 def insert_events(
     connection: apsw.Connection, append: Append, events: Sequence[EncodedEvent], row: RunRow, now_millis: int
-) -> RunRow:
-    """Add ``append``, whose events are ``events``, to the run of ``row``; the row as it is afterwards.
+) -> None:
+    """Add ``append``, whose events are ``events``, to the run of ``row``.
 
     A stale expectation is refused (``event_store_concurrency``).
     """
     check_head(append, row.head)
     if not events:
-        return row
-    row = made(connection, append.run_id, row)
-    key, run_crc = row.key, zlib.crc32(append.run_id.encode())
+        return
+    key, run_crc = make(connection, append.run_id, row), zlib.crc32(append.run_id.encode())
     connection.executemany(
         "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
         [
@@ -53,14 +52,15 @@ def insert_events(
             for seq, (engine, body) in enumerate(events, row.head + 1)
         ],
     )
-    if not row.head and (continued := continued_by(append.events[0])) is not None:
+    is_first = not row.head
+    row.head += len(events)
+    if is_first and (continued := continued_by(append.events[0])) is not None:
         insert_leg(connection, key, continued)
-    ended = RunCompleted in map(type, append.events)
-    if ended:
-        connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (row.key,))
-        if heir_in(append.events) is None or not pass_on(connection, append.run_id, row.key):
-            wake_awaiting(connection, append.run_id, row.key)
-    return row._replace(head=row.head + len(events), ended=row.ended or ended)
+    if RunCompleted in map(type, append.events):
+        row.ended = True
+        connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (key,))
+        if heir_in(append.events) is None or not pass_on(connection, append.run_id, key):
+            wake_awaiting(connection, append.run_id, key)
 
 
 def select_range(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
+import msgspec
 
 from perdure.adapters.sqlite.awaiting import insert_awaited, select_ended
 from perdure.adapters.sqlite.legs import select_newest
@@ -16,27 +17,24 @@ IS_BEGUN = "EXISTS (SELECT 1 FROM event WHERE event.run = run.key)"
 """The condition on a run's row that it has events; others were claimed and are nothing yet."""
 
 
-class RunRow(NamedTuple):
-    """What is known of a run; a run that nobody knows is free, in epoch 0."""
+class RunRow(msgspec.Struct, gc=False):
+    """What is known of a run, kept up to date by work on it; one that nobody knows is free, in epoch 0."""
 
-    key: int | None
-    owner: str | None
-    epoch: int
-    expires_millis: int
-    ended: bool
-    due_millis: int | None
-    head: int
+    key: int | None = None
+    owner: str | None = None
+    epoch: int = 0
+    expires_millis: int = 0
+    ended: bool = False
+    due_millis: int | None = 0
+    head: int = 0
 
     def is_held_by(self, claim: Claim) -> bool:
         """Whether ``claim`` is the durable one."""
-        return (self.owner, self.epoch) == (claim.owner, claim.epoch)
+        return self.epoch == claim.epoch and self.owner == claim.owner
 
     def is_idle_before(self, claim: Claim) -> bool:
         """Whether nobody has owned the unfinished run since ``claim`` was reserved, also not by it."""
         return self.owner is None and self.epoch == claim.epoch - 1 and not self.ended
-
-
-_UNKNOWN = RunRow(None, None, 0, 0, False, 0, 0)
 
 
 def run_row(connection: apsw.Connection, run_id: RunId) -> RunRow:
@@ -46,14 +44,14 @@ def run_row(connection: apsw.Connection, run_id: RunId) -> RunRow:
                (SELECT coalesce(max(seq), 0) FROM event WHERE event.run = run.key)
         FROM run WHERE run_id = ?"""
     rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
-    return RunRow(*rows[0]) if rows else _UNKNOWN
+    return RunRow(*rows[0]) if rows else RunRow()
 
 
 class KnownRows:
-    """Rows of runs that this connection owns, as its last transaction left them: they need not be read again.
+    """Rows of runs as the last transactions of this connection left them, which spares reading them again.
 
-    Whoever changes rows in another way is noticed: other connections by ``PRAGMA data_version``, other work of
-    this connection by its count of changes. What was rolled back is to be told by :meth:`forget`.
+    Whoever changes rows in another way is noticed: other connections by ``PRAGMA data_version``, other work
+    of this connection by its count of changes. What was rolled back is to be told by :meth:`forget`.
     """
 
     def __init__(self) -> None:
@@ -75,7 +73,7 @@ class KnownRows:
         return self._rows.get(run_id) or run_row(connection, run_id)
 
     def keep(self, connection: apsw.Connection, run_id: RunId, row: RunRow) -> None:
-        """Take note of the row of a run as it is after all changes so far, none of which concerns other runs."""
+        """Take note of a run's row after changes that have left those of other runs alone."""
         self._changes = connection.total_changes()
         self._rows[run_id] = row
 
@@ -84,22 +82,22 @@ class KnownRows:
         self._rows.clear()
 
 
-def made(connection: apsw.Connection, run_id: RunId, row: RunRow) -> RunRow:
-    """The run's row, inserted if there is none yet."""
-    if row.key is not None:
-        return row
-    connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
-    return row._replace(key=connection.last_insert_rowid())
+def make(connection: apsw.Connection, run_id: RunId, row: RunRow) -> int:
+    """Insert the run's row if there is none yet; its key."""
+    if row.key is None:
+        connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
+        row.key = connection.last_insert_rowid()
+    return row.key
 
 
-def take(connection: apsw.Connection, claim: Claim, row: RunRow, expires_millis: int) -> RunRow:
+def take(connection: apsw.Connection, claim: Claim, row: RunRow, expires_millis: int) -> None:
     """Make ``claim`` the durable one; ``row`` is the run's."""
-    row = made(connection, claim.run_id, row)
+    key = make(connection, claim.run_id, row)
     connection.execute(
         "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
-        (claim.owner, claim.epoch, expires_millis, row.key),
+        (claim.owner, claim.epoch, expires_millis, key),
     )
-    return row._replace(owner=claim.owner, epoch=claim.epoch, expires_millis=expires_millis)
+    row.owner, row.epoch, row.expires_millis = claim.owner, claim.epoch, expires_millis
 
 
 def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_millis: int) -> list[Claim]:

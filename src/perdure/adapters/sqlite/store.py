@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
@@ -221,7 +221,7 @@ class SqliteStore:
 
     # Commit
 
-    async def commit(
+    def commit(
         self,
         artifacts: Sequence[Blob],
         appends: Sequence[Append],
@@ -229,11 +229,11 @@ class SqliteStore:
         *,
         release: Release | None = None,
         read: Sequence[str] = (),
-    ) -> Committed:
+    ) -> Coroutine[Any, Any, Committed]:
         large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
         if large:
-            return await uninterrupted(self._commit_large(large, artifacts, appends, claim, release, read))
-        return await self._commit(artifacts, appends, claim, release, read)
+            return uninterrupted(self._commit_large(large, artifacts, appends, claim, release, read))
+        return self._commit(artifacts, appends, claim, release, read)
 
     async def _commit_large(
         self,
@@ -264,26 +264,30 @@ class SqliteStore:
 
         def write(connection: apsw.Connection) -> Committed:
             now = self._clock.now_millis()
-            rows: dict[RunId, RunRow] = {}
             if large:
                 self._files.require(blob.id for blob in large)
+            held = None
             if claim is not None:
-                row = self._hold(connection, claim, self._known.get(connection, claim.run_id))
-                rows[claim.run_id] = row
+                held = self._known.get(connection, claim.run_id)
+                self._hold(connection, claim, held)
                 if read:  # first: what is left passes on with the end of a run that goes on as another
                     delete_letters(connection, claim.run_id, read)
             insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
             heads = []
+            is_alone = True
             for append, events in zip(appends, bodies, strict=True):
-                row = rows.get(append.run_id) or run_row(connection, append.run_id)
-                rows[append.run_id] = row = insert_events(connection, append, events, row, now)
+                row = held
+                if claim is None or append.run_id != claim.run_id or row is None:
+                    row, is_alone = run_row(connection, append.run_id), False
+                insert_events(connection, append, events, row, now)
                 heads.append(row.head)
-            if claim is not None and release is not None:
-                give_up(connection, claim, rows[claim.run_id], release)
-                if release.heir is not None:
-                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
-            elif claim is not None and len(rows) == 1 and not row.ended:
-                self._known.keep(connection, claim.run_id, row)
+            if claim is not None and held is not None:
+                if release is not None:
+                    give_up(connection, claim, held, release)
+                    if release.heir is not None:
+                        self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
+                elif is_alone:
+                    self._known.keep(connection, claim.run_id, held)
             return Committed([blob.id for blob in artifacts], heads)
 
         committed = await self._write(write)
@@ -314,18 +318,17 @@ class SqliteStore:
             self._files.write(blob.id, blob.data)
             self._failpoints.hit("artifact_file.after")
 
-    def _hold(self, connection: apsw.Connection, claim: Claim, row: RunRow) -> RunRow:
+    def _hold(self, connection: apsw.Connection, claim: Claim, row: RunRow) -> None:
         """Check that the claim holds; the first commit that carries it makes it durable."""
         if row.is_held_by(claim):
-            return row
+            return
         if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
             raise claim_lost(claim)
-        return take(connection, claim, row, self._expiry(CLAIM_FIRST_TTL))
+        take(connection, claim, row, self._expiry(CLAIM_FIRST_TTL))
 
-    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+    def _write(self, work: Callable[[apsw.Connection], T]) -> Coroutine[Any, Any, T]:
         """The result of ``work``. Several runs share a thread's transactions; one alone waits for nobody."""
-        alone = len(self._claimed) <= 1
-        return await (self._writer.run_soon(work) if alone else self._writer.run(work))
+        return self._writer.run_soon(work) if len(self._claimed) <= 1 else self._writer.run(work)
 
     def _forget(self, claim: Claim) -> bool:
         """Whether ``claim`` was what this process had of its run; it no more is."""

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import apsw
 
@@ -20,19 +20,12 @@ RunBatch = Callable[[Sequence["Job"], bool], float | None]
 
 
 class Job:
-    """Work, how it went, and who is to be told when it is done."""
+    """Work, and how it went."""
 
-    __slots__ = ("error", "future", "result", "tell", "work")
+    __slots__ = ("error", "result", "work")
 
-    def __init__(
-        self,
-        work: Work,
-        future: UninterruptedFuture[None] | None = None,
-        tell: Callable[[], object] | None = None,
-    ) -> None:
+    def __init__(self, work: Work) -> None:
         self.work = work
-        self.future = future
-        self.tell = tell
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -42,6 +35,21 @@ class Job:
             raise self.error
         return self.result
 
+
+_Woken = TypeVar("_Woken", UninterruptedFuture[None], threading.Event)
+
+
+class _Handful(Generic[_Woken]):
+    """Jobs that are handed over together, and what whoever waits for them waits for."""
+
+    __slots__ = ("done", "jobs")
+
+    def __init__(self, done: _Woken) -> None:
+        self.jobs: list[Job] = []
+        self.done: _Woken = done
+
+
+_AnyHandful = _Handful[UninterruptedFuture[None]] | _Handful[threading.Event]
 
 SLOW_SECONDS = 0.0005
 """A disk that takes longer for a job, on average, is waited for in a thread."""
@@ -65,8 +73,8 @@ class Worker:
     def __init__(self, name: str, run_batch: RunBatch) -> None:
         self._name = name
         self._run_batch = run_batch
-        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self._gathered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        self._handed: queue.SimpleQueue[_AnyHandful | None] = queue.SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, _Handful[UninterruptedFuture[None]]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Lock()
         self._mean_seconds = 0.0
@@ -101,25 +109,24 @@ class Worker:
 
         A caller that is cancelled meanwhile is told so when the work is done.
         """
-        loop = asyncio.get_running_loop()
-        future: UninterruptedFuture[None] = UninterruptedFuture(loop=loop)
-        job = Job(work, future)
         self._check_open()
-        gathered = self._gathered.get(loop)
-        if gathered is None:
-            self._gathered[loop] = [job]
+        loop = asyncio.get_running_loop()
+        handful = self._gathered.get(loop)
+        if handful is None:
+            handful = self._gathered[loop] = _Handful(UninterruptedFuture(loop=loop))
             loop.call_soon(self._hand_over, loop)
-        else:
-            gathered.append(job)
-        await future
+        job = Job(work)
+        handful.jobs.append(job)
+        await handful.done
         result: T = job.outcome()
         return result
 
     def run_blocking(self, work: Callable[[apsw.Connection], T]) -> T:
         """The result of ``work``; blocks the calling thread."""
         done = threading.Event()
-        job = Job(work, tell=done.set)
-        self._submit([job])
+        handful, job = _Handful(done), Job(work)
+        handful.jobs.append(job)
+        self._submit(handful)
         done.wait()
         result: T = job.outcome()
         return result
@@ -131,22 +138,23 @@ class Worker:
         with self._lock:
             self._closed = True
             thread = self._thread
-            self._jobs.put(None)
+            self._handed.put(None)
         if thread is not None:
             thread.join()
 
     def _main(self) -> None:
-        while (batch := self._jobs.get()) is not None:
+        while (handful := self._handed.get()) is not None:
             last = False
-            while not self._jobs.empty():
-                following = self._jobs.get()
+            handfuls = [handful]
+            while not self._handed.empty():
+                following = self._handed.get()
                 if following is None:
                     last = True
                     break
-                batch += following
+                handfuls.append(following)
             with self._busy:
-                self._run_timed(batch, True)
-            _tell(batch)
+                self._run_timed([job for each in handfuls for job in each.jobs], True)
+            _tell(handfuls)
             if last:
                 return
 
@@ -155,21 +163,21 @@ class Worker:
             raise _closed()
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        gathered = self._gathered.pop(loop, None)
-        if gathered is not None:
-            self._submit(gathered)
+        handful = self._gathered.pop(loop, None)
+        if handful is not None:
+            self._submit(handful)
 
-    def _submit(self, jobs: list[Job]) -> None:
+    def _submit(self, handful: _AnyHandful) -> None:
         with self._lock:
             if not self._closed:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
                     self._thread.start()
-                self._jobs.put(jobs)
+                self._handed.put(handful)
                 return
-        for job in jobs:
+        for job in handful.jobs:
             job.error = _closed()
-        _tell(jobs)
+        _tell([handful])
 
     def _run_timed(self, jobs: Sequence[Job], may_wait: bool) -> bool:
         seconds = self._run_batch(jobs, may_wait)
@@ -183,14 +191,14 @@ def _closed() -> StorageError:
     return StorageError.of("store_closed", "the store was closed")
 
 
-def _tell(jobs: Sequence[Job]) -> None:
+def _tell(handfuls: Sequence[_AnyHandful]) -> None:
     """Wake whoever waits: each loop once, however many of its tasks do."""
     by_loop: dict[asyncio.AbstractEventLoop, list[UninterruptedFuture[None]]] = {}
-    for job in jobs:
-        if job.future is not None:
-            by_loop.setdefault(job.future.get_loop(), []).append(job.future)
-        elif job.tell is not None:
-            job.tell()
+    for done in (each.done for each in handfuls):
+        if isinstance(done, threading.Event):
+            done.set()
+        else:
+            by_loop.setdefault(done.get_loop(), []).append(done)
     for loop, futures in by_loop.items():
         # A loop may have ended without waiting; then nobody is left to be told.
         if not loop.is_closed():
