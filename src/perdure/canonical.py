@@ -126,10 +126,7 @@ def decode(data: bytes) -> Json:
 
 def join_object(members: Mapping[str, bytes]) -> bytes:
     """The canonical bytes of an object whose values' canonical bytes are at hand."""
-    keys = sorted(members)
-    if not "".join(keys).isascii():
-        keys.sort(key=utf16_order)
-    return b"{" + b",".join([_name(key) + members[key] for key in keys]) + b"}"
+    return b"{" + b",".join([name + members[key] for key, name in _in_order(tuple(members))]) + b"}"
 
 
 def split_object(data: bytes) -> dict[str, bytes]:
@@ -276,10 +273,10 @@ def _sorted_keys(item: dict[Any, Any], pointer: str) -> list[str]:
     return sorted(item, key=utf16_order)
 
 
-@functools.lru_cache(maxsize=1024)
-def _name(key: str) -> bytes:
-    # With its colon. The keys of contexts are few, and written with every snapshot.
-    return encode_string(key) + b":"
+@functools.lru_cache(maxsize=256)
+def _in_order(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """``keys`` with the bytes before their values. Contexts mostly keep the keys that they have."""
+    return [(key, encode_string(key) + b":") for key in sorted(keys, key=utf16_order)]
 
 
 def utf16_order(text: str) -> bytes:

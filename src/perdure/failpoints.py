@@ -63,7 +63,7 @@ class Failpoints:
 
     def for_children(self) -> Failpoints:
         """Those that count in child runs too: all but ``stop_after_handler_once``."""
-        return Failpoints() if self._stops_once else self
+        return NO_FAILPOINTS if self._stops_once else self
 
     @property
     def hits(self) -> dict[str, int]:
@@ -79,6 +79,16 @@ class Failpoints:
                 if failpoint.kill:
                     os.kill(os.getpid(), signal.SIGKILL)
                 raise FailpointStop
+
+
+class _NoFailpoints(Failpoints):
+    """No failpoint at all; counts nothing."""
+
+    def hit(self, point: str) -> None:
+        """Pass ``point``."""
+
+
+NO_FAILPOINTS: Failpoints = _NoFailpoints()
 
 
 def _parse(spec: str) -> Failpoint:

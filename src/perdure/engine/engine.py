@@ -22,7 +22,7 @@ from perdure.engine.writer import Observer
 from perdure.errors import (
     ConcurrencyError,
 )
-from perdure.failpoints import Failpoints
+from perdure.failpoints import NO_FAILPOINTS, Failpoints
 from perdure.ids import RunId
 from perdure.io.port import TransportFactory
 from perdure.io.router import TransportRouter, expect_factory
@@ -67,7 +67,7 @@ class Engine:
         self._dispatcher = dispatcher or LocalDispatcher(self._resume_child, max_concurrency)
         self._prepared = PreparedRuns()
         self._watches: WeakKeyDictionary[Stores, LetterWatch] = WeakKeyDictionary()
-        self._failpoints = failpoints or Failpoints()
+        self._failpoints = failpoints or NO_FAILPOINTS
         self._observer = observer
         self._tools = Tools(
             owner=f"engine-{uuid.uuid4()}",

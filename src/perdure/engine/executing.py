@@ -18,7 +18,6 @@ from perdure.engine.replaying import ReplaySource
 from perdure.engine.writer import RunWriter
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
-from perdure.io.flights import Flights
 from perdure.io.live import LiveIo, World
 from perdure.io.replay import ReplayIo
 from perdure.io.scope import AttemptScope, Stopped
@@ -50,10 +49,7 @@ class Hands(msgspec.Struct, frozen=True):
 
 
 class AttemptRun:
-    """An attempt whose handler runs, from ``base``. Made in the task that executes it.
-
-    ``flights`` are the calls under way in the run, which attempts side by side share.
-    """
+    """An attempt whose handler runs, from ``base``. Made in the task that executes it."""
 
     __slots__ = ("_hands", "_io", "attempt", "base", "meta", "rec", "scope")
 
@@ -64,7 +60,6 @@ class AttemptRun:
         base: Snapshot,
         *,
         ran_before: bool,
-        flights: Flights | None = None,
     ) -> None:
         self._hands = hands
         self.attempt = attempt
@@ -80,7 +75,7 @@ class AttemptRun:
         self._io = (
             self._replay_io(hands.replay)
             if hands.replay is not None
-            else LiveIo(hands.world, scope, meta, rec.publish, flights)
+            else LiveIo(hands.world, scope, meta, rec)
         )
 
     def outcome(self) -> Coroutine[Any, Any, Outcome]:

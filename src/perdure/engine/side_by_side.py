@@ -20,7 +20,6 @@ from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.loop import Stint
 from perdure.engine.starting import Beginning
 from perdure.ids import RunId, StateId
-from perdure.io.flights import Flights
 from perdure.io.scope import Stopped
 from perdure.model.context import Snapshot
 from perdure.model.events import StateCompleted, StateEntered
@@ -45,17 +44,15 @@ class _Side:
         self._stopped: Stopped | None = None
         self._fatal: BaseException | None = None
 
-    def begin(self, hands: Hands, flights: Flights, note: Callable[[_Side], None]) -> None:
+    def begin(self, hands: Hands, note: Callable[[_Side], None]) -> None:
         """Run the handler, and say when it has ended."""
         name = f"perdure-attempt-{self.attempt.state_id}"
-        self.task = asyncio.create_task(self._execute(hands, flights), name=name)
+        self.task = asyncio.create_task(self._execute(hands), name=name)
         self.task.add_done_callback(lambda _: note(self))
 
-    async def _execute(self, hands: Hands, flights: Flights) -> None:
+    async def _execute(self, hands: Hands) -> None:
         try:
-            self.run = AttemptRun(
-                hands, self.attempt, self.base, ran_before=self._ran_before, flights=flights
-            )
+            self.run = AttemptRun(hands, self.attempt, self.base, ran_before=self._ran_before)
             self.run.scope.fatal = self._fatal
             if self._stopped is not None:
                 self.run.scope.stop(self._stopped)
@@ -80,7 +77,6 @@ class SideBySide(Stint):
         self._graph: JoinGraph = hands.plan.joins
         self._contexts = Contexts(self._graph, self._view, hands.read_snapshot)
         self._frontier = Frontier(self._graph)
-        self._flights: Flights = {}
         self._sides: dict[StateId, _Side] = {}
         self._ended: list[_Side] = []
         self._has_kept_mail = False
@@ -125,7 +121,7 @@ class SideBySide(Stint):
             self._contexts.let_go()
         for side in starting:
             self._sides[side.attempt.state_id] = side
-            side.begin(self._hands, self._flights, self._note)
+            side.begin(self._hands, self._note)
         if isinstance(step.then, Stop):
             await self._end(step)
             return True

@@ -273,16 +273,15 @@ class RunWriter:
                 self._tell()
 
     def _commit_staged(self, release: Release | None, begun: Sequence[Append] = ()) -> Awaitable[None]:
-        begun, self._required = (*self._required, *begun), ()
+        if self._required:
+            begun, self._required = (*self._required, *begun), ()
         staged, self._staged = self._staged, []
         blobs, self._staged_blobs = self._staged_blobs, []
-        read, self._staged_read = self._staged_read, []
-
-        def landed() -> None:
-            self.is_released = release is not None
-
+        read: Sequence[str] = ()
+        if self._staged_read:
+            read, self._staged_read = self._staged_read, []
         head = self.view.head_seq - len(staged)
-        return self._commit(head, staged, blobs, read, landed, release=release, begun=begun)
+        return self._commit(head, staged, blobs, read, release=release, begun=begun)
 
     def check_may_call(self) -> None:
         """Raise ``ConcurrencyError`` when the run may no longer be ours."""
@@ -294,7 +293,7 @@ class RunWriter:
         events: Sequence[Event],
         blobs: Sequence[Blob],
         read: Sequence[str],
-        landed: Callable[[], None],
+        landed: Callable[[], None] | None = None,
         *,
         release: Release | None = None,
         begun: Sequence[Append] = (),
@@ -315,19 +314,29 @@ class RunWriter:
         except asyncio.CancelledError:
             # A handler may be stopped while its fact is written; the stint goes on with what is there.
             with contextlib.suppress(StorageError):
-                await uninterrupted(self._look_what_landed(head, events, landed, begun))
+                await uninterrupted(self._look_what_landed(head, events, landed, release, begun))
             raise
         self._held.durable = True
         self._failpoints.hit("commit.after")
-        landed()
+        self._landed(landed, release)
         if self._observer is not None:
             self._observe_all(head, events, begun)
 
+    def _landed(self, landed: Callable[[], None] | None, release: Release | None) -> None:
+        self.is_released = release is not None
+        if landed is not None:
+            landed()
+
     async def _look_what_landed(
-        self, head: int, events: Sequence[Event], landed: Callable[[], None], begun: Sequence[Append]
+        self,
+        head: int,
+        events: Sequence[Event],
+        landed: Callable[[], None] | None,
+        release: Release | None,
+        begun: Sequence[Append],
     ) -> None:
         if await self._has_landed(head, events):
-            landed()
+            self._landed(landed, release)
             self._observe_all(head, events, begun)
 
     def _observe_all(self, head: int, events: Sequence[Event], begun: Sequence[Append]) -> None:

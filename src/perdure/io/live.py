@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -69,6 +69,15 @@ class World(msgspec.Struct, frozen=True):
     failpoints: Failpoints
     park_after: timedelta
     child_runs: ChildRuns
+    flights: Flights = msgspec.field(default_factory=dict)
+    """The calls under way in the run, which attempts side by side share."""
+
+
+class Publisher(Protocol):
+    """What writes values down at once."""
+
+    async def publish(self, name: str, value: Json) -> None:
+        """Write ``value`` under ``name``."""
 
 
 class LiveIo:
@@ -83,15 +92,14 @@ class LiveIo:
         world: World,
         scope: AttemptScope,
         meta: StateMeta,
-        publish: Callable[[str, Json], Awaitable[None]],
-        flights: Flights | None = None,
+        publisher: Publisher,
     ) -> None:
         self._world = world
         self._journal = world.journal
         self._scope = scope
         self._meta = meta
-        self._publish = publish
-        self._in_flight: Flights = {} if flights is None else flights
+        self._publisher = publisher
+        self._in_flight = world.flights
         if meta.heartbeat_timeout is not None:
             self._pulse.beat()
 
@@ -179,7 +187,7 @@ class LiveIo:
         now = self._world.clock.monotonic_seconds()
         if progress is not None and now - self._published_seconds >= PROGRESS_SECONDS:
             self._published_seconds = now
-            await self._publish("progress", progress)
+            await self._publisher.publish("progress", progress)
 
     async def record_value(self, key: str, value: Json) -> ArtifactId:
         self._scope.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
@@ -190,6 +191,28 @@ class StagedContext:
         return merged
 
 
+_OPENING = b'"[{'
+"""What values that hold strings begin with, or may."""
+
+
+def _member(key: str, data: bytes) -> bytes:
+    return b"{%b:%b}" % (encode_string(key), data)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_clean_name(key: str) -> bool:
+    return surely_clean(_member(key, b"0"))
+
+
+def _adds_no_secret(key: str, before: bytes, data: bytes) -> bool:
+    """Whether ``data`` certainly holds no secret; ``before``, the value under the same key, holds none."""
+    news = news_of(before, data)
+    if RESOLVED and RESOLVED.occurs_in(_member(key, news)):
+        return False
+    # What is no string is no secret, whatever its name; and names are few.
+    return surely_clean(_member(key, news)) if news[0] in _OPENING else _is_clean_name(key)
+
+
 def encode_member(key: str, value: Json, policy: SecretPolicy, before: bytes | None = None) -> bytes:
     """The canonical bytes of one context value, checked with its key.
 
@@ -202,12 +225,9 @@ def encode_member(key: str, value: Json, policy: SecretPolicy, before: bytes | N
         if not key:
             raise CanonicalJsonError("value_not_json", "", "a context key is a non-empty string")
         data = encode(value)
-        name = encode_string(key)
-        if before is not None and not policy.strict:
-            news = b"{%b:%b}" % (name, news_of(before, data))
-            if surely_clean(news) and not RESOLVED.occurs_in(news):
-                return data
-        refuse_to_write({key: value}, b"{%b:%b}" % (name, data), policy)
+        if before is not None and not policy.strict and _adds_no_secret(key, before, data):
+            return data
+        refuse_to_write({key: value}, _member(key, data), policy)
         return data
     except CanonicalJsonError as error:
         if error.code == "secrets_detected":

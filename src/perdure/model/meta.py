@@ -31,7 +31,7 @@ class DependencyStrategy(enum.Enum):
 _USUAL: StateMeta | None = None
 
 
-class StateMeta(msgspec.Struct, frozen=True):
+class StateMeta(msgspec.Struct, frozen=True, gc=False):
     """A state's tags, the tags that it depends on, what it does outside, and its idempotency key.
 
     ``timeout`` ends an attempt with ``state_timeout`` that has worked for so long, waits not counted; None is

@@ -16,7 +16,7 @@ from perdure.engine.recorder import AttemptRecorder
 from perdure.engine.recovery import PlanResolver, read_manifest, read_view
 from perdure.engine.replaying import ReplaySource, replay_source
 from perdure.errors import ErrorInfo, InvalidPlanError, Json
-from perdure.failpoints import Failpoints
+from perdure.failpoints import NO_FAILPOINTS
 from perdure.ids import ArtifactId, RunId, StateId
 from perdure.io.journal import Entry
 from perdure.io.scope import AttemptScope
@@ -198,7 +198,7 @@ async def _replay_state(
         rec,
         scope,
         SystemClock(),
-        Failpoints(),
+        NO_FAILPOINTS,
     )
     assert not isinstance(outcome, Halted), "nobody stops a handler that is replayed"
     if isinstance(outcome, Failed):

@@ -22,6 +22,10 @@ class ResolvedValues:
     def __init__(self) -> None:
         self._needles: tuple[bytes, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._needles)
+
     def remember(self, value: str) -> None:
         """Refuse ``value`` from now on."""
         forms = _forms(value)
@@ -31,7 +35,7 @@ class ResolvedValues:
 
     def occurs_in(self, data: bytes) -> bool:
         """Whether any remembered value stands in ``data``, in any form."""
-        return bool(self._needles) and any(needle in data for needle in self._needles)
+        return any(needle in data for needle in self._needles)
 
     def pointer_in(self, value: object) -> str:
         """The JSON pointer of the first string or key that holds a value; the whole if none does alone."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from perdure.adapters.sqlite.database import (
 )
 from perdure.adapters.sqlite.describing import select_described
 from perdure.adapters.sqlite.events import (
+    EncodedEvent,
     encoded,
     insert_events,
     select_engine_events,
@@ -48,7 +50,7 @@ from perdure.adapters.sqlite.schedules import SqliteSchedules
 from perdure.adapters.sqlite.worker import Job, Worker
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Json
-from perdure.failpoints import Failpoints
+from perdure.failpoints import NO_FAILPOINTS, Failpoints
 from perdure.ids import ArtifactId, RunId
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
 from perdure.stores.bodies import encode_body
@@ -85,7 +87,7 @@ class SqliteStore:
         self.commits = 0
         self._clock = clock or SystemClock()
         self._file_threshold_bytes = file_threshold_bytes
-        self._failpoints = failpoints or Failpoints()
+        self._failpoints = failpoints or NO_FAILPOINTS
         self._version_before = schema_version(self.path)
         self._connection = open_database(self.path)
         self._reading = open_for_reading(self.path)
@@ -251,7 +253,7 @@ class SqliteStore:
             except FileGoneError:  # swept in between; it is fresh now, and will not be again
                 continue
 
-    async def _commit(
+    def _commit(
         self,
         artifacts: Sequence[Blob],
         appends: Sequence[Append],
@@ -259,41 +261,55 @@ class SqliteStore:
         release: Release | None,
         read: Sequence[str],
         large: Sequence[Blob] = (),
-    ) -> Committed:
+    ) -> Coroutine[Any, Any, Committed]:
         bodies = [encoded(append.events) for append in appends]
+        insert = partial(self._insert, artifacts, appends, bodies, claim, release, read, large)
+        committing = self._write(insert)
+        return committing if release is None or claim is None else self._forgetting(claim, committing)
 
-        def write(connection: apsw.Connection) -> Committed:
-            now = self._clock.now_millis()
-            if large:
-                self._files.require(blob.id for blob in large)
-            held = None
-            if claim is not None:
-                held = self._known.get(connection, claim.run_id)
-                self._hold(connection, claim, held)
-                if read:  # first: what is left passes on with the end of a run that goes on as another
-                    delete_letters(connection, claim.run_id, read)
-            insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
-            heads = []
-            is_alone = True
-            for append, events in zip(appends, bodies, strict=True):
-                row = held
-                if claim is None or append.run_id != claim.run_id or row is None:
-                    row, is_alone = run_row(connection, append.run_id), False
-                insert_events(connection, append, events, row, now)
-                heads.append(row.head)
-            if claim is not None and held is not None:
-                if release is not None:
-                    give_up(connection, claim, held, release)
-                    if release.heir is not None:
-                        self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
-                elif is_alone:
-                    self._known.keep(connection, claim.run_id, held)
-            return Committed([blob.id for blob in artifacts], heads)
-
-        committed = await self._write(write)
-        if release is not None and claim is not None:
-            self._forget(claim)
+    async def _forgetting(self, claim: Claim, committing: Awaitable[Committed]) -> Committed:
+        committed = await committing
+        self._forget(claim)
         return committed
+
+    def _insert(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        bodies: Sequence[Sequence[EncodedEvent]],
+        claim: Claim | None,
+        release: Release | None,
+        read: Sequence[str],
+        large: Sequence[Blob],
+        connection: apsw.Connection,
+    ) -> Committed:
+        now = self._clock.now_millis()
+        if large:
+            self._files.require(blob.id for blob in large)
+        held = None
+        if claim is not None:
+            held = self._known.get(connection, claim.run_id)
+            if not held.is_held_by(claim):
+                self._hold(connection, claim, held)
+            if read:  # first: what is left passes on with the end of a run that goes on as another
+                delete_letters(connection, claim.run_id, read)
+        insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
+        heads = []
+        is_alone = True
+        for append, events in zip(appends, bodies, strict=True):
+            row = held
+            if row is None or claim is None or append.run_id != claim.run_id:
+                row, is_alone = run_row(connection, append.run_id), False
+            insert_events(connection, append, events, row, now)
+            heads.append(row.head)
+        if claim is not None and held is not None:
+            if release is not None:
+                give_up(connection, claim, held, release)
+                if release.heir is not None:
+                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
+            elif is_alone:
+                self._known.keep(connection, claim.run_id, held)
+        return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:
         """As ``Stores.describe``."""
@@ -319,9 +335,7 @@ class SqliteStore:
             self._failpoints.hit("artifact_file.after")
 
     def _hold(self, connection: apsw.Connection, claim: Claim, row: RunRow) -> None:
-        """Check that the claim holds; the first commit that carries it makes it durable."""
-        if row.is_held_by(claim):
-            return
+        """Make a claim durable with the first commit that carries it, if the run is still free."""
         if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
             raise claim_lost(claim)
         take(connection, claim, row, self._expiry(CLAIM_FIRST_TTL))
