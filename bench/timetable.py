@@ -41,9 +41,9 @@ async def looking(folder: Path) -> tuple[int, float]:
         for number in range(count - 1):
             await stores.schedules.create(ScheduleRow(f"s{number}", model.to_json(), far + number))
         if count == MANY:
-            store._reading.exec_trace = store._connection.exec_trace = note
+            store._reading.exec_trace = store._writing.connection.exec_trace = note
             await client._scheduler.follow()
-            store._reading.exec_trace = store._connection.exec_trace = None
+            store._reading.exec_trace = store._writing.connection.exec_trace = None
         clients.append(client)
     ratios = []
     for _ in range(_ROUNDS):

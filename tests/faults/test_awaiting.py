@@ -31,7 +31,7 @@ ENDS = """
         path, run, dies = sys.argv[1:]
         store, run = SqliteStore(path), RunId(run)
         if dies != "never":
-            connection = store._connection
+            connection = store._writing.connection
             hooked = connection.set_commit_hook if dies == "before" else connection.set_wal_hook
             hooked(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         claim = await store.acquire(run, "me", timedelta(hours=1))
@@ -96,7 +96,8 @@ def test_a_release_that_comes_too_late_leaves_what_the_next_owner_awaits(tmp_pat
     path = tmp_path / "runs.db"
     connection = open_database(path)
     old, new = Claim(RUN, "one", 1), Claim(RUN, "two", 2)
-    row = take(connection, old, run_row(connection, RUN), 0)
+    row = run_row(connection, RUN)
+    take(connection, old, row, 0)
     take(connection, new, row, 0)
     give_up(connection, new, row, Release(None, (OTHER,)))
     give_up(connection, old, row, Release())
@@ -113,7 +114,7 @@ async def test_who_awaits_nothing_pays_nothing(tmp_path: Path) -> None:
         asked.append(statement)
         return True
 
-    store._connection.exec_trace = note
+    store._writing.connection.exec_trace = note
     claim = await store.acquire(RUN, "me", TTL)
     await store.commit([], [Append(RUN, 0, told("a"))], claim)
     await store.commit([], [Append(RUN, 1, told("b")), Append(OTHER, 0, told("c"))], claim)

@@ -100,7 +100,7 @@ async def test_ten_thousand_schedules_cost_one_read_when_none_is_due(tmp_path: P
         asked.append(statement)
         return True
 
-    store._reading.exec_trace = store._connection.exec_trace = note
+    store._reading.exec_trace = store._writing.connection.exec_trace = note
     await client._scheduler.follow()
     assert asked == [schedules.SELECT_NEXT]
     asked.clear()

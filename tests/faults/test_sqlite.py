@@ -33,12 +33,15 @@ from perdure import (
 )
 from perdure.adapters.sqlite import worker
 from perdure.adapters.sqlite.database import migrate, migrations, open_database
+from perdure.adapters.sqlite.events import encoded, insert_events
+from perdure.adapters.sqlite.runs import run_row
 from perdure.adapters.sqlite.store import SqliteStore
 from perdure.model.events import Event
 from perdure.model.handler import Recorder
 from perdure.model.wire import encode_event
 from perdure.stores.paths import PATH_BYTES_MAX
 from perdure.stores.ports import Append, Blob, Claim, Committed
+from perdure.testing.clock import FakeClock
 from perdure.testing.store_places import OTHER, RUN, told
 from tests.faults.processes import python
 from tests.support import FixedResolver, Scripted, plan_of, start_run
@@ -290,14 +293,14 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     stores = Stores(store, store, store, store, store.close)
     async with stores:
         await stores.events.append(RUN, 0, told("a"))
-        pages = store._connection.pragma("page_count")
-        store._connection.pragma("max_page_count", pages)
+        pages = store._writing.connection.pragma("page_count")
+        store._writing.connection.pragma("max_page_count", pages)
         with pytest.raises(StorageError) as caught:
             await stores.commit([Blob(ArtifactKind.OUTPUT, bytes(500_000))], [Append(RUN, 1, told("b"))])
         assert caught.value.code == "store_full"
         assert caught.value.hint
         assert await stores.events.head_seq(RUN) == 1
-        store._connection.pragma("max_page_count", pages + 1000)
+        store._writing.connection.pragma("max_page_count", pages + 1000)
         assert await stores.events.append(RUN, 1, told("c")) == 2
 
 
@@ -425,6 +428,65 @@ async def test_what_the_database_cannot_take_fails_alone(tmp_path: Path) -> None
             await stores.events.read_range(RUN, 2**63)
         assert await stores.events.append(RUN, 0, told("a")) == 1
         assert len(await stores.events.read_range(RUN, 1)) == 1
+
+
+async def test_what_another_process_wrote_is_seen_by_an_owner(tmp_path: Path) -> None:
+    """An owner does not read its run again before each commit; it notices when somebody else has written."""
+    path = tmp_path / "runs.db"
+    async with Stores.sqlite(path) as stores, Stores.sqlite(path) as others:
+        claim = await stores.claims.acquire(RUN, "owner", TTL)
+        head = await stores.events.append(RUN, 0, told("first"), claim)
+        head = await stores.events.append(RUN, head, told("second"), claim)
+        await others.events.append(RUN, head, told("theirs"))
+        with pytest.raises(ConcurrencyError) as caught:
+            await stores.events.append(RUN, head, told("third"), claim)
+        assert caught.value.code == "event_store_concurrency"
+        assert await stores.events.append(RUN, head + 1, told("third"), claim) == head + 2
+
+
+async def test_an_owner_notices_that_another_process_has_taken_its_run(tmp_path: Path) -> None:
+    """Also when nothing was added to the run meanwhile: its claim has run out, and there is a later one."""
+    path, clock = tmp_path / "runs.db", FakeClock()
+    store, other = SqliteStore(path, clock=clock), SqliteStore(path, clock=clock)
+    old = await store.acquire(RUN, "owner", TTL)
+    head = await store.append(RUN, 0, told("first"), old)
+    clock.advance(60_000)
+    await other.commit([], [], await other.acquire(RUN, "next", TTL))
+    with pytest.raises(ConcurrencyError) as caught:
+        await store.append(RUN, head, told("second"), old)
+    assert caught.value.code == "claim_lost"
+    await store.close()
+    await other.close()
+
+
+async def test_what_is_not_the_owner_s_own_work_is_seen_by_it(tmp_path: Path) -> None:
+    """Neither does it miss what this process wrote without its claim, or a claim that was given up."""
+    async with Stores.sqlite(tmp_path / "runs.db") as stores:
+        claim = await stores.claims.acquire(RUN, "owner", TTL)
+        head = await stores.events.append(RUN, 0, told("first"), claim)
+        head = await stores.events.append(RUN, head, told("not the owner's"))
+        assert await stores.events.append(RUN, head, told("second"), claim) == 3
+        await stores.claims.release(claim)
+        with pytest.raises(ConcurrencyError) as caught:
+            await stores.events.append(RUN, 3, told("too late"), claim)
+        assert caught.value.code == "claim_lost"
+
+
+async def test_what_was_rolled_back_is_not_known(tmp_path: Path) -> None:
+    """Of commits that share a transaction, one that is refused takes nothing of the others along."""
+    async with Stores.sqlite(tmp_path / "runs.db") as stores:
+        runs = [RunId(UUID(int=number)) for number in range(1, 5)]
+        claims = [await stores.claims.acquire(run, "owner", TTL) for run in runs]
+        for head in range(3):
+            appends = [
+                stores.events.append(run, head, told(f"event {head}"), claim)
+                for run, claim in zip(runs, claims, strict=True)
+            ]
+            late = stores.events.append(runs[0], head + 7, told("never"), claims[0])
+            *heads, refused = await asyncio.gather(*appends, late, return_exceptions=True)
+            assert heads == [head + 1] * len(runs)
+            assert isinstance(refused, ConcurrencyError)
+            assert refused.code == "event_store_concurrency"
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
@@ -604,6 +666,25 @@ async def test_a_file_of_the_first_version_knows_which_runs_have_ended(tmp_path:
     async with Stores.sqlite(path) as stores:
         assert await stores.events.list_runs(unfinished=True) == [RunId(UUID(int=2))]
         assert await stores.events.list_runs() == [RunId(UUID(int=2)), RunId(UUID(int=1))]
+
+
+async def test_events_of_a_file_of_the_ninth_version_are_kept(tmp_path: Path) -> None:
+    """They stood run by run then; what is read of a run is the same afterwards."""
+    path = tmp_path / "old.db"
+    old = open_database(path, migrations()[:9])
+    written = {RunId(UUID(int=key)): told("a", "b", f"of {key}") for key in (1, 2)}
+    for key, (run_id, events) in enumerate(written.items(), 1):
+        old.execute("INSERT INTO run (key, run_id) VALUES (?, ?)", (key, str(run_id)))
+        append = Append(run_id, 0, events)
+        insert_events(old, append, encoded(events), run_row(old, run_id), 5)
+    old.close()
+    async with Stores.sqlite(path) as stores:
+        for run_id, events in written.items():
+            stored = await stores.events.read_range(run_id, 1)
+            assert [(each.seq, each.ts_millis, each.event) for each in stored] == [
+                (seq, 5, event) for seq, event in enumerate(events, 1)
+            ]
+            assert await stores.events.append(run_id, 3, told("more")) == 4
 
 
 async def test_reading_pages_over_domain_events(tmp_path: Path) -> None:

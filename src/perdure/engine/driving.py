@@ -29,8 +29,8 @@ from perdure.engine.writer import Observer, RunWriter
 from perdure.errors import ConcurrencyError, CorruptionError, InvalidPlanError, NotFoundError
 from perdure.failpoints import Failpoints, FailpointStop
 from perdure.ids import RunId
-from perdure.io.live import World
 from perdure.io.port import Transport, TransportEnv
+from perdure.io.world import World
 from perdure.model.config import RunManifest
 from perdure.model.events import RunPhase
 from perdure.secrets import SecretResolver

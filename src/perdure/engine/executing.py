@@ -18,10 +18,11 @@ from perdure.engine.replaying import ReplaySource
 from perdure.engine.writer import RunWriter
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
-from perdure.io.live import LiveIo, World
+from perdure.io.live import LiveIo
 from perdure.io.replay import ReplayIo
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.io.waits import wait_started
+from perdure.io.world import World
 from perdure.model.config import RunConfig
 from perdure.model.context import Snapshot, StagedContext
 from perdure.model.events import VALUE_PUBLISHED, DomainEvent, StateCompleted

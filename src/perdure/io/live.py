@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from perdure.canonical import encode
-from perdure.clock import Clock
 from perdure.errors import ErrorCategory, IoError, Json, PerdureError, StorageError, TransportError, shaped
-from perdure.failpoints import Failpoints, FailpointStop
+from perdure.failpoints import FailpointStop
 from perdure.ids import ArtifactId, FactKey
 from perdure.io.asking import (
     answer_bytes,
@@ -32,9 +31,8 @@ from perdure.io.asking import (
 from perdure.io.children import AWAIT, SPAWN, is_child_call
 from perdure.io.effects import EffectTraits, effect_fact_key
 from perdure.io.facts import FactBinding, attempt_key, recordable
-from perdure.io.flights import Flight, Flights
-from perdure.io.journal import Journal
-from perdure.io.live_children import ChildRuns, LiveChildren
+from perdure.io.flights import Flight
+from perdure.io.live_children import LiveChildren
 from perdure.io.live_effects import LiveEffects, PlannedEffect, is_effect
 from perdure.io.live_maps import LiveItems
 from perdure.io.live_patches import LivePatches
@@ -43,11 +41,11 @@ from perdure.io.port import Transport, TransportEnv, effect_traits_of
 from perdure.io.scope import AttemptScope, Pulse
 from perdure.io.storing import read_recorded
 from perdure.io.waits import CHILD, wait_key
+from perdure.io.world import Publisher, World
 from perdure.model.events import ArtifactKind
 from perdure.model.handler import IoCall, IoResult, Signal
 from perdure.model.meta import StateMeta
-from perdure.secrets import SecretResolver, redact
-from perdure.stores.bundle import Stores
+from perdure.secrets import redact
 from perdure.stores.ports import Blob
 from perdure.stores.reading import read_bytes, read_json
 
@@ -56,28 +54,6 @@ T = TypeVar("T")
 
 PROGRESS_SECONDS = 1.0
 """How often progress is written down, at most."""
-
-
-class World(msgspec.Struct, frozen=True):
-    """What the attempts of a live run reach the outside with, and where they write down what they learn."""
-
-    stores: Stores
-    journal: Journal
-    make_transport: Callable[[TransportEnv], Transport]
-    secrets: SecretResolver
-    clock: Clock
-    failpoints: Failpoints
-    park_after: timedelta
-    child_runs: ChildRuns
-    flights: Flights = msgspec.field(default_factory=dict)
-    """The calls under way in the run, which attempts side by side share."""
-
-
-class Publisher(Protocol):
-    """What writes values down at once."""
-
-    async def publish(self, name: str, value: Json) -> None:
-        """Write ``value`` under ``name``."""
 
 
 class LiveIo:

@@ -15,22 +15,18 @@ import apsw
 from perdure.adapters.sqlite.agenda import Moment, select_due, select_next_due_millis
 from perdure.adapters.sqlite.artifacts import (
     artifact_exists,
-    insert_artifacts,
     select_artifact,
     select_rows,
 )
 from perdure.adapters.sqlite.database import (
     BUSY_TIMEOUT_MILLIS,
-    open_database,
     open_for_reading,
     schema_version,
     translate,
 )
 from perdure.adapters.sqlite.describing import select_described
 from perdure.adapters.sqlite.events import (
-    EncodedEvent,
     encoded,
-    insert_events,
     select_engine_events,
     select_range,
     select_runs,
@@ -40,14 +36,14 @@ from perdure.adapters.sqlite.keeping import SqliteKeeping
 from perdure.adapters.sqlite.legs import select_newest
 from perdure.adapters.sqlite.liveness import OwnerLock
 from perdure.adapters.sqlite.mailbox import (
-    delete_letters,
     insert_letter,
     select_addressed,
     select_unread,
 )
-from perdure.adapters.sqlite.runs import KnownRows, RunRow, give_up, make_due, renew, run_row, take
+from perdure.adapters.sqlite.runs import give_up, make_due, renew, run_row
 from perdure.adapters.sqlite.schedules import SqliteSchedules
 from perdure.adapters.sqlite.worker import Job, Worker
+from perdure.adapters.sqlite.writing import Writing, expiry
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Json
 from perdure.failpoints import NO_FAILPOINTS, Failpoints
@@ -56,21 +52,18 @@ from perdure.model.events import ArtifactKind, Event, EventEnvelope
 from perdure.stores.bodies import encode_body
 from perdure.stores.paths import checked_path
 from perdure.stores.ports import Append, Blob, Claim, Committed, Letter, Release, Row
-from perdure.stores.refusals import claim_lost, run_already_active
+from perdure.stores.refusals import run_already_active
 from perdure.stores.uninterrupted import uninterrupted
 
 T = TypeVar("T")
 
 FILE_THRESHOLD_BYTES = 1 << 20
-CLAIM_FIRST_TTL = timedelta(seconds=30)
-"""How long a claim holds that was never renewed; the keeper renews it well before."""
 
 
 class SqliteStore:
     """All ports over one file; any number of processes may open it.
 
-    ``commits`` counts the transactions that this handle has committed. Transactions of other processes are
-    waited for ``busy_timeout_millis`` at most.
+    Transactions of other processes are waited for ``busy_timeout_millis`` at most.
     """
 
     def __init__(
@@ -83,20 +76,19 @@ class SqliteStore:
         busy_timeout_millis: int = BUSY_TIMEOUT_MILLIS,
     ) -> None:
         self.path = checked_path(path)
-        self._busy_timeout_millis = busy_timeout_millis
-        self.commits = 0
         self._clock = clock or SystemClock()
         self._file_threshold_bytes = file_threshold_bytes
         self._failpoints = failpoints or NO_FAILPOINTS
         self._version_before = schema_version(self.path)
-        self._connection = open_database(self.path)
-        self._reading = open_for_reading(self.path)
         self._files = ArtifactFiles(self.path.with_name(self.path.name + ".artifacts"), self._clock)
+        self._writing = Writing(
+            self.path, self._files, self._clock, file_threshold_bytes, busy_timeout_millis, self._is_free
+        )
+        self._reading = open_for_reading(self.path)
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         # The epoch for which each run is reserved, 0 until it is known.
         self._claimed: dict[RunId, int] = {}
-        self._known = KnownRows()
-        self._writer = Worker("perdure-sqlite-writer", self._write_batch)
+        self._writer = Worker("perdure-sqlite-writer", self._writing.run_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
         self._closed = False
@@ -109,6 +101,11 @@ class SqliteStore:
             self._writer.run,
             self._is_free,
         )
+
+    @property
+    def commits(self) -> int:
+        """The transactions that this handle has committed."""
+        return self._writing.commits
 
     # Events
 
@@ -177,7 +174,9 @@ class SqliteStore:
         return Claim(run_id, self._lock.name, row.epoch + 1)
 
     def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
-        return self._writer.run_blocking(lambda connection: renew(connection, claims, self._expiry(ttl)))
+        return self._writer.run_blocking(
+            lambda connection: renew(connection, claims, expiry(self._clock, ttl))
+        )
 
     async def release(self, claim: Claim) -> None:
         # The run may be somebody else's by now, also in this process.
@@ -263,7 +262,7 @@ class SqliteStore:
         large: Sequence[Blob] = (),
     ) -> Coroutine[Any, Any, Committed]:
         bodies = [encoded(append.events) for append in appends]
-        insert = partial(self._insert, artifacts, appends, bodies, claim, release, read, large)
+        insert = partial(self._writing.insert, artifacts, appends, bodies, claim, release, read, large)
         committing = self._write(insert)
         return committing if release is None or claim is None else self._forgetting(claim, committing)
 
@@ -271,45 +270,6 @@ class SqliteStore:
         committed = await committing
         self._forget(claim)
         return committed
-
-    def _insert(
-        self,
-        artifacts: Sequence[Blob],
-        appends: Sequence[Append],
-        bodies: Sequence[Sequence[EncodedEvent]],
-        claim: Claim | None,
-        release: Release | None,
-        read: Sequence[str],
-        large: Sequence[Blob],
-        connection: apsw.Connection,
-    ) -> Committed:
-        now = self._clock.now_millis()
-        if large:
-            self._files.require(blob.id for blob in large)
-        held = None
-        if claim is not None:
-            held = self._known.get(connection, claim.run_id)
-            if not held.is_held_by(claim):
-                self._hold(connection, claim, held)
-            if read:  # first: what is left passes on with the end of a run that goes on as another
-                delete_letters(connection, claim.run_id, read)
-        insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
-        heads = []
-        is_alone = True
-        for append, events in zip(appends, bodies, strict=True):
-            row = held
-            if row is None or claim is None or append.run_id != claim.run_id:
-                row, is_alone = run_row(connection, append.run_id), False
-            insert_events(connection, append, events, row, now)
-            heads.append(row.head)
-        if claim is not None and held is not None:
-            if release is not None:
-                give_up(connection, claim, held, release)
-                if release.heir is not None:
-                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
-            elif is_alone:
-                self._known.keep(connection, claim.run_id, held)
-        return Committed([blob.id for blob in artifacts], heads)
 
     async def describe(self) -> Json:
         """As ``Stores.describe``."""
@@ -326,19 +286,13 @@ class SqliteStore:
         self._writer.close()
         self._reader.close()
         self._reading.close()
-        self._connection.close()
+        self._writing.close()
         self._lock.close()
 
     def _write_files(self, blobs: Sequence[Blob]) -> None:
         for blob in blobs:
             self._files.write(blob.id, blob.data)
             self._failpoints.hit("artifact_file.after")
-
-    def _hold(self, connection: apsw.Connection, claim: Claim, row: RunRow) -> None:
-        """Make a claim durable with the first commit that carries it, if the run is still free."""
-        if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
-            raise claim_lost(claim)
-        take(connection, claim, row, self._expiry(CLAIM_FIRST_TTL))
 
     def _write(self, work: Callable[[apsw.Connection], T]) -> Coroutine[Any, Any, T]:
         """The result of ``work``. Several runs share a thread's transactions; one alone waits for nobody."""
@@ -354,58 +308,6 @@ class SqliteStore:
     def _is_free(self, owner: str | None, expires_millis: int) -> bool:
         return owner is None or expires_millis <= self._clock.now_millis() or self._lock.is_dead(owner)
 
-    def _expiry(self, ttl: timedelta) -> int:
-        return self._clock.now_millis() + ttl // timedelta(milliseconds=1)
-
-    def _write_batch(self, jobs: Sequence[Job], may_wait: bool) -> float | None:
-        """One transaction for all jobs; a job that is refused is undone alone. The commit's seconds."""
-        connection, seconds = self._connection, 0.0
-        try:
-            connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except apsw.BusyError:
-                if may_wait:
-                    raise
-                return None
-            connection.set_busy_timeout(self._busy_timeout_millis)
-            self._known.begin(connection)
-            try:
-                for job in jobs:
-                    job.result = job.work(connection)
-            except Exception as error:
-                if _is_everybodys(error):
-                    raise
-                # Rare: all of them once more, each so that it can be undone.
-                connection.execute("ROLLBACK")
-                self._known.forget()
-                connection.execute("BEGIN IMMEDIATE")
-                for job in jobs:
-                    self._write_one(connection, job)
-            begun = time.perf_counter()
-            connection.execute("COMMIT")
-            seconds = time.perf_counter() - begun
-            self.commits += 1
-        except apsw.Error as error:
-            self._known.forget()
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for job in jobs:
-                job.error = job.error or translate(error, self.path)
-        return seconds
-
-    def _write_one(self, connection: apsw.Connection, job: Job) -> None:
-        connection.execute("SAVEPOINT job")
-        try:
-            job.result = job.work(connection)
-        except Exception as error:
-            if _is_everybodys(error):
-                raise
-            job.error = error
-            self._known.forget()
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
-
     def _read_batch(self, jobs: Sequence[Job], may_wait: bool) -> float:
         begun = time.perf_counter()
         for job in jobs:
@@ -416,8 +318,3 @@ class SqliteStore:
             except Exception as error:  # noqa: BLE001 — it is the caller's; the thread's other callers wait
                 job.error = error
         return time.perf_counter() - begun
-
-
-def _is_everybodys(error: Exception) -> bool:
-    """Whether the database failed, and not one job in it."""
-    return isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError)

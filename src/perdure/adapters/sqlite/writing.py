@@ -1,0 +1,160 @@
+"""The connection that writes: what several want to have written shares a transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import apsw
+
+from perdure.adapters.sqlite.artifacts import insert_artifacts
+from perdure.adapters.sqlite.database import open_database, translate
+from perdure.adapters.sqlite.events import EncodedEvent, insert_events
+from perdure.adapters.sqlite.files import ArtifactFiles
+from perdure.adapters.sqlite.mailbox import delete_letters
+from perdure.adapters.sqlite.runs import KnownRows, RunRow, give_up, run_row, take
+from perdure.adapters.sqlite.worker import Job
+from perdure.clock import Clock
+from perdure.stores.ports import Append, Blob, Claim, Committed, Release
+from perdure.stores.refusals import claim_lost
+
+CLAIM_FIRST_TTL = timedelta(seconds=30)
+"""How long a claim holds that was never renewed; the keeper renews it well before."""
+
+
+class Writing:
+    """A connection for writing, and what it does in batches.
+
+    ``commits`` counts its transactions. Those of other processes are waited for ``busy_timeout_millis`` at
+    most. ``is_free`` says whether a run with this owner, until this moment, may be claimed by another.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        files: ArtifactFiles,
+        clock: Clock,
+        file_threshold_bytes: int,
+        busy_timeout_millis: int,
+        is_free: Callable[[str | None, int], bool],
+    ) -> None:
+        self.commits = 0
+        self._path = path
+        self.connection = open_database(path)
+        self._files = files
+        self._clock = clock
+        self._file_threshold_bytes = file_threshold_bytes
+        self._busy_timeout_millis = busy_timeout_millis
+        self._is_free = is_free
+        self._known = KnownRows()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.connection.close()
+
+    def run_batch(self, jobs: Sequence[Job], may_wait: bool) -> float | None:
+        """One transaction for all jobs; a job that is refused is undone alone. The commit's seconds."""
+        connection, seconds = self.connection, 0.0
+        try:
+            connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError:
+                if may_wait:
+                    raise
+                return None
+            connection.set_busy_timeout(self._busy_timeout_millis)
+            self._known.begin(connection)
+            try:
+                for job in jobs:
+                    job.result = job.work(connection)
+            except Exception as error:
+                if _is_everybodys(error):
+                    raise
+                # Rare: all of them once more, each so that it can be undone.
+                connection.execute("ROLLBACK")
+                self._known.forget()
+                connection.execute("BEGIN IMMEDIATE")
+                for job in jobs:
+                    self._write_one(connection, job)
+            begun = time.perf_counter()
+            connection.execute("COMMIT")
+            seconds = time.perf_counter() - begun
+            self.commits += 1
+        except apsw.Error as error:
+            self._known.forget()
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for job in jobs:
+                job.error = job.error or translate(error, self._path)
+        return seconds
+
+    def _write_one(self, connection: apsw.Connection, job: Job) -> None:
+        connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(connection)
+        except Exception as error:
+            if _is_everybodys(error):
+                raise
+            job.error = error
+            self._known.forget()
+            connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+
+    def insert(
+        self,
+        artifacts: Sequence[Blob],
+        appends: Sequence[Append],
+        bodies: Sequence[Sequence[EncodedEvent]],
+        claim: Claim | None,
+        release: Release | None,
+        read: Sequence[str],
+        large: Sequence[Blob],
+        connection: apsw.Connection,
+    ) -> Committed:
+        """Do what a commit asks for, in the transaction that is open."""
+        now = self._clock.now_millis()
+        if large:
+            self._files.require(blob.id for blob in large)
+        held = None
+        if claim is not None:
+            held = self._known.get(connection, claim.run_id)
+            if not held.is_held_by(claim):
+                self._hold(connection, claim, held)
+            if read:  # first: what is left passes on with the end of a run that goes on as another
+                delete_letters(connection, claim.run_id, read)
+        insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
+        heads = []
+        is_alone = True
+        for append, events in zip(appends, bodies, strict=True):
+            row = held
+            if row is None or claim is None or append.run_id != claim.run_id:
+                row, is_alone = run_row(connection, append.run_id), False
+            insert_events(connection, append, events, row, now)
+            heads.append(row.head)
+        if claim is not None and held is not None:
+            if release is not None:
+                give_up(connection, claim, held, release)
+                if release.heir is not None:
+                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
+            elif is_alone:
+                self._known.keep(connection, claim.run_id, held)
+        return Committed([blob.id for blob in artifacts], heads)
+
+    def _hold(self, connection: apsw.Connection, claim: Claim, row: RunRow) -> None:
+        """Make a claim durable with the first commit that carries it, if the run is still free."""
+        if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
+            raise claim_lost(claim)
+        take(connection, claim, row, expiry(self._clock, CLAIM_FIRST_TTL))
+
+
+def expiry(clock: Clock, ttl: timedelta) -> int:
+    """The moment until which a claim holds that is made or renewed now."""
+    return clock.now_millis() + ttl // timedelta(milliseconds=1)
+
+
+def _is_everybodys(error: Exception) -> bool:
+    """Whether the database failed, and not one job in it."""
+    return isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError)
