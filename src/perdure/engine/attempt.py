@@ -70,10 +70,19 @@ async def execute(
     ended: BaseException | ErrorInfo | StateOutcome | None = None
     try:
         try:
-            ended = await _call(state, meta, ctx, io, rec, scope, clock)
-        except asyncio.CancelledError:
-            if scope.stopped is None:
+            if meta.timeout is None:
+                ended = _checked(await state.handle(ctx, io, rec))
+            else:
+                ended = await _within(meta.timeout, state, ctx, io, rec, scope, clock)
+        except (FailpointStop, KeyboardInterrupt):
+            raise
+        except asyncio.CancelledError as error:
+            is_asked_for = _is_being_cancelled()
+            if is_asked_for and scope.stopped is None:
                 raise
+            ended = None if is_asked_for else error
+        except BaseException as error:  # noqa: BLE001 — no exception of a handler leaves its attempt
+            ended = error
         if scope.stopped is not None:
             await _take_back_cancellation(scope)
     finally:
@@ -112,44 +121,41 @@ async def _take_back_cancellation(scope: AttemptScope) -> None:
         raise asyncio.CancelledError
 
 
-async def _call(
+async def _within(
+    timeout: timedelta,
     state: State,
-    meta: StateMeta,
     ctx: StagedContext,
     io: LiveIo | ReplayIo,
     rec: AttemptRecorder,
     scope: AttemptScope,
     clock: Clock,
-) -> BaseException | ErrorInfo | StateOutcome | None:
-    timeout = meta.timeout
-    limit = scope.work_limit = None if timeout is None else WorkLimit(timeout, clock)
+) -> ErrorInfo | StateOutcome | None:
+    """Call the handler of a state that may work only so long."""
+    limit = scope.work_limit = WorkLimit(timeout, clock)
     try:
-        if limit is None:
+        async with limit:
             outcome = await state.handle(ctx, io, rec)
-        else:
-            async with limit:
-                outcome = await state.handle(ctx, io, rec)
-    except (FailpointStop, KeyboardInterrupt):
-        raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        return error
-    except BaseException as error:  # noqa: BLE001 — no exception of a handler leaves its attempt
-        if isinstance(error, TimeoutError) and limit is not None and limit.has_struck:
+    except TimeoutError:
+        if limit.has_struck:
             return _timed_out(timeout)
-        return error
-    if limit is not None and limit.is_exceeded:
-        return _timed_out(timeout)
-    if outcome is not None and not isinstance(outcome, StateOutcome):
-        return ErrorInfo(
-            "state_outcome_invalid",
-            ErrorCategory.PARSING_INPUT,
-            False,
-            f"a handler returns StateOutcome or None, not {type(outcome).__name__}",
-        )
-    return outcome
+        raise
+    return _timed_out(timeout) if limit.is_exceeded else _checked(outcome)
+
+
+def _checked(outcome: StateOutcome | None) -> ErrorInfo | StateOutcome | None:
+    if outcome is None or isinstance(outcome, StateOutcome):
+        return outcome
+    return ErrorInfo(
+        "state_outcome_invalid",
+        ErrorCategory.PARSING_INPUT,
+        False,
+        f"a handler returns StateOutcome or None, not {type(outcome).__name__}",
+    )
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _missed_heartbeat(meta: StateMeta) -> ErrorInfo:
@@ -159,7 +165,7 @@ def _missed_heartbeat(meta: StateMeta) -> ErrorInfo:
     )
 
 
-def _timed_out(timeout: timedelta | None) -> ErrorInfo:
+def _timed_out(timeout: timedelta) -> ErrorInfo:
     return ErrorInfo("state_timeout", ErrorCategory.UNKNOWN, True, f"the state worked longer than {timeout}")
 
 

@@ -206,9 +206,10 @@ class RunView(msgspec.Struct):
         self.head_seq = seq
 
     def _complete(self, event: StateCompleted, seq: int) -> None:
-        attempt = self._close(event.state_id, seq)
-        self.completed[event.state_id] = self.checkpoint = event.context_snapshot_id
-        progress = self.states[event.state_id]
+        state_id = event.state_id
+        attempt = self._close(state_id, seq)
+        self.completed[state_id] = self.checkpoint = event.context_snapshot_id
+        progress = self.states[state_id]
         progress.last_error, progress.completed_attempt = None, attempt.attempt
 
     def _fail(self, event: StateFailed, seq: int) -> None:

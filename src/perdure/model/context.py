@@ -103,19 +103,23 @@ class Snapshot:
     @property
     def data(self) -> bytes:
         """The canonical bytes of the whole context."""
-        if self._data is None:
-            rope = self.rope
-            if rope is not None:
-                return rope.data
-            self._data = join_object(self.parts)  # short, so that it may be kept
+        if self._data is not None:
+            return self._data
+        rope = self.rope
+        if rope is not None:
+            return rope.data
+        self._data = join_object(self.parts)  # short, so that it may be kept
         return self._data
 
     @property
     def id(self) -> ArtifactId:
         """The artifact id of :attr:`data`."""
         if self._id is None:
-            rope = self.rope
-            self._id = artifact_id_for_bytes(self.data) if rope is None else rope.id
+            if self.size > WHOLE_BYTES_MAX and (rope := self.rope) is not None:
+                self._id = rope.id
+            else:
+                self._data = join_object(self.parts)
+                self._id = artifact_id_for_bytes(self._data)
         return self._id
 
     @classmethod

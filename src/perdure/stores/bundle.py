@@ -131,7 +131,8 @@ class Stores:
             committed = await self._committer.commit(artifacts, appends, claim, release=release, read=read)
         else:
             committed = await uninterrupted(self._commit_in_steps(artifacts, appends, claim, release, read))
-        _check_ids(artifacts, committed.artifact_ids)
+        if artifacts:
+            _check_ids(artifacts, committed.artifact_ids)
         return committed
 
     async def _commit_in_steps(

@@ -19,7 +19,7 @@ from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.context import Snapshot
 from perdure.model.events import ArtifactKind, Event, EventEnvelope
-from perdure.model.rope import Rope
+from perdure.model.rope import WHOLE_BYTES_MAX, Rope
 
 
 class Blob:
@@ -62,10 +62,9 @@ class RopeBlob(Blob):
 
 def snapshot_blob(snapshot: Snapshot) -> Blob:
     """A context as what is to be kept of it."""
-    rope = snapshot.rope
-    if rope is None:
-        return Blob(ArtifactKind.CONTEXT_SNAPSHOT, snapshot.data, snapshot.id)
-    return RopeBlob(ArtifactKind.CONTEXT_SNAPSHOT, rope)
+    if snapshot.size > WHOLE_BYTES_MAX and (rope := snapshot.rope) is not None:
+        return RopeBlob(ArtifactKind.CONTEXT_SNAPSHOT, rope)
+    return Blob(ArtifactKind.CONTEXT_SNAPSHOT, snapshot.data, snapshot.id)
 
 
 class RecipeBlob(Blob):

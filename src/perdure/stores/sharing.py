@@ -107,7 +107,7 @@ class SharedArtifacts:
         read: Sequence[str] = (),
     ) -> Coroutine[Any, Any, Committed]:
         for blob in artifacts:
-            if isinstance(blob, RopeBlob) or blob.size > WHOLE_BYTES_MAX:
+            if isinstance(blob, RopeBlob) or len(blob.data) > WHOLE_BYTES_MAX:
                 return self._commit_parts(artifacts, appends, claim, release, read)
         return self._store.commit(artifacts, appends, claim, release=release, read=read)
 

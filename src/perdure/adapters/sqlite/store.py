@@ -231,20 +231,20 @@ class SqliteStore:
         release: Release | None = None,
         read: Sequence[str] = (),
     ) -> Coroutine[Any, Any, Committed]:
-        large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
-        if large:
-            return uninterrupted(self._commit_large(large, artifacts, appends, claim, release, read))
+        for blob in artifacts:
+            if len(blob.data) > self._file_threshold_bytes:
+                return uninterrupted(self._commit_large(artifacts, appends, claim, release, read))
         return self._commit(artifacts, appends, claim, release, read)
 
     async def _commit_large(
         self,
-        large: Sequence[Blob],
         artifacts: Sequence[Blob],
         appends: Sequence[Append],
         claim: Claim | None,
         release: Release | None,
         read: Sequence[str],
     ) -> Committed:
+        large = [blob for blob in artifacts if len(blob.data) > self._file_threshold_bytes]
         while True:
             await asyncio.to_thread(self._write_files, large)
             try:
