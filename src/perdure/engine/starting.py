@@ -13,7 +13,7 @@ from perdure.engine.decide import PlannedRun
 from perdure.errors import ConcurrencyError, CorruptionError, InvalidPlanError, NotFoundError
 from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunConfig, RunManifest
-from perdure.model.context import Snapshot
+from perdure.model.context import JsonContext, Snapshot
 from perdure.model.events import ArtifactKind, Event, RunStarted
 from perdure.model.handler import Context
 from perdure.model.plan import ExecutionPlan
@@ -99,7 +99,8 @@ async def planned_start(stores: Stores, run: StartRun) -> Beginning:
             details={"manifest_id": str(run.manifest_id)},
         )
     plan = PlannedRun.of(run.plan, run.run_config)
-    initial = Snapshot.of_values(run.initial_context.dump())
+    context = run.initial_context
+    initial = context.snapshot() if isinstance(context, JsonContext) else Snapshot.of_values(context.dump())
     return Beginning(
         run_id_of(run.run_id, run.invocation_key),
         run.run_id is not None or run.invocation_key is not None,

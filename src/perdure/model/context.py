@@ -49,6 +49,10 @@ class JsonContext:
         """The values by key."""
         return self.dump()
 
+    def snapshot(self) -> Snapshot:
+        """The values as they stand; :class:`ContextSerializationError` for what may not be written."""
+        return Snapshot.of_values(self._values)
+
     @classmethod
     def from_json(cls, data: Json) -> JsonContext:
         """The context of a JSON object; ``ContextSerializationError`` for anything else."""
