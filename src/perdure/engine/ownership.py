@@ -24,6 +24,8 @@ class HeldClaim:
         self.store = store
         self.durable = False
         """Whether a commit has carried the claim; before that there is nothing to renew."""
+        self.given_up = False
+        """Whether a commit that was seen to end has given the claim up."""
         self._clock = clock
         self._ttl = ttl
         self._lost = False
@@ -102,12 +104,13 @@ async def let_go(holding: Sequence[HeldClaim], keeper: ClaimKeeper) -> None:
     """Keep claims no longer, and give up those that the last commit has not given up."""
     for held in holding:
         keeper.drop(held)
-    if holding:
-        await uninterrupted(_release(holding))
+    left = [held for held in holding if not held.given_up]
+    if left:
+        await uninterrupted(_release(left))
 
 
 async def _release(holding: Sequence[HeldClaim]) -> None:
-    # A claim that the last commit gave up is released already; anything else must not stay behind.
+    # Some may have been given up by a commit whose end was not seen; anything else must not stay behind.
     for held in holding:
         try:
             await held.store.release(held.claim)

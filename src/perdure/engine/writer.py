@@ -317,6 +317,7 @@ class RunWriter:
                 await uninterrupted(self._look_what_landed(head, events, landed, release, begun))
             raise
         self._held.durable = True
+        self._held.given_up = release is not None
         self._failpoints.hit("commit.after")
         self._landed(landed, release)
         if self._observer is not None:
