@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.arguments import expect, expect_methods
-from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes, canonical_json_bytes
+from perdure.canonical import CanonicalJsonError, artifact_id_for_bytes
 from perdure.engine.decide import PlannedRun
 from perdure.errors import ConcurrencyError, CorruptionError, InvalidPlanError, NotFoundError
 from perdure.ids import ArtifactId, RunId
@@ -16,6 +16,7 @@ from perdure.model.config import RunConfig, RunManifest
 from perdure.model.context import JsonContext, Snapshot
 from perdure.model.events import ArtifactKind, Event, RunStarted
 from perdure.model.handler import Context
+from perdure.model.manifests import encode_manifest
 from perdure.model.plan import ExecutionPlan
 from perdure.stores.bundle import Stores
 from perdure.stores.ports import Append, Blob, snapshot_blob
@@ -129,7 +130,7 @@ def _checked_manifest(run: StartRun) -> bytes:
 def manifest_bytes(manifest: RunManifest) -> bytes:
     """A manifest as it is kept. ``InvalidPlanError``: ``manifest_not_canonical``, ``secrets_detected``."""
     try:
-        return canonical_json_bytes(manifest.to_json())
+        return encode_manifest(manifest)
     except CanonicalJsonError as error:
         if error.code == "secrets_detected":
             raise InvalidPlanError(error.info) from None

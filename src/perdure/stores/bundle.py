@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Self
 
 from perdure.arguments import expect
-from perdure.canonical import canonical_json_bytes
 from perdure.clock import Clock, SystemClock
 from perdure.errors import CorruptionError, Json
 from perdure.failpoints import Failpoints
@@ -17,6 +16,7 @@ from perdure.ids import ArtifactId, RunId
 from perdure.model.config import RunManifest
 from perdure.model.events import ArtifactKind
 from perdure.model.legs import heir_in
+from perdure.model.manifests import encode_manifest
 from perdure.stores import locations
 from perdure.stores.keeping import Keeping
 from perdure.stores.legs import newest_leg
@@ -108,7 +108,7 @@ class Stores:
     async def put_manifest(self, manifest: RunManifest) -> ArtifactId:
         """Keep a manifest and return its id; raises ``CanonicalJsonError`` for one that may not be kept."""
         expect(manifest, RunManifest, "put_manifest(manifest)", "a RunManifest")
-        return await self.put(ArtifactKind.MANIFEST, canonical_json_bytes(manifest.to_json()))
+        return await self.put(ArtifactKind.MANIFEST, encode_manifest(manifest))
 
     async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         """Keep ``data`` and check the id that the store gives it (``artifact_put_id_mismatch``)."""
