@@ -276,7 +276,9 @@ class RunWriter:
         if self._required:
             begun, self._required = (*self._required, *begun), ()
         staged, self._staged = self._staged, []
-        blobs, self._staged_blobs = self._staged_blobs, []
+        blobs: Sequence[Blob] = ()
+        if self._staged_blobs:
+            blobs, self._staged_blobs = self._staged_blobs, []
         read: Sequence[str] = ()
         if self._staged_read:
             read, self._staged_read = self._staged_read, []

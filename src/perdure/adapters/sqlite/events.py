@@ -14,14 +14,11 @@ from perdure.adapters.sqlite.legs import insert_leg
 from perdure.adapters.sqlite.runs import IS_BEGUN, RunRow, make
 from perdure.errors import CorruptionError
 from perdure.ids import RunId
-from perdure.model.events import Event, EventEnvelope, RunCompleted, is_engine_event
+from perdure.model.events import EventEnvelope, RunCompleted, is_engine_event
 from perdure.model.legs import continued_by, heir_in
 from perdure.model.wire import decode_events, encode_event
 from perdure.stores.ports import Append
 from perdure.stores.refusals import check_head
-
-EncodedEvent = tuple[bool, bytes]
-"""Whether recovery reads the event, and its body."""
 
 _SELECT = """
     SELECT event.seq, event.ts_millis, event.crc, event.body
@@ -29,37 +26,35 @@ _SELECT = """
     WHERE run.run_id = ? AND event.seq >= ?"""
 
 
-def encoded(events: Sequence[Event]) -> list[EncodedEvent]:
-    """What :func:`insert_events` keeps of ``events``."""
-    return [(is_engine_event(event), encode_event(event)) for event in events]
-
-
-def insert_events(
-    connection: apsw.Connection, append: Append, events: Sequence[EncodedEvent], row: RunRow, now_millis: int
-) -> None:
-    """Add ``append``, whose events are ``events``, to the run of ``row``.
-
-    A stale expectation is refused (``event_store_concurrency``).
-    """
+def insert_events(connection: apsw.Connection, append: Append, row: RunRow, now_millis: int) -> None:
+    """Add ``append`` to the run of ``row``; ``event_store_concurrency`` if its expectation is stale."""
     check_head(append, row.head)
+    events = append.events
     if not events:
         return
     key, run_crc = make(connection, append.run_id, row), zlib.crc32(append.run_id.encode())
     connection.executemany(
         "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (key, seq, now_millis, engine, _crc(run_crc, seq, now_millis, body), body)
-            for seq, (engine, body) in enumerate(events, row.head + 1)
+            (
+                key,
+                seq,
+                now_millis,
+                is_engine_event(event),
+                _crc(run_crc, seq, now_millis, body := encode_event(event)),
+                body,
+            )
+            for seq, event in enumerate(events, row.head + 1)
         ],
     )
     is_first = not row.head
     row.head += len(events)
-    if is_first and (continued := continued_by(append.events[0])) is not None:
+    if is_first and (continued := continued_by(events[0])) is not None:
         insert_leg(connection, key, continued)
-    if RunCompleted in map(type, append.events):
+    if RunCompleted in map(type, events):
         row.ended = True
         connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (key,))
-        if heir_in(append.events) is None or not pass_on(connection, append.run_id, key):
+        if heir_in(events) is None or not pass_on(connection, append.run_id, key):
             wake_awaiting(connection, append.run_id, key)
 
 

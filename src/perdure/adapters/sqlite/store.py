@@ -26,7 +26,6 @@ from perdure.adapters.sqlite.database import (
 )
 from perdure.adapters.sqlite.describing import select_described
 from perdure.adapters.sqlite.events import (
-    encoded,
     select_engine_events,
     select_range,
     select_runs,
@@ -261,8 +260,7 @@ class SqliteStore:
         read: Sequence[str],
         large: Sequence[Blob] = (),
     ) -> Coroutine[Any, Any, Committed]:
-        bodies = [encoded(append.events) for append in appends]
-        insert = partial(self._writing.insert, artifacts, appends, bodies, claim, release, read, large)
+        insert = partial(self._writing.insert, artifacts, appends, claim, release, read, large)
         committing = self._write(insert)
         return committing if release is None or claim is None else self._forgetting(claim, committing)
 

@@ -11,7 +11,7 @@ import apsw
 
 from perdure.adapters.sqlite.artifacts import insert_artifacts
 from perdure.adapters.sqlite.database import open_database, translate
-from perdure.adapters.sqlite.events import EncodedEvent, insert_events
+from perdure.adapters.sqlite.events import insert_events
 from perdure.adapters.sqlite.files import ArtifactFiles
 from perdure.adapters.sqlite.mailbox import delete_letters
 from perdure.adapters.sqlite.runs import KnownRows, RunRow, give_up, run_row, take
@@ -107,7 +107,6 @@ class Writing:
         self,
         artifacts: Sequence[Blob],
         appends: Sequence[Append],
-        bodies: Sequence[Sequence[EncodedEvent]],
         claim: Claim | None,
         release: Release | None,
         read: Sequence[str],
@@ -128,11 +127,11 @@ class Writing:
         insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
         heads = []
         is_alone = True
-        for append, events in zip(appends, bodies, strict=True):
+        for append in appends:
             row = held
             if row is None or claim is None or append.run_id != claim.run_id:
                 row, is_alone = run_row(connection, append.run_id), False
-            insert_events(connection, append, events, row, now)
+            insert_events(connection, append, row, now)
             heads.append(row.head)
         if claim is not None and held is not None:
             if release is not None:
