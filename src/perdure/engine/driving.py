@@ -185,28 +185,27 @@ class Driving:
         return (Stint if plan.joins is None else SideBySide)(hands, tools.watch(stores))
 
     def _children_of(self, run_id: RunId, view: RunView) -> Children:
-        tools, stores = self._tools, self._stores
-
-        async def send(child: RunId, letter: AnyLetter, letter_id: str) -> bool:
-            return await tools.send(stores, child, letter, letter_id)
-
-        async def tell(child: RunId) -> None:
-            try:
-                await tools.resume(stores, child)
-            except (InvalidPlanError, ConcurrencyError, NotFoundError, CorruptionError) as error:
-                logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", child, error)
-
+        tools = self._tools
         return Children(
-            stores,
+            self._stores,
             view,
             run_id,
             tools.resolver,
             tools.dispatcher,
             tools.max_child_depth,
             tools.prepared,
-            send,
-            tell,
+            self._send,
+            self._rouse,
         )
+
+    async def _send(self, child: RunId, letter: AnyLetter, letter_id: str) -> bool:
+        return await self._tools.send(self._stores, child, letter, letter_id)
+
+    async def _rouse(self, child: RunId) -> None:
+        try:
+            await self._tools.resume(self._stores, child)
+        except (InvalidPlanError, ConcurrencyError, NotFoundError, CorruptionError) as error:
+            logging.getLogger("perdure").debug("run %s is left to whoever drives it: %s", child, error)
 
     async def _drive(
         self,

@@ -143,20 +143,25 @@ class Worker:
             thread.join()
 
     def _main(self) -> None:
-        while (handful := self._handed.get()) is not None:
-            last = False
-            handfuls = [handful]
-            while not self._handed.empty():
-                following = self._handed.get()
-                if following is None:
-                    last = True
-                    break
+        while self._do_what_waits():
+            pass
+
+    def _do_what_waits(self) -> bool:
+        """Wait for jobs, and do them; whether more may come. What was done is not kept while waiting."""
+        handful, may_come = self._handed.get(), True
+        if handful is None:
+            return False
+        handfuls = [handful]
+        while may_come and not self._handed.empty():
+            following = self._handed.get()
+            if following is None:
+                may_come = False
+            else:
                 handfuls.append(following)
-            with self._busy:
-                self._run_timed([job for each in handfuls for job in each.jobs], True)
-            _tell(handfuls)
-            if last:
-                return
+        with self._busy:
+            self._run_timed([job for each in handfuls for job in each.jobs], True)
+        _tell(handfuls)
+        return may_come
 
     def _check_open(self) -> None:
         if self._closed:
