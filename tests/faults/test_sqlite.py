@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import tempfile
+import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -346,6 +347,29 @@ async def test_a_slow_disk_does_not_stop_the_loop(tmp_path: Path, monkeypatch: p
         await asyncio.gather(*(stores.events.append(run_id, 0, told("a")) for run_id in runs))
         assert store.commits - before <= 3
         assert [await stores.events.head_seq(run_id) for run_id in runs] == [1] * 20
+
+
+async def test_a_thread_keeps_nothing_of_what_it_has_done() -> None:
+    """While it waits for more, the results of what it did last are their caller's alone."""
+
+    class Large:
+        pass
+
+    connection = apsw.Connection(":memory:")
+
+    def run_batch(jobs: Sequence[worker.Job], may_wait: bool) -> float:
+        for job in jobs:
+            job.result = job.work(connection)
+        return 0.0
+
+    thread = worker.Worker("test", run_batch)
+    large = weakref.ref(await thread.run(lambda _: Large()))
+    for _ in range(100_000):
+        if large() is None:
+            break
+        await asyncio.sleep(0)
+    assert large() is None
+    thread.close()
 
 
 async def test_runs_share_transactions(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ async def planned_start(stores: Stores, run: StartRun) -> Beginning:
         )
     plan = PlannedRun.of(run.plan, run.run_config)
     context = run.initial_context
-    initial = context.snapshot() if isinstance(context, JsonContext) else Snapshot.of_values(context.dump())
+    # Others may have a dump of their own; the plain one need not be copied.
+    initial = context.snapshot() if type(context) is JsonContext else Snapshot.of_values(context.dump())
     return Beginning(
         run_id_of(run.run_id, run.invocation_key),
         run.run_id is not None or run.invocation_key is not None,
