@@ -93,7 +93,16 @@ class Environment:
         (self.folder / STAMP).unlink(missing_ok=True)
         self.pip(
             f"installing {count(lock)} packages",
-            ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock_file(lock))],
+            # Of most modules that come along with the tools nothing is ever compiled then.
+            [
+                "install",
+                "--no-compile",
+                "--require-hashes",
+                "--only-binary",
+                ":all:",
+                "-r",
+                str(lock_file(lock)),
+            ],
         )
         self.pip("installing perdure", ["install", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
         # Compiled once, so that the first run is as quick as the second.
