@@ -160,6 +160,8 @@ class Worker:
                 handfuls.append(following)
         with self._busy:
             self._run_timed([job for each in handfuls for job in each.jobs], True)
+        for each in handfuls:
+            each.jobs.clear()  # each waits for its own: none is kept until the last one has been told
         _tell(handfuls)
         return may_come
 
