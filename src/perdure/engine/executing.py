@@ -50,7 +50,7 @@ class Hands(msgspec.Struct, frozen=True):
 
 
 class AttemptRun:
-    """An attempt whose handler runs, from ``base``. Made in the task that executes it."""
+    """An attempt whose handler runs, from ``base``, in ``task``."""
 
     __slots__ = ("_hands", "_io", "attempt", "base", "meta", "rec", "scope")
 
@@ -59,13 +59,14 @@ class AttemptRun:
         hands: Hands,
         attempt: OpenAttempt,
         base: Snapshot,
+        task: asyncio.Task[Any] | None,
         *,
         ran_before: bool,
     ) -> None:
         self._hands = hands
         self.attempt = attempt
         self.base = base
-        self.scope = scope = AttemptScope(hands.run_id, attempt.state_id, attempt.attempt)
+        self.scope = scope = AttemptScope(hands.run_id, attempt.state_id, attempt.attempt, task)
         self.meta = meta = hands.plan.metas[attempt.state_id]
         self.rec = rec = AttemptRecorder(
             scope.check,

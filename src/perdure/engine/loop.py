@@ -42,6 +42,7 @@ class Stint:
         self._clock = hands.world.clock
         self._letters = letters
         self._park_after_millis = hands.world.park_after // timedelta(milliseconds=1)
+        self._task: asyncio.Task[Any] | None = None
         self._mail: asyncio.Future[None] | None = None
         self._has_mail = False
         self._reading: asyncio.Task[None] | None = None
@@ -69,6 +70,7 @@ class Stint:
     async def drive(self, *, runs_handlers: bool = True, has_mail: bool = False) -> None:
         """Take steps until the run ends or is parked; without ``runs_handlers`` only as far as those."""
         self._has_mail = has_mail
+        self._task = asyncio.current_task()
         self._children.runs_handlers = runs_handlers
         self._letters.watch(self._run_id, self._told_of_mail)
         try:
@@ -214,7 +216,7 @@ class Stint:
     async def _attempt(self, attempt: OpenAttempt) -> None:
         base = await self._base(attempt.base_snapshot_id)
         ran_before = self._view.head_seq > attempt.entered_seq
-        self._current = run = AttemptRun(self._hands, attempt, base, ran_before=ran_before)
+        self._current = run = AttemptRun(self._hands, attempt, base, self._task, ran_before=ran_before)
         self._scope = run.scope
         try:
             outcome = await run.outcome()

@@ -52,7 +52,9 @@ class _Side:
 
     async def _execute(self, hands: Hands) -> None:
         try:
-            self.run = AttemptRun(hands, self.attempt, self.base, ran_before=self._ran_before)
+            self.run = AttemptRun(
+                hands, self.attempt, self.base, asyncio.current_task(), ran_before=self._ran_before
+            )
             self.run.scope.fatal = self._fatal
             if self._stopped is not None:
                 self.run.scope.stop(self._stopped)

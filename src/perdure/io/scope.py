@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
 from types import TracebackType
+from typing import Any
 
 from perdure.clock import Clock
 from perdure.errors import IoError
@@ -28,10 +29,7 @@ class Stopped(enum.Enum):
 
 
 class AttemptScope:
-    """Everything handed to a handler stops working when its attempt is over.
-
-    Made in the task that runs the handler.
-    """
+    """Everything handed to a handler stops working when its attempt is over. ``task`` runs the handler."""
 
     # Most attempts have none of these.
     reached: set[str] | None = None
@@ -47,12 +45,13 @@ class AttemptScope:
     _calls = 0
     _idle: asyncio.Event | None = None
 
-    def __init__(self, run_id: RunId, state_id: StateId, attempt: int) -> None:
+    def __init__(
+        self, run_id: RunId, state_id: StateId, attempt: int, task: asyncio.Task[Any] | None
+    ) -> None:
         self.run_id = run_id
         self.state_id = state_id
         self.attempt = attempt
-        self.task = asyncio.current_task()
-        """The task that runs the handler."""
+        self.task = task
 
     @cached_property
     def parking(self) -> dict[str, Wait]:

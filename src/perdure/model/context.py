@@ -214,11 +214,11 @@ def _is_clean_name(key: str) -> bool:
 
 def _adds_no_secret(key: str, before: bytes, data: bytes) -> bool:
     """Whether ``data`` certainly holds no secret; ``before``, the value under the same key, holds none."""
-    news = news_of(before, data)
-    if RESOLVED and RESOLVED.occurs_in(_member(key, news)):
-        return False
+    if data[0] in _OPENING:
+        news = _member(key, news_of(before, data))
+        return surely_clean(news) and not RESOLVED.occurs_in(news)
     # What is no string is no secret, whatever its name; and names are few.
-    return surely_clean(_member(key, news)) if news[0] in _OPENING else _is_clean_name(key)
+    return _is_clean_name(key) and not (RESOLVED and RESOLVED.occurs_in(_member(key, data)))
 
 
 def encode_member(key: str, value: Json, policy: SecretPolicy, before: bytes | None = None) -> bytes:

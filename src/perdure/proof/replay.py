@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -185,7 +186,7 @@ async def _replay_state(
             details={"states": [state_id]},
         )
     base = await read_snapshot(stores.artifacts, base_id)
-    scope = AttemptScope(source.run_of(state_id), state_id, attempt)
+    scope = AttemptScope(source.run_of(state_id), state_id, attempt, asyncio.current_task())
     state = plan.nodes[state_id].state
     meta = state.meta()
     io = source.io(scope, stores, attempt, meta, missing_fact_retryable=False)

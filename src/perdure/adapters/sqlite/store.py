@@ -87,6 +87,7 @@ class SqliteStore:
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         # The epoch for which each run is reserved, 0 until it is known.
         self._claimed: dict[RunId, int] = {}
+        self._insert = self._writing.insert
         self._writer = Worker("perdure-sqlite-writer", self._writing.run_batch)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
@@ -260,7 +261,7 @@ class SqliteStore:
         read: Sequence[str],
         large: Sequence[Blob] = (),
     ) -> Coroutine[Any, Any, Committed]:
-        insert = partial(self._writing.insert, artifacts, appends, claim, release, read, large)
+        insert = partial(self._insert, artifacts, appends, claim, release, read, large)
         committing = self._write(insert)
         return committing if release is None or claim is None else self._forgetting(claim, committing)
 
