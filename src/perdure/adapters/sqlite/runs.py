@@ -92,11 +92,17 @@ def make(connection: apsw.Connection, run_id: RunId, row: RunRow) -> int:
 
 def take(connection: apsw.Connection, claim: Claim, row: RunRow, expires_millis: int) -> None:
     """Make ``claim`` the durable one; ``row`` is the run's."""
-    key = make(connection, claim.run_id, row)
-    connection.execute(
-        "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
-        (claim.owner, claim.epoch, expires_millis, key),
-    )
+    held = (claim.owner, claim.epoch, expires_millis)
+    if row.key is None:
+        connection.execute(
+            "INSERT INTO run (owner, epoch, expires_millis, run_id) VALUES (?, ?, ?, ?)",
+            (*held, str(claim.run_id)),
+        )
+        row.key = connection.last_insert_rowid()
+    else:
+        connection.execute(
+            "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?", (*held, row.key)
+        )
     row.owner, row.epoch, row.expires_millis = claim.owner, claim.epoch, expires_millis
 
 
