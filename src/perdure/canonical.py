@@ -10,7 +10,8 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -137,7 +138,8 @@ def decode(data: bytes) -> Json:
 
 def join_object(members: Mapping[str, bytes]) -> bytes:
     """The canonical bytes of an object whose values' canonical bytes are at hand."""
-    return b"{" + b",".join([name + members[key] for key, name in _in_order(tuple(members))]) + b"}"
+    template, values_of = _shape(tuple(members))
+    return template % values_of(members)
 
 
 def split_object(data: bytes) -> dict[str, bytes]:
@@ -290,9 +292,16 @@ def _sorted_keys(item: dict[Any, Any], pointer: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _in_order(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
-    """``keys`` with the bytes before their values. Contexts mostly keep the keys that they have."""
-    return [(key, encode_string(key) + b":") for key in sorted(keys, key=utf16_order)]
+def _shape(keys: tuple[str, ...]) -> tuple[bytes, Callable[[Mapping[str, bytes]], tuple[bytes, ...]]]:
+    """The bytes of an object of these keys with a place for each value, and what takes the values in order.
+
+    Contexts mostly keep the keys that they have.
+    """
+    ordered = sorted(keys, key=utf16_order)
+    template = b",".join([encode_string(key).replace(b"%", b"%%") + b":%b" for key in ordered])
+    if len(ordered) > 1:
+        return b"{" + template + b"}", operator.itemgetter(*ordered)
+    return b"{" + template + b"}", lambda members: tuple(members.values())
 
 
 def utf16_order(text: str) -> bytes:
