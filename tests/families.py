@@ -144,6 +144,13 @@ async def turns(number: int) -> None:
 ENOUGH_SECONDS = 10
 
 
+async def nobody_drives() -> None:
+    """Wait until no child is executed any more."""
+    while running := [task for task in asyncio.all_tasks() if task.get_name().startswith("perdure-run")]:
+        done, _ = await asyncio.wait(running, timeout=ENOUGH_SECONDS)
+        assert done
+
+
 async def start(engine: Engine, stores: Stores, run: StartRun) -> RunResult:
     """As ``Engine.start``, which is not to hang."""
     return await asyncio.wait_for(engine.start(stores, run), ENOUGH_SECONDS)

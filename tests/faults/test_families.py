@@ -30,7 +30,17 @@ from perdure.engine.letters import SignalLetter, StopLetter
 from perdure.errors import StorageError
 from perdure.model.events import EventEnvelope, StateCompleted
 from perdure.stores.memory import MemoryState, MemoryStore, memory_stores
-from tests.families import Hanging, Ops, await_child, context_of, resume, spawn, start, start_of
+from tests.families import (
+    Hanging,
+    Ops,
+    await_child,
+    context_of,
+    nobody_drives,
+    resume,
+    spawn,
+    start,
+    start_of,
+)
 
 CONFIG = RunConfig(retry_policy=RetryPolicy(9))
 RUN_ID = RunId("00000000-0000-0000-0000-00000000000a")
@@ -113,13 +123,6 @@ async def test_a_store_that_does_not_answer_now_and_then(calls: int, does_them: 
     assert first > 40
     assert outcomes["Completed"]
     assert outcomes["store_down"]
-
-
-async def nobody_drives() -> None:
-    """Wait until no child is executed any more."""
-    while running := [task for task in asyncio.all_tasks() if task.get_name().startswith("perdure-run")]:
-        done, _ = await asyncio.wait(running, timeout=ENOUGH_SECONDS)
-        assert done
 
 
 class Refusing(MemoryStore):

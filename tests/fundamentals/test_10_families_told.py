@@ -33,6 +33,7 @@ from tests.families import (
     await_child,
     context_of,
     interrupt,
+    nobody_drives,
     resume,
     spawn,
     start,
@@ -104,6 +105,7 @@ async def test_a_pause_is_ended_for_whom_it_was_begun() -> None:
     await resume(engine, stores, a)
     assert (await stream(stores, a)).count("run_unpaused") == 1
     assert await tell(run_id, SignalLetter("then", 1, "ann"), "l3") == "signal never"
+    await nobody_drives()  # the second child was begun just now
     assert await tell(b, StopLetter("pause", "bob", "mine"), "l4") == "being unpaused"
     await resume(engine, stores, run_id)
     assert (await resume(engine, stores, b)).waiting_for == "being unpaused"
