@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from perdure import BuildProvenance, OpId, RunConfig, RunManifest
 from perdure.canonical import CanonicalJsonError, canonical_json_bytes
 from perdure.errors import Json
 from perdure.model.manifests import encode_manifest
+from perdure.secrets.resolved import ResolvedValues
 
 TOKEN = "ghp_" + "a1B2" * 9
 
@@ -39,3 +42,46 @@ def test_a_manifest_s_bytes_are_its_canonical_ones(params: Json) -> None:
     for op_id in ("usual", "other"):
         manifest = RunManifest(OpId(op_id), "", params, RunConfig())
         assert encode_manifest(manifest) == canonical_json_bytes(manifest.to_json())
+
+
+def test_equal_settings_of_other_types_have_bytes_of_their_own() -> None:
+    """What was encoded for one manifest is taken for another only if that has the same bytes."""
+    for config in (RunConfig(recovery_limit=1), RunConfig(recovery_limit=0), RunConfig()):
+        for build in (
+            BuildProvenance(),
+            BuildProvenance(git_commit="1"),
+            BuildProvenance(env_allowlist=("A",)),
+        ):
+            manifest = RunManifest(OpId("a"), "1", {}, config, build)
+            assert encode_manifest(manifest) == canonical_json_bytes(manifest.to_json())
+
+
+def test_settings_of_which_no_hash_is_to_be_had_are_written_all_the_same() -> None:
+    """Whoever gives a list where a tuple belongs gets the same bytes."""
+    listed: Any = ["x", "y"]
+    manifest = RunManifest(OpId("a"), "1", {}, RunConfig(skip_tags=listed))
+    assert encode_manifest(manifest) == encode_manifest(
+        RunManifest(OpId("a"), "1", {}, RunConfig(skip_tags=("x", "y")))
+    )
+
+
+def test_a_value_that_was_resolved_later_is_found_in_settings_that_were_written_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Settings are judged once by the detectors, but each time by what the process has resolved."""
+    manifest = RunManifest(OpId("a"), "1", {}, RunConfig(skip_tags=("correct-horse",)))
+    encode_manifest(manifest)
+    resolved = ResolvedValues()
+    resolved.remember("correct-horse")
+    for module in ("perdure.canonical", "perdure.model.manifests"):
+        monkeypatch.setattr(f"{module}.RESOLVED", resolved)
+    with pytest.raises(CanonicalJsonError) as caught:
+        encode_manifest(manifest)
+    assert caught.value.pointer == "/run_config/skip_tags/0"
+
+
+@pytest.mark.parametrize("wrong", [{"git_commit": 1}, {"env_allowlist": "PATH"}, {"rustc_version": b"1"}])
+def test_a_build_is_described_in_strings(wrong: dict[str, Any]) -> None:
+    """What could not be read back is refused where it is given."""
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        BuildProvenance(**wrong)

@@ -68,24 +68,23 @@ class PlannedRun(msgspec.Struct, frozen=True):
     def of(cls, plan: ExecutionPlan, config: RunConfig) -> PlannedRun:
         """Raises ``InvalidPlanError`` for a plan that has no order, or whose states contradict each other."""
         order = topological_order(plan)
-        metas = [(node, node.state.meta()) for node in order]
-        for node, meta in metas:
+        nodes = {node.id: node for node in order}
+        metas = {node.id: node.state.meta() for node in order}
+        for state_id, meta in metas.items():
             if not isinstance(meta, StateMeta):
-                expect(meta, StateMeta, f"what meta() of {node.id} gives", "a StateMeta")
+                expect(meta, StateMeta, f"what meta() of {state_id} gives", "a StateMeta")
         skip_tags = frozenset(config.skip_tags)
         skipped: frozenset[StateId] = frozenset()
         if skip_tags:
-            skipped = frozenset(node.id for node, meta in metas if not skip_tags.isdisjoint(meta.tags))
-        cleanup = [node for node, meta in metas if meta.on_cancel]
-        nodes = {node.id: node for node in order}
+            skipped = frozenset(each for each, meta in metas.items() if not skip_tags.isdisjoint(meta.tags))
+        cleanup = [nodes[state_id] for state_id, meta in metas.items() if meta.on_cancel]
         if cleanup:
-            order = [node for node, meta in metas if not meta.on_cancel]
-        by_id = {node.id: meta for node, meta in metas}
+            order = [node for node in order if not metas[node.id].on_cancel]
         joins = None
         if isinstance(config.execution_mode, FanOutJoin):
             joins = JoinGraph(order, plan.graph.edges, nodes)
-            joins.refuse_conflicts({node.id: meta.writes for node, meta in metas if meta.writes})
-        return cls(order, nodes, skipped, by_id, cleanup, config.retry_policy, joins)
+            joins.refuse_conflicts({state_id: meta.writes for state_id, meta in metas.items() if meta.writes})
+        return cls(order, nodes, skipped, metas, cleanup, config.retry_policy, joins)
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):

@@ -309,6 +309,11 @@ class BuildProvenance(msgspec.Struct, frozen=True, kw_only=True):
     target_triple: str | None = None
     env_allowlist: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("git_commit", "cargo_lock_hash", "flake_lock_hash", "rustc_version", "target_triple"):
+            expect_unless_none(getattr(self, name), str, f"BuildProvenance({name}=…)", "a string")
+        expect_many(self.env_allowlist, str, "BuildProvenance(env_allowlist=…)", "strings")
+
     def to_json(self) -> Json:
         """All six fields, None as null."""
         return {

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from perdure.canonical import canonical_json_bytes, encode
-from perdure.ids import OpId
-from perdure.model.config import RunConfig, RunManifest
+import functools
+
+from perdure.canonical import CanonicalJsonError, canonical_json_bytes, encode
+from perdure.model.config import BuildProvenance, RunConfig, RunManifest
+from perdure.plain_json import encode_plain
+from perdure.secrets import RESOLVED, surely_clean
 
 
 def encode_manifest(manifest: RunManifest) -> bytes:
-    """A manifest as it is kept; ``CanonicalJsonError`` for one that may not be.
-
-    Only what it has besides a usual one is searched for secrets: the names of settings are long words.
-    """
-    return canonical_json_bytes(manifest.to_json(), before=_USUAL)
+    """A manifest as it is kept; ``CanonicalJsonError`` for one that may not be."""
+    return _of_usual_settings(manifest) or canonical_json_bytes(manifest.to_json())
 
 
-_USUAL = encode(RunManifest(OpId("usual"), "", None, RunConfig()).to_json())
+def _of_usual_settings(manifest: RunManifest) -> bytes | None:
+    """The bytes of a manifest that may surely be kept: what runs have in common is known to be clean."""
+    try:
+        build, config = _settings(manifest.build, manifest.run_config)
+    except (CanonicalJsonError, TypeError):  # or with lists for tuples, which have no hash
+        return None
+    own = {"input_params": manifest.input_params, "op_id": manifest.op_id, "op_version": manifest.op_version}
+    data = encode_plain(own)
+    if data is None or not surely_clean(data):
+        return None
+    data = b'{"build":%b,%b,"run_config":%b}' % (build, data[1:-1], config)
+    return None if RESOLVED and RESOLVED.occurs_in(data) else data
+
+
+@functools.lru_cache(maxsize=64)
+def _settings(build: BuildProvenance, config: RunConfig) -> tuple[bytes, bytes]:
+    """The canonical bytes of both; ``CanonicalJsonError`` if they may not be kept."""
+    # Only what differs from the usual is searched for secrets: names of settings are long words.
+    canonical_json_bytes({"build": build.to_json(), "run_config": config.to_json()}, before=_USUAL)
+    return encode(build.to_json()), encode(config.to_json())
+
+
+_USUAL = encode({"build": BuildProvenance().to_json(), "run_config": RunConfig().to_json()})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+import operator
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -70,19 +72,13 @@ def topological_order(plan: ExecutionPlan) -> list[StateNode]:
         twice = [state_id for state_id, times in Counter(node.id for node in states).items() if times > 1]
         raise _invalid("duplicate_state", "a state stands in the plan more than once", {"states": twice})
 
-    edges: list[tuple[int, int]] = []
-    is_in_order = True
-    for edge in plan.graph.edges:
-        before, after = position.get(edge.before), position.get(edge.after)
-        if before is None or after is None:
-            raise _invalid(
-                "missing_state",
-                "an edge names a state that is not in the plan",
-                {"states": [edge.before if before is None else edge.after]},
-            )
-        edges.append((before, after))
-        is_in_order = is_in_order and before < after
-    if is_in_order:
+    try:
+        edges = [(position[edge.before], position[edge.after]) for edge in plan.graph.edges]
+    except KeyError as error:
+        raise _invalid(
+            "missing_state", "an edge names a state that is not in the plan", {"states": [error.args[0]]}
+        ) from None
+    if all(itertools.starmap(operator.lt, edges)):
         return list(states)  # as most plans are written
 
     followers: list[list[int]] = [[] for _ in states]
