@@ -72,31 +72,22 @@ def merge(
             if first is not None and conflict is None and not graph.precedes(first, state_id):
                 conflict = None if key in settled else Conflict(key, first, state_id)
             last[key] = state_id
-    seed_id = graph.largest(tips)
-    seed = results[seed_id]
-    changed: dict[str, bytes | None] = {}
+    seed = results[graph.largest(tips)]
+    written_last: dict[str, bytes | None] = {}
     for key, state_id in last.items():
         # A tip that comes after the last writer of a key holds what it wrote.
         holder = (
             state_id if state_id in results else next(tip for tip in tips if graph.precedes(state_id, tip))
         )
-        data = results[holder].parts.get(key)
-        if data is not seed.parts.get(key) and data != seed.parts.get(key):
-            changed[key] = data
-    return _changed(Merged(seed, conflict), changed)
+        written_last[key] = results[holder].parts.get(key)
+    return _changed(Merged(seed, conflict), written_last)
 
 
 def altered(merged: Merged, values: Snapshot, keys: Collection[str]) -> Merged:
     """``merged`` with the values that ``keys`` have in another context."""
-    before = merged.snapshot.parts
-    data = {key: values.parts.get(key) for key in sorted(keys)}
-    return _changed(merged, {key: each for key, each in data.items() if each != before.get(key)})
+    return _changed(merged, {key: values.parts.get(key) for key in sorted(keys)})
 
 
-def _changed(merged: Merged, changed: Mapping[str, bytes | None]) -> Merged:
-    if not changed:
-        return merged
-    seed = merged.snapshot
-    parts = {key: data for key, data in seed.parts.items() if changed.get(key, data) is not None}
-    parts |= {key: data for key, data in changed.items() if data is not None}
-    return Merged(Snapshot(parts, seed, tuple(changed)), merged.conflict, True)
+def _changed(merged: Merged, changes: Mapping[str, bytes | None]) -> Merged:
+    after = merged.snapshot.with_changes(changes)
+    return merged if after is merged.snapshot else Merged(after, merged.conflict, True)

@@ -70,28 +70,40 @@ class Snapshot:
 
     __slots__ = ("_before", "_changed", "_data", "_id", "_rope", "parts", "size")
 
-    def __init__(
-        self, parts: Mapping[str, bytes], before: Snapshot | None = None, changed: Collection[str] = ()
-    ) -> None:
+    def __init__(self, parts: Mapping[str, bytes], size: int | None = None) -> None:
         self.parts = parts
+        self.size = 2 + sum(map(_member_size, parts.items())) if size is None else size
+        """About how many bytes it has."""
         self._rope: Rope | None = None
         self._data: bytes | None = None
         self._id: ArtifactId | None = None
-        if before is None:
-            self.size = 2 + sum(map(_member_size, parts.items()))
-        else:
-            size, old_parts = before.size, before.parts
-            for key in changed:
-                new, old = parts.get(key), old_parts.get(key)
-                if new is not None and old is not None:
-                    size += len(new) - len(old)
-                elif new is not None:
-                    size += _member_size((key, new))
-                elif old is not None:
-                    size -= _member_size((key, old))
-            self.size = size
-        # A small one has no rope, and keeps none alive.
-        self._before, self._changed = (before, changed) if self.size > WHOLE_BYTES_MAX else (None, ())
+        # Until there is a rope: what it is to be made from, if not from the parts alone.
+        self._before: Snapshot | None = None
+        self._changed: Collection[str] = ()
+
+    def with_changes(self, changes: Mapping[str, bytes | None]) -> Snapshot:
+        """The snapshot with these values, None for what is no more; itself if that changes nothing."""
+        before, size = self.parts, self.size
+        parts: dict[str, bytes] | None = None
+        changed: list[str] = []
+        for key, new in changes.items():
+            old = before.get(key)
+            if old == new:
+                continue
+            if parts is None:
+                parts = dict(before)
+            changed.append(key)
+            if new is None:
+                size -= _member_size((key, parts.pop(key)))
+            else:
+                parts[key] = new
+                size += _member_size((key, new)) if old is None else len(new) - len(old)
+        if parts is None:
+            return self
+        after = Snapshot(parts, size)
+        if size > WHOLE_BYTES_MAX:  # a small one has no rope, and keeps none alive
+            after._before, after._changed = self, changed
+        return after
 
     @property
     def rope(self) -> Rope | None:
@@ -107,12 +119,10 @@ class Snapshot:
     @property
     def data(self) -> bytes:
         """The canonical bytes of the whole context."""
-        if self._data is not None:
-            return self._data
-        rope = self.rope
-        if rope is not None:
-            return rope.data
-        self._data = join_object(self.parts)  # short, so that it may be kept
+        if self._data is None:
+            if self.size > WHOLE_BYTES_MAX and (rope := self.rope) is not None:
+                return rope.data
+            self._data = join_object(self.parts)  # short, so that it may be kept
         return self._data
 
     @property
@@ -122,8 +132,7 @@ class Snapshot:
             if self.size > WHOLE_BYTES_MAX and (rope := self.rope) is not None:
                 self._id = rope.id
             else:
-                self._data = join_object(self.parts)
-                self._id = artifact_id_for_bytes(self._data)
+                self._id = artifact_id_for_bytes(self.data)
         return self._id
 
     @classmethod
@@ -176,7 +185,7 @@ class StagedContext:
 
     def dump(self) -> dict[str, Json]:
         self._check()
-        return {key: msgspec.json.decode(data) for key, data in self._parts().items()}
+        return {key: msgspec.json.decode(data) for key, data in self.snapshot().parts.items()}
 
     @property
     def base(self) -> Snapshot:
@@ -185,18 +194,7 @@ class StagedContext:
 
     def snapshot(self) -> Snapshot:
         """The context as it stands; the base itself when nothing was changed."""
-        before = self._base.parts
-        changed = [key for key, data in self._changes.items() if before.get(key) != data]
-        return Snapshot(self._parts(), self._base, changed) if changed else self._base
-
-    def _parts(self) -> dict[str, bytes]:
-        merged = dict(self._base.parts)
-        for key, data in self._changes.items():
-            if data is None:
-                merged.pop(key, None)
-            else:
-                merged[key] = data
-        return merged
+        return self._base.with_changes(self._changes)
 
 
 _OPENING = b'"[{'

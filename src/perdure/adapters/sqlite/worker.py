@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import apsw
 
 from perdure.errors import StorageError
-from perdure.stores.uninterrupted import UninterruptedFuture
+from perdure.stores.uninterrupted import SharedFuture
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], Any]
@@ -36,7 +36,7 @@ class Job:
         return self.result
 
 
-_Woken = TypeVar("_Woken", UninterruptedFuture[None], threading.Event)
+_Woken = TypeVar("_Woken", SharedFuture, threading.Event)
 
 
 class _Handful(Generic[_Woken]):
@@ -49,7 +49,7 @@ class _Handful(Generic[_Woken]):
         self.done: _Woken = done
 
 
-_AnyHandful = _Handful[UninterruptedFuture[None]] | _Handful[threading.Event]
+_AnyHandful = _Handful[SharedFuture] | _Handful[threading.Event]
 
 SLOW_SECONDS = 0.0005
 """A disk that takes longer for a job, on average, is waited for in a thread."""
@@ -74,7 +74,7 @@ class Worker:
         self._name = name
         self._run_batch = run_batch
         self._handed: queue.SimpleQueue[_AnyHandful | None] = queue.SimpleQueue()
-        self._gathered: dict[asyncio.AbstractEventLoop, _Handful[UninterruptedFuture[None]]] = {}
+        self._gathered: dict[asyncio.AbstractEventLoop, _Handful[SharedFuture]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Lock()
         self._mean_seconds = 0.0
@@ -113,7 +113,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         handful = self._gathered.get(loop)
         if handful is None:
-            handful = self._gathered[loop] = _Handful(UninterruptedFuture(loop=loop))
+            handful = self._gathered[loop] = _Handful(SharedFuture(loop))
             loop.call_soon(self._hand_over, loop)
         job = Job(work)
         handful.jobs.append(job)
@@ -200,7 +200,7 @@ def _closed() -> StorageError:
 
 def _tell(handfuls: Sequence[_AnyHandful]) -> None:
     """Wake whoever waits: each loop once, however many of its tasks do."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[UninterruptedFuture[None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[SharedFuture]] = {}
     for done in (each.done for each in handfuls):
         if isinstance(done, threading.Event):
             done.set()
@@ -212,6 +212,6 @@ def _tell(handfuls: Sequence[_AnyHandful]) -> None:
             loop.call_soon_threadsafe(_settle, futures)
 
 
-def _settle(futures: Sequence[UninterruptedFuture[None]]) -> None:
+def _settle(futures: Sequence[SharedFuture]) -> None:
     for future in futures:
-        future.set_result(None)
+        future.settle()
