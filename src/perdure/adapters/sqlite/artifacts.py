@@ -15,6 +15,10 @@ from perdure.stores.refusals import artifact_corruption, artifact_not_found
 
 RENEWAL_MILLIS = 60_000
 """What was renewed so lately is not renewed again, and may be older by that than its time says."""
+_INSERT = f"""
+INSERT INTO artifact (id, kind, size, put_millis, data, recipe) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET put_millis = excluded.put_millis
+WHERE put_millis < excluded.put_millis - {RENEWAL_MILLIS}"""
 _BATCH = 500
 
 
@@ -23,19 +27,16 @@ def insert_artifacts(
 ) -> None:
     """Keep ``blobs``; those over the threshold are in their files already."""
     for blob in blobs:
-        data = blob.data if len(blob.data) <= threshold_bytes else None
+        data = blob.data
         connection.execute(
-            """INSERT INTO artifact (id, kind, size, put_millis, data, recipe) VALUES (?, ?, ?, ?, ?, ?)
-               ON CONFLICT (id) DO UPDATE SET put_millis = excluded.put_millis
-               WHERE put_millis < excluded.put_millis - ?""",
+            _INSERT,
             (
-                _key(blob.id),
+                bytes.fromhex(blob.id),
                 str(blob.kind),
                 blob.size,
                 now_millis,
-                data,
+                data if len(data) <= threshold_bytes else None,
                 isinstance(blob, RecipeBlob),
-                RENEWAL_MILLIS,
             ),
         )
 

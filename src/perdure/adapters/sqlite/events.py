@@ -26,30 +26,27 @@ _SELECT = """
     WHERE run.run_id = ? AND event.seq >= ?"""
 
 
+_INSERT = "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)"
+_PLACE = b",%d,%d,"
+
+
 def insert_events(connection: apsw.Connection, append: Append, row: RunRow, now_millis: int) -> None:
     """Add ``append`` to the run of ``row``; ``event_store_concurrency`` if its expectation is stale."""
     check_head(append, row.head)
     events = append.events
     if not events:
         return
-    key, run_crc = make(connection, append.run_id, row), zlib.crc32(append.run_id.encode())
-    connection.executemany(
-        "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (
-                key,
-                seq,
-                now_millis,
-                is_engine_event(event),
-                _crc(run_crc, seq, now_millis, body := encode_event(event)),
-                body,
-            )
-            for seq, event in enumerate(events, row.head + 1)
-        ],
-    )
-    is_first = not row.head
-    row.head += len(events)
-    if is_first and (continued := continued_by(events[0])) is not None:
+    key, head, run_crc = row.key, row.head, zlib.crc32(append.run_id.encode())
+    if key is None:
+        key = make(connection, append.run_id, row)
+    rows = []
+    for seq, event in enumerate(events, head + 1):
+        body = encode_event(event)
+        crc = zlib.crc32(body, zlib.crc32(_PLACE % (seq, now_millis), run_crc))
+        rows.append((key, seq, now_millis, is_engine_event(event), crc, body))
+    connection.executemany(_INSERT, rows)
+    row.head = head + len(rows)
+    if not head and (continued := continued_by(events[0])) is not None:
         insert_leg(connection, key, continued)
     if RunCompleted in map(type, events):
         row.ended = True
@@ -103,7 +100,7 @@ def envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
     """The events of rows ``(seq, ts_millis, crc, body)``; ``event_corruption`` for one that is damaged."""
     run_crc = zlib.crc32(run_id.encode())
     for seq, ts_millis, crc, body in rows:
-        if _crc(run_crc, seq, ts_millis, body) != crc:
+        if zlib.crc32(body, zlib.crc32(_PLACE % (seq, ts_millis), run_crc)) != crc:
             raise CorruptionError.of(
                 "event_corruption",
                 "a stored event is not what was written",
@@ -112,6 +109,3 @@ def envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
     events = decode_events([row[3] for row in rows])
     return [EventEnvelope(run_id, row[0], row[1], event) for row, event in zip(rows, events, strict=True)]
 
-
-def _crc(run_crc: int, seq: int, ts_millis: int, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(b",%d,%d," % (seq, ts_millis), run_crc))

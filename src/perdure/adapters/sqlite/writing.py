@@ -117,19 +117,21 @@ class Writing:
         now = self._clock.now_millis()
         if large:
             self._files.require(blob.id for blob in large)
-        held = None
-        if claim is not None:
-            held = self._known.get(connection, claim.run_id)
+        if claim is None:
+            run_id, held = None, None
+        else:
+            run_id = claim.run_id
+            held = self._known.get(connection, run_id)
             if not held.is_held_by(claim):
                 self._hold(connection, claim, held)
             if read:  # first: what is left passes on with the end of a run that goes on as another
-                delete_letters(connection, claim.run_id, read)
+                delete_letters(connection, run_id, read)
         insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
         heads = []
         is_alone = True
         for append in appends:
             row = held
-            if row is None or claim is None or append.run_id != claim.run_id:
+            if row is None or append.run_id != run_id:
                 row, is_alone = run_row(connection, append.run_id), False
             insert_events(connection, append, row, now)
             heads.append(row.head)
