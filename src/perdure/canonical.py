@@ -76,7 +76,7 @@ def adds_no_secret(before: bytes, data: bytes, policy: SecretPolicy) -> bool:
     if policy.strict:
         return False
     news = news_of(before, data, bytes_min=0)
-    return surely_clean(news) and not (RESOLVED and RESOLVED.occurs_in(news))
+    return surely_clean(news) and not (RESOLVED.needles and RESOLVED.occurs_in(news))
 
 
 def artifact_id_for_bytes(data: bytes) -> ArtifactId:

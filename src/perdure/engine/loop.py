@@ -17,7 +17,7 @@ from perdure.engine.letters import LetterWatch, receive
 from perdure.engine.starting import Beginning
 from perdure.errors import ErrorCategory, ErrorInfo, StorageError
 from perdure.failpoints import FailpointStop
-from perdure.ids import ArtifactId, RunId, StateId
+from perdure.ids import RunId, StateId
 from perdure.io.journal import Entry
 from perdure.io.scope import AttemptScope, Stopped
 from perdure.model.context import Snapshot
@@ -214,7 +214,9 @@ class Stint:
                 each.cancel()
 
     async def _attempt(self, attempt: OpenAttempt) -> None:
-        base = await self._base(attempt.base_snapshot_id)
+        base = self._snapshot
+        if base is None or base.id != attempt.base_snapshot_id:
+            base = self._snapshot = await self._hands.read_snapshot(attempt.base_snapshot_id)
         ran_before = self._view.head_seq > attempt.entered_seq
         self._current = run = AttemptRun(self._hands, attempt, base, self._task, ran_before=ran_before)
         self._scope = run.scope
@@ -258,8 +260,3 @@ class Stint:
         if self._current is not None:
             self._current.stage_emitted()
             self._current = None
-
-    async def _base(self, snapshot_id: ArtifactId) -> Snapshot:
-        if self._snapshot is None or self._snapshot.id != snapshot_id:
-            self._snapshot = await self._hands.read_snapshot(snapshot_id)
-        return self._snapshot

@@ -111,8 +111,10 @@ class RunWriter:
         for event in events:
             view.advance(event, view.head_seq + 1)
         self._staged += events
-        self._staged_blobs += blobs
-        self._staged_read += read
+        if blobs:
+            self._staged_blobs += blobs
+        if read:
+            self._staged_read += read
 
     def stage_riding(self) -> None:
         """Stage what rides along; called when the attempt ends, before its closing event."""
@@ -321,14 +323,11 @@ class RunWriter:
         self._held.durable = True
         self._held.given_up = release is not None
         self._failpoints.hit("commit.after")
-        self._landed(landed, release)
-        if self._observer is not None:
-            self._observe_all(head, events, begun)
-
-    def _landed(self, landed: Callable[[], None] | None, release: Release | None) -> None:
         self.is_released = release is not None
         if landed is not None:
             landed()
+        if self._observer is not None:
+            self._observe_all(head, events, begun)
 
     async def _look_what_landed(
         self,
@@ -339,7 +338,9 @@ class RunWriter:
         begun: Sequence[Append],
     ) -> None:
         if await self._has_landed(head, events):
-            self._landed(landed, release)
+            self.is_released = release is not None
+            if landed is not None:
+                landed()
             self._observe_all(head, events, begun)
 
     def _observe_all(self, head: int, events: Sequence[Event], begun: Sequence[Append]) -> None:

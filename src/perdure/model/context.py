@@ -216,7 +216,7 @@ def _adds_no_secret(key: str, before: bytes, data: bytes) -> bool:
         news = _member(key, news_of(before, data))
         return surely_clean(news) and not RESOLVED.occurs_in(news)
     # What is no string is no secret, whatever its name; and names are few.
-    return _is_clean_name(key) and not (RESOLVED and RESOLVED.occurs_in(_member(key, data)))
+    return _is_clean_name(key) and not (RESOLVED.needles and RESOLVED.occurs_in(_member(key, data)))
 
 
 def encode_member(key: str, value: Json, policy: SecretPolicy, before: bytes | None = None) -> bytes:

@@ -26,7 +26,7 @@ def _of_usual_settings(manifest: RunManifest) -> bytes | None:
     if data is None or not surely_clean(data):
         return None
     data = b'{"build":%b,%b,"run_config":%b}' % (build, data[1:-1], config)
-    return None if RESOLVED and RESOLVED.occurs_in(data) else data
+    return None if RESOLVED.needles and RESOLVED.occurs_in(data) else data
 
 
 @functools.lru_cache(maxsize=64)

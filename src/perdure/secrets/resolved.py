@@ -20,22 +20,19 @@ class ResolvedValues:
     """Remembers values, and finds them in bytes: raw, JSON-escaped, in hexadecimal, URL-encoded, Base64."""
 
     def __init__(self) -> None:
-        self._needles: tuple[bytes, ...] = ()
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._needles)
+        self.needles: tuple[bytes, ...] = ()
+        """Every form of each value; mostly there are none."""
 
     def remember(self, value: str) -> None:
         """Refuse ``value`` from now on."""
         forms = _forms(value)
-        if not forms <= set(self._needles):
+        if not forms <= set(self.needles):
             # The longest first: redaction then leaves no rest of a longer form.
-            self._needles = tuple(sorted(forms | set(self._needles), key=lambda each: (-len(each), each)))
+            self.needles = tuple(sorted(forms | set(self.needles), key=lambda each: (-len(each), each)))
 
     def occurs_in(self, data: bytes) -> bool:
         """Whether any remembered value stands in ``data``, in any form."""
-        return any(needle in data for needle in self._needles)
+        return any(needle in data for needle in self.needles)
 
     def pointer_in(self, value: object) -> str:
         """The JSON pointer of the first string or key that holds a value; the whole if none does alone."""
@@ -59,7 +56,7 @@ class ResolvedValues:
         data = _encoded(text)
         if not self.occurs_in(data):
             return text
-        for needle in self._needles:
+        for needle in self.needles:
             data = data.replace(needle, marker(RESOLVED_SECRET).encode())
         return data.decode("utf-8", "surrogatepass")
 
