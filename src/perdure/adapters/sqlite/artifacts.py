@@ -23,12 +23,12 @@ _BATCH = 500
 
 
 def insert_artifacts(
-    connection: apsw.Connection, blobs: Sequence[Blob], threshold_bytes: int, now_millis: int
+    cursor: apsw.Cursor, blobs: Sequence[Blob], threshold_bytes: int, now_millis: int
 ) -> None:
     """Keep ``blobs``; those over the threshold are in their files already."""
     for blob in blobs:
         data = blob.data
-        connection.execute(
+        cursor.execute(
             _INSERT,
             (
                 bytes.fromhex(blob.id),

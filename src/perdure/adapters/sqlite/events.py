@@ -30,7 +30,7 @@ _INSERT = "INSERT INTO event (run, seq, ts_millis, engine, crc, body) VALUES (?,
 _PLACE = b",%d,%d,"
 
 
-def insert_events(connection: apsw.Connection, append: Append, row: RunRow, now_millis: int) -> None:
+def insert_events(cursor: apsw.Cursor, append: Append, row: RunRow, now_millis: int) -> None:
     """Add ``append`` to the run of ``row``; ``event_store_concurrency`` if its expectation is stale."""
     check_head(append, row.head)
     events = append.events
@@ -38,19 +38,20 @@ def insert_events(connection: apsw.Connection, append: Append, row: RunRow, now_
         return
     key, head, run_crc = row.key, row.head, zlib.crc32(append.run_id.encode())
     if key is None:
-        key = make(connection, append.run_id, row)
+        key = make(cursor.connection, append.run_id, row)
     rows = []
     for seq, event in enumerate(events, head + 1):
         body = encode_event(event)
         crc = zlib.crc32(body, zlib.crc32(_PLACE % (seq, now_millis), run_crc))
         rows.append((key, seq, now_millis, is_engine_event(event), crc, body))
-    connection.executemany(_INSERT, rows)
+    cursor.executemany(_INSERT, rows)
     row.head = head + len(rows)
     if not head and (continued := continued_by(events[0])) is not None:
-        insert_leg(connection, key, continued)
+        insert_leg(cursor.connection, key, continued)
     if RunCompleted in map(type, events):
         row.ended = True
-        connection.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (key,))
+        connection = cursor.connection
+        cursor.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (key,))
         if heir_in(events) is None or not pass_on(connection, append.run_id, key):
             wake_awaiting(connection, append.run_id, key)
 
@@ -108,4 +109,3 @@ def envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
             )
     events = decode_events([row[3] for row in rows])
     return [EventEnvelope(run_id, row[0], row[1], event) for row, event in zip(rows, events, strict=True)]
-

@@ -49,6 +49,7 @@ class Writing:
         self._busy_timeout_millis = busy_timeout_millis
         self._is_free = is_free
         self._known = KnownRows()
+        self._cursor = self.connection.cursor()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -126,14 +127,14 @@ class Writing:
                 self._hold(connection, claim, held)
             if read:  # first: what is left passes on with the end of a run that goes on as another
                 delete_letters(connection, run_id, read)
-        insert_artifacts(connection, artifacts, self._file_threshold_bytes, now)
+        insert_artifacts(self._cursor, artifacts, self._file_threshold_bytes, now)
         heads = []
         is_alone = True
         for append in appends:
             row = held
             if row is None or append.run_id != run_id:
                 row, is_alone = run_row(connection, append.run_id), False
-            insert_events(connection, append, row, now)
+            insert_events(self._cursor, append, row, now)
             heads.append(row.head)
         if claim is not None and held is not None:
             if release is not None:
