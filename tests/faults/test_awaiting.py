@@ -95,13 +95,14 @@ def test_a_release_that_comes_too_late_leaves_what_the_next_owner_awaits(tmp_pat
     """Another took the run over and left it after the late one had looked: what it waits for stays."""
     path = tmp_path / "runs.db"
     connection = open_database(path)
+    cursor = connection.cursor()
     old, new = Claim(RUN, "one", 1), Claim(RUN, "two", 2)
-    row = run_row(connection, RUN)
-    take(connection, old, row, 0)
-    take(connection, new, row, 0)
-    give_up(connection, new, row, Release(None, (OTHER,)))
-    give_up(connection, old, row, Release())
-    assert run_row(connection, RUN).due_millis is None
+    row = run_row(cursor, RUN)
+    take(cursor, old, row, 0)
+    take(cursor, new, row, 0)
+    give_up(cursor, new, row, Release(None, (OTHER,)))
+    give_up(cursor, old, row, Release())
+    assert run_row(cursor, RUN).due_millis is None
     assert rows(path) == [(RUN, OTHER)]
     connection.close()
 

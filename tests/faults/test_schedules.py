@@ -87,8 +87,8 @@ async def test_ten_thousand_schedules_cost_one_read_when_none_is_due(tmp_path: P
     made = await client.schedules.create("model", report, "", cron="0 6 * * *")
     row = row_of(made)
 
-    def fill(connection: apsw.Connection) -> None:
-        connection.executemany(
+    def fill(cursor: apsw.Cursor) -> None:
+        cursor.executemany(
             "INSERT INTO schedule (id, revision, due_millis, body, crc) VALUES (?, 1, ?, x'00', 0)",
             [(f"s{number}", (row.due_millis or 0) + number) for number in range(MANY)],
         )

@@ -355,11 +355,11 @@ async def test_a_thread_keeps_nothing_of_what_it_has_done() -> None:
     class Large:
         pass
 
-    connection = apsw.Connection(":memory:")
+    cursor = apsw.Connection(":memory:").cursor()
 
     def run_batch(jobs: Sequence[worker.Job], may_wait: bool) -> float:
         for job in jobs:
-            job.result = job.work(connection)
+            job.result = job.work(cursor)
         return 0.0
 
     thread = worker.Worker("test", run_batch)
@@ -700,7 +700,7 @@ async def test_events_of_a_file_of_the_ninth_version_are_kept(tmp_path: Path) ->
     for key, (run_id, events) in enumerate(written.items(), 1):
         old.execute("INSERT INTO run (key, run_id) VALUES (?, ?)", (key, str(run_id)))
         append = Append(run_id, 0, events)
-        insert_events(old.cursor(), append, run_row(old, run_id), 5)
+        insert_events(old.cursor(), append, run_row(old.cursor(), run_id), 5)
     old.close()
     async with Stores.sqlite(path) as stores:
         for run_id, events in written.items():

@@ -44,7 +44,7 @@ class Moment(NamedTuple):
 
 
 def select_due(
-    connection: apsw.Connection,
+    cursor: apsw.Cursor,
     limit: int,
     moment: Moment,
     among: Collection[RunId] | None,
@@ -57,7 +57,7 @@ def select_due(
         query, bindings["limit"] = SELECT_DUE, limit + len(claimed)
     else:
         query, bindings["among"] = SELECT_DUE_AMONG, as_array(among)
-    rows: list[Any] = connection.execute(query, bindings).fetchall()
+    rows: list[Any] = cursor.execute(query, bindings).fetchall()
     due = [
         (since, key, run_id)
         for since, key, run_id, owner, expires_millis in rows
@@ -66,7 +66,7 @@ def select_due(
     return [RunId.trusted(run_id) for _, _, run_id in sorted(due)[:limit]]
 
 
-def select_next_due_millis(connection: apsw.Connection, claimed: Collection[RunId]) -> int | None:
+def select_next_due_millis(cursor: apsw.Cursor, claimed: Collection[RunId]) -> int | None:
     """As ``Agenda.next_due_millis``; what is ``claimed`` is about to have an owner."""
-    rows: list[Any] = connection.execute(SELECT_NEXT, {"limit": len(claimed) + 1}).fetchall()
+    rows: list[Any] = cursor.execute(SELECT_NEXT, {"limit": len(claimed) + 1}).fetchall()
     return next((due_millis for run_id, due_millis in rows if run_id not in claimed), None)

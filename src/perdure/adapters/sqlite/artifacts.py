@@ -41,10 +41,10 @@ def insert_artifacts(
         )
 
 
-def select_artifact(connection: apsw.Connection, files: ArtifactFiles, artifact_id: ArtifactId) -> bytes:
+def select_artifact(cursor: apsw.Cursor, files: ArtifactFiles, artifact_id: ArtifactId) -> bytes:
     """The bytes, verified: ``artifact_not_found``, ``artifact_corruption``."""
     query = "SELECT data FROM artifact WHERE id = ? AND NOT recipe"
-    rows: list[Any] = connection.execute(query, (_key(artifact_id),)).fetchall()
+    rows: list[Any] = cursor.execute(query, (_key(artifact_id),)).fetchall()
     if not rows:
         raise artifact_not_found(artifact_id)
     data: bytes | None = files.read(artifact_id) if rows[0][0] is None else rows[0][0]
@@ -54,7 +54,7 @@ def select_artifact(connection: apsw.Connection, files: ArtifactFiles, artifact_
 
 
 def select_rows(
-    connection: apsw.Connection, files: ArtifactFiles, artifact_ids: Sequence[ArtifactId]
+    cursor: apsw.Cursor, files: ArtifactFiles, artifact_ids: Sequence[ArtifactId]
 ) -> dict[ArtifactId, Row]:
     """What is kept under these ids, unverified."""
     found: dict[ArtifactId, Row] = {}
@@ -62,7 +62,8 @@ def select_rows(
         batch = artifact_ids[begin : begin + _BATCH]
         places = ",".join("?" * len(batch))
         query = f"SELECT id, recipe, data FROM artifact WHERE id IN ({places})"
-        for key, is_recipe, kept in connection.execute(query, tuple(map(_key, batch))):
+        rows: list[Any] = cursor.execute(query, tuple(map(_key, batch))).fetchall()
+        for key, is_recipe, kept in rows:
             artifact_id = ArtifactId.trusted(key.hex())
             data = files.read(artifact_id) if kept is None else kept
             if data is not None:
@@ -70,9 +71,9 @@ def select_rows(
     return found
 
 
-def artifact_exists(connection: apsw.Connection, artifact_id: ArtifactId) -> bool:
+def artifact_exists(cursor: apsw.Cursor, artifact_id: ArtifactId) -> bool:
     """Whether there is a row for it."""
-    return bool(connection.execute("SELECT 1 FROM artifact WHERE id = ?", (_key(artifact_id),)).fetchall())
+    return bool(cursor.execute("SELECT 1 FROM artifact WHERE id = ?", (_key(artifact_id),)).fetchall())
 
 
 def _key(artifact_id: str) -> bytes:

@@ -24,27 +24,27 @@ def as_array(run_ids: Iterable[RunId]) -> str:
     return msgspec.json.encode([str(each) for each in run_ids]).decode()
 
 
-def select_ended(connection: apsw.Connection, run_ids: Sequence[RunId]) -> list[RunId]:
+def select_ended(cursor: apsw.Cursor, run_ids: Sequence[RunId]) -> list[RunId]:
     """Which of the runs have ended."""
     if not run_ids:
         return []
-    rows: list[Any] = connection.execute(SELECT_ENDED, (as_array(run_ids),)).fetchall()
+    rows: list[Any] = cursor.execute(SELECT_ENDED, (as_array(run_ids),)).fetchall()
     return [RunId.trusted(row[0]) for row in rows]
 
 
-def insert_awaited(connection: apsw.Connection, key: int | None, run_ids: Sequence[RunId]) -> None:
+def insert_awaited(cursor: apsw.Cursor, key: int | None, run_ids: Sequence[RunId]) -> None:
     """Have the run of ``key`` wait for these runs, in place of others."""
-    connection.execute(FORGET, (key,))
-    connection.executemany(
+    cursor.execute(FORGET, (key,))
+    cursor.executemany(
         "INSERT INTO awaiting (run, awaited) VALUES (?, ?)",
         [(key, str(each)) for each in dict.fromkeys(run_ids)],
     )
 
 
-def wake_awaiting(connection: apsw.Connection, run_id: RunId, key: int | None) -> None:
+def wake_awaiting(cursor: apsw.Cursor, run_id: RunId, key: int | None) -> None:
     """Make the runs due at once that wait for the end of this one; it awaits nothing any more itself."""
     bindings = {"run_id": str(run_id), "key": key}
-    if connection.execute(SELECT_CONCERNED, bindings).fetchall():
-        connection.execute(WAKE, (str(run_id),))
-        connection.execute(FORGET_WOKEN, (str(run_id),))
-        connection.execute(FORGET, (key,))
+    if cursor.execute(SELECT_CONCERNED, bindings).fetchall():
+        cursor.execute(WAKE, (str(run_id),))
+        cursor.execute(FORGET_WOKEN, (str(run_id),))
+        cursor.execute(FORGET, (key,))

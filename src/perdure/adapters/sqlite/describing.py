@@ -18,9 +18,9 @@ _COUNTS = """
            (SELECT freelist_count FROM pragma_freelist_count) * (SELECT page_size FROM pragma_page_size)"""
 
 
-def select_described(connection: apsw.Connection, path: Path, files: Iterable[Path]) -> Json:
+def select_described(cursor: apsw.Cursor, path: Path, files: Iterable[Path]) -> Json:
     """As ``Stores.describe``, but for what opening found; ``files`` are those beside the database."""
-    counts: list[Any] = connection.execute(_COUNTS).fetchall()
+    counts: list[Any] = cursor.execute(_COUNTS).fetchall()
     version, runs, unfinished, events, artifacts, artifact_bytes, free_bytes = counts[0]
     beside = [path, path.with_name(path.name + "-wal"), *files]
     return {

@@ -38,7 +38,7 @@ def insert_events(cursor: apsw.Cursor, append: Append, row: RunRow, now_millis: 
         return
     key, head, run_crc = row.key, row.head, zlib.crc32(append.run_id.encode())
     if key is None:
-        key = make(cursor.connection, append.run_id, row)
+        key = make(cursor, append.run_id, row)
     rows = []
     for seq, event in enumerate(events, head + 1):
         body = encode_event(event)
@@ -47,21 +47,20 @@ def insert_events(cursor: apsw.Cursor, append: Append, row: RunRow, now_millis: 
     cursor.executemany(_INSERT, rows)
     row.head = head + len(rows)
     if not head and (continued := continued_by(events[0])) is not None:
-        insert_leg(cursor.connection, key, continued)
+        insert_leg(cursor, key, continued)
     if RunCompleted in map(type, events):
         row.ended = True
-        connection = cursor.connection
         cursor.execute("UPDATE run SET ended = 1, due_millis = NULL WHERE key = ?", (key,))
-        if heir_in(events) is None or not pass_on(connection, append.run_id, key):
-            wake_awaiting(connection, append.run_id, key)
+        if heir_in(events) is None or not pass_on(cursor, append.run_id, key):
+            wake_awaiting(cursor, append.run_id, key)
 
 
 def select_range(
-    connection: apsw.Connection, run_id: RunId, from_seq: int, to_seq: int | None
+    cursor: apsw.Cursor, run_id: RunId, from_seq: int, to_seq: int | None
 ) -> list[EventEnvelope]:
     """The events from ``from_seq`` to ``to_seq``; ``event_sequence_gap`` if one is missing."""
     condition, bindings = ("", ()) if to_seq is None else (" AND event.seq <= ?", (to_seq,))
-    rows = _selected(connection, condition, (str(run_id), from_seq, *bindings, -1))
+    rows = _selected(cursor, condition, (str(run_id), from_seq, *bindings, -1))
     for expected, row in enumerate(rows, max(from_seq, 1)):
         if row[0] != expected:
             raise CorruptionError.of(
@@ -73,27 +72,25 @@ def select_range(
 
 
 def select_engine_events(
-    connection: apsw.Connection, run_id: RunId, from_seq: int, limit: int
+    cursor: apsw.Cursor, run_id: RunId, from_seq: int, limit: int
 ) -> list[EventEnvelope]:
     """The first ``limit`` kernel and engine events from ``from_seq`` on."""
-    return envelopes(run_id, _selected(connection, " AND event.engine = 1", (str(run_id), from_seq, limit)))
+    return envelopes(run_id, _selected(cursor, " AND event.engine = 1", (str(run_id), from_seq, limit)))
 
 
-def select_runs(
-    connection: apsw.Connection, after: RunId | None, limit: int, *, unfinished: bool
-) -> list[RunId]:
+def select_runs(cursor: apsw.Cursor, after: RunId | None, limit: int, *, unfinished: bool) -> list[RunId]:
     """Runs with events, the one begun last first: keys are given out in the order of beginning."""
     conditions = [IS_BEGUN, "ended < 2"]
     conditions += ["ended = 0"] if unfinished else []
     conditions += [f"key < (SELECT key FROM run WHERE run_id = :after AND {IS_BEGUN})"] if after else []
     query = f"SELECT run_id FROM run WHERE {' AND '.join(conditions)} ORDER BY key DESC LIMIT :limit"
-    rows: list[Any] = connection.execute(query, {"after": after and str(after), "limit": limit}).fetchall()
+    rows: list[Any] = cursor.execute(query, {"after": after and str(after), "limit": limit}).fetchall()
     return [RunId.trusted(row[0]) for row in rows]
 
 
-def _selected(connection: apsw.Connection, condition: str, bindings: tuple[Any, ...]) -> list[Any]:
+def _selected(cursor: apsw.Cursor, condition: str, bindings: tuple[Any, ...]) -> list[Any]:
     query = f"{_SELECT}{condition} ORDER BY event.seq LIMIT ?"
-    rows: list[Any] = connection.execute(query, bindings).fetchall()
+    rows: list[Any] = cursor.execute(query, bindings).fetchall()
     return rows
 
 

@@ -33,7 +33,7 @@ _PAUSE_SECONDS_MAX = 0.1
 class Runner(Protocol):
     """Does work on a connection without blocking the loop."""
 
-    def __call__(self, work: Callable[[apsw.Connection], T]) -> Awaitable[T]: ...
+    def __call__(self, work: Callable[[apsw.Cursor], T]) -> Awaitable[T]: ...
 
 
 class SqliteKeeping:
@@ -158,7 +158,7 @@ class SqliteKeeping:
         while not await self._gently(purge):
             pass
 
-    async def _gently(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def _gently(self, work: Callable[[apsw.Cursor], T]) -> T:
         """The result of ``work``; whoever else wants to write has as long afterwards as it took."""
         begun = time.perf_counter()
         result = await self._write(work)

@@ -15,15 +15,15 @@ SELECT_NEWEST = """
     ORDER BY leg DESC, key LIMIT 1"""
 
 
-def insert_leg(connection: apsw.Connection, key: int | None, continued: ContinuedRun) -> None:
+def insert_leg(cursor: apsw.Cursor, key: int | None, continued: ContinuedRun) -> None:
     """Note what the run of ``key`` continues."""
-    connection.execute(
+    cursor.execute(
         "UPDATE run SET first_leg = ?, leg = ? WHERE key = ?",
         (str(continued.first_run_id), continued.leg, key),
     )
 
 
-def select_newest(connection: apsw.Connection, run_id: RunId) -> RunId:
+def select_newest(cursor: apsw.Cursor, run_id: RunId) -> RunId:
     """As ``KnowsLegs.newest_leg``."""
-    rows: list[Any] = connection.execute(SELECT_NEWEST, (str(run_id),)).fetchall()
+    rows: list[Any] = cursor.execute(SELECT_NEWEST, (str(run_id),)).fetchall()
     return RunId.trusted(rows[0][0]) if rows else run_id

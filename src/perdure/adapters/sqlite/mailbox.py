@@ -27,32 +27,30 @@ _INSERT = """
 _MAKE_DUE = "UPDATE run SET due_millis = 0 WHERE key = ? AND due_millis IS NOT 0"
 
 
-def insert_letter(
-    connection: apsw.Connection, run_id: RunId, letter_id: str, body: bytes, now_millis: int
-) -> bool:
+def insert_letter(cursor: apsw.Cursor, run_id: RunId, letter_id: str, body: bytes, now_millis: int) -> bool:
     """As ``Mailbox.post``."""
-    row = run_row(connection, run_id)
+    row = run_row(cursor, run_id)
     if not row.head:
         raise run_not_found(run_id)
     if row.ended:
-        newest = select_newest(connection, run_id)
-        row = run_row(connection, newest)
+        newest = select_newest(cursor, run_id)
+        row = run_row(cursor, newest)
         if row.ended:
             raise run_already_terminal(run_id)
         run_id = newest
-    connection.execute(
+    cursor.execute(
         _INSERT,
         (row.key, letter_id, now_millis, body, _crc(run_id, letter_id, now_millis, body)),
     )
-    if not connection.changes():
+    if not cursor.connection.changes():
         return False
-    connection.execute(_MAKE_DUE, (row.key,))
+    cursor.execute(_MAKE_DUE, (row.key,))
     return True
 
 
-def select_unread(connection: apsw.Connection, run_id: RunId) -> list[Letter]:
+def select_unread(cursor: apsw.Cursor, run_id: RunId) -> list[Letter]:
     """As ``Mailbox.unread``; ``letter_corruption`` if one is not what was posted."""
-    rows: list[Any] = connection.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
+    rows: list[Any] = cursor.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
     for letter_id, body, sent_millis, crc in rows:
         if crc is not None and crc != _crc(run_id, letter_id, sent_millis, body):
             raise CorruptionError.of(
@@ -63,35 +61,35 @@ def select_unread(connection: apsw.Connection, run_id: RunId) -> list[Letter]:
     return [opened(*row[:3]) for row in rows]
 
 
-def select_addressed(connection: apsw.Connection, run_ids: Collection[RunId]) -> set[RunId]:
+def select_addressed(cursor: apsw.Cursor, run_ids: Collection[RunId]) -> set[RunId]:
     """As ``Mailbox.addressed``. Letters that wait are few, runs that are asked for may be many."""
-    rows: list[Any] = connection.execute(SELECT_ADDRESSED).fetchall()
+    rows: list[Any] = cursor.execute(SELECT_ADDRESSED).fetchall()
     return {RunId.trusted(row[0]) for row in rows}.intersection(run_ids)
 
 
-def delete_letters(connection: apsw.Connection, run_id: RunId, letter_ids: Sequence[str]) -> None:
+def delete_letters(cursor: apsw.Cursor, run_id: RunId, letter_ids: Sequence[str]) -> None:
     """Take letters away; those that are not there are passed over."""
-    connection.executemany(
+    cursor.executemany(
         "DELETE FROM letter WHERE run = (SELECT key FROM run WHERE run_id = ?) AND id = ?",
         [(str(run_id), str(each)) for each in letter_ids],
     )
 
 
-def pass_letters_on(connection: apsw.Connection, run_id: RunId, heir: RunId, heir_key: int) -> None:
+def pass_letters_on(cursor: apsw.Cursor, run_id: RunId, heir: RunId, heir_key: int) -> None:
     """Have one run's letters be another's, in their order; raises as :func:`select_unread`."""
-    letters = select_unread(connection, run_id)
+    letters = select_unread(cursor, run_id)
     if not letters:
         return
-    bodies: list[Any] = connection.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
-    connection.executemany(
+    bodies: list[Any] = cursor.execute(SELECT_UNREAD, (str(run_id),)).fetchall()
+    cursor.executemany(
         _INSERT,
         [
             (heir_key, letter_id, sent_millis, body, _crc(heir, letter_id, sent_millis, body))
             for letter_id, body, sent_millis, _ in bodies
         ],
     )
-    delete_letters(connection, run_id, [letter.id for letter in letters])
-    connection.execute(_MAKE_DUE, (heir_key,))
+    delete_letters(cursor, run_id, [letter.id for letter in letters])
+    cursor.execute(_MAKE_DUE, (heir_key,))
 
 
 def _crc(run_id: RunId, letter_id: str, sent_millis: int, body: bytes) -> int:

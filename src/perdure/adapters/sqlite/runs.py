@@ -37,13 +37,13 @@ class RunRow(msgspec.Struct, gc=False):
         return self.owner is None and self.epoch == claim.epoch - 1 and not self.ended
 
 
-def run_row(connection: apsw.Connection, run_id: RunId) -> RunRow:
+def run_row(cursor: apsw.Cursor, run_id: RunId) -> RunRow:
     """The run's row."""
     query = """
         SELECT key, owner, epoch, expires_millis, ended, due_millis,
                (SELECT coalesce(max(seq), 0) FROM event WHERE event.run = run.key)
         FROM run WHERE run_id = ?"""
-    rows: list[Any] = connection.execute(query, (str(run_id),)).fetchall()
+    rows: list[Any] = cursor.execute(query, (str(run_id),)).fetchall()
     return RunRow(*rows[0]) if rows else RunRow()
 
 
@@ -59,22 +59,22 @@ class KnownRows:
         self._data_version = 0
         self._changes = 0
 
-    def begin(self, connection: apsw.Connection) -> None:
+    def begin(self, cursor: apsw.Cursor) -> None:
         """A transaction has begun."""
-        version: int = connection.execute("PRAGMA data_version").get
+        version: int = cursor.execute("PRAGMA data_version").get
         if version != self._data_version:
             self._data_version = version
             self._rows.clear()
 
-    def get(self, connection: apsw.Connection, run_id: RunId) -> RunRow:
+    def get(self, cursor: apsw.Cursor, run_id: RunId) -> RunRow:
         """The run's row."""
-        if connection.total_changes() != self._changes:
+        if cursor.connection.total_changes() != self._changes:
             self._rows.clear()
-        return self._rows.get(run_id) or run_row(connection, run_id)
+        return self._rows.get(run_id) or run_row(cursor, run_id)
 
-    def keep(self, connection: apsw.Connection, run_id: RunId, row: RunRow) -> None:
+    def keep(self, cursor: apsw.Cursor, run_id: RunId, row: RunRow) -> None:
         """Take note of a run's row after changes that have left those of other runs alone."""
-        self._changes = connection.total_changes()
+        self._changes = cursor.connection.total_changes()
         self._rows[run_id] = row
 
     def forget(self) -> None:
@@ -82,52 +82,52 @@ class KnownRows:
         self._rows.clear()
 
 
-def make(connection: apsw.Connection, run_id: RunId, row: RunRow) -> int:
+def make(cursor: apsw.Cursor, run_id: RunId, row: RunRow) -> int:
     """Insert the run's row if there is none yet; its key."""
     if row.key is None:
-        connection.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
-        row.key = connection.last_insert_rowid()
+        cursor.execute("INSERT INTO run (run_id) VALUES (?)", (str(run_id),))
+        row.key = cursor.connection.last_insert_rowid()
     return row.key
 
 
-def take(connection: apsw.Connection, claim: Claim, row: RunRow, expires_millis: int) -> None:
+def take(cursor: apsw.Cursor, claim: Claim, row: RunRow, expires_millis: int) -> None:
     """Make ``claim`` the durable one; ``row`` is the run's."""
     held = (claim.owner, claim.epoch, expires_millis)
     if row.key is None:
-        connection.execute(
+        cursor.execute(
             "INSERT INTO run (owner, epoch, expires_millis, run_id) VALUES (?, ?, ?, ?)",
             (*held, str(claim.run_id)),
         )
-        row.key = connection.last_insert_rowid()
+        row.key = cursor.connection.last_insert_rowid()
     else:
-        connection.execute(
+        cursor.execute(
             "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?", (*held, row.key)
         )
     row.owner, row.epoch, row.expires_millis = claim.owner, claim.epoch, expires_millis
 
 
-def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_millis: int) -> list[Claim]:
+def renew(cursor: apsw.Cursor, claims: Sequence[Claim], expires_millis: int) -> list[Claim]:
     """Prolong ``claims``; those that were lost."""
     lost: list[Claim] = []
     for claim in claims:
-        connection.execute(
+        cursor.execute(
             "UPDATE run SET expires_millis = ? WHERE run_id = ? AND owner = ? AND epoch = ?",
             (expires_millis, str(claim.run_id), claim.owner, claim.epoch),
         )
-        if not connection.changes():
+        if not cursor.connection.changes():
             lost.append(claim)
     return lost
 
 
-def give_up(connection: apsw.Connection, claim: Claim, row: RunRow, release: Release) -> None:
+def give_up(cursor: apsw.Cursor, claim: Claim, row: RunRow, release: Release) -> None:
     """Leave the run of ``row`` without an owner as ``release`` says, if ``claim`` is the durable one.
 
     A run with letters, or that waits for one that has ended, is due at once; one that has ended never.
     """
-    heirs = {each: select_newest(connection, each) for each in select_ended(connection, release.awaits)}
+    heirs = {each: select_newest(cursor, each) for each in select_ended(cursor, release.awaits)}
     awaits = [heirs.get(each, each) for each in release.awaits]
-    due_millis = 0 if select_ended(connection, list(heirs.values())) else release.due_millis
-    connection.execute(
+    due_millis = 0 if select_ended(cursor, list(heirs.values())) else release.due_millis
+    cursor.execute(
         """
         UPDATE run SET owner = NULL, due_millis = CASE
             WHEN ended THEN NULL
@@ -137,13 +137,13 @@ def give_up(connection: apsw.Connection, claim: Claim, row: RunRow, release: Rel
         WHERE key = ? AND owner = ? AND epoch = ?""",
         (due_millis, row.key, claim.owner, claim.epoch),
     )
-    if connection.changes() and not row.ended:
-        insert_awaited(connection, row.key, awaits if due_millis != 0 else ())
+    if cursor.connection.changes() and not row.ended:
+        insert_awaited(cursor, row.key, awaits if due_millis != 0 else ())
 
 
-def make_due(connection: apsw.Connection, claim: Claim) -> None:
+def make_due(cursor: apsw.Cursor, claim: Claim) -> None:
     """Make the run due at once for which ``claim`` was reserved, if nobody has owned it since."""
-    connection.execute(
+    cursor.execute(
         "UPDATE run SET due_millis = 0 WHERE run_id = ? AND owner IS NULL AND epoch = ? AND ended = 0",
         (str(claim.run_id), claim.epoch - 1),
     )

@@ -21,7 +21,7 @@ from perdure.stores.refusals import (
 )
 from perdure.stores.schedules import KeptSchedule, opened_schedule
 
-Work = Callable[[apsw.Connection], Any]
+Work = Callable[[apsw.Cursor], Any]
 Run = Callable[[Work], Awaitable[Any]]
 
 _RELEASED = """
@@ -57,21 +57,21 @@ class SqliteSchedules:
     async def create(self, row: ScheduleRow) -> ScheduleRow:
         kept = _kept(row, 1)
 
-        def insert(connection: apsw.Connection) -> None:
-            connection.execute(
+        def insert(cursor: apsw.Cursor) -> None:
+            cursor.execute(
                 "INSERT INTO schedule (id, revision, due_millis, awaits, body, crc) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING",
                 (row.id, *kept, _crc(row.id, kept)),
             )
-            if not connection.changes():
+            if not cursor.connection.changes():
                 raise schedule_exists(row.id)
 
         await self._write(insert)
         return msgspec.structs.replace(row, revision=1)
 
     async def get(self, schedule_id: str) -> ScheduleRow:
-        def select(connection: apsw.Connection) -> ScheduleRow:
-            rows: list[Any] = connection.execute(
+        def select(cursor: apsw.Cursor) -> ScheduleRow:
+            rows: list[Any] = cursor.execute(
                 "SELECT revision, due_millis, awaits, body, crc FROM schedule WHERE id = ?", (schedule_id,)
             ).fetchall()
             if not rows:
@@ -93,22 +93,22 @@ class SqliteSchedules:
     async def update(self, row: ScheduleRow) -> ScheduleRow:
         kept = _kept(row, row.revision + 1)
 
-        def swap(connection: apsw.Connection) -> None:
-            connection.execute(
+        def swap(cursor: apsw.Cursor) -> None:
+            cursor.execute(
                 "UPDATE schedule SET revision = ?, due_millis = ?, awaits = ?, body = ?, crc = ?"
                 " WHERE id = ? AND revision = ?",
                 (*kept, _crc(row.id, kept), row.id, row.revision),
             )
-            if not connection.changes():
+            if not cursor.connection.changes():
                 raise schedule_changed(row.id)
 
         await self._write(swap)
         return msgspec.structs.replace(row, revision=kept.revision)
 
     async def delete(self, schedule_id: str) -> None:
-        def remove(connection: apsw.Connection) -> None:
-            connection.execute("DELETE FROM schedule WHERE id = ?", (schedule_id,))
-            if not connection.changes():
+        def remove(cursor: apsw.Cursor) -> None:
+            cursor.execute("DELETE FROM schedule WHERE id = ?", (schedule_id,))
+            if not cursor.connection.changes():
                 raise schedule_not_found(schedule_id)
 
         await self._write(remove)
@@ -117,16 +117,12 @@ class SqliteSchedules:
         return await self._ids(SELECT_DUE, {"now": now_millis, "limit": limit})
 
     async def next_due_millis(self) -> int | None:
-        rows: builtins.list[Any] = await self._read(
-            lambda connection: connection.execute(SELECT_NEXT).fetchall()
-        )
+        rows: builtins.list[Any] = await self._read(lambda cursor: cursor.execute(SELECT_NEXT).fetchall())
         due: int | None = rows[0][0] if rows else None
         return due
 
     async def _ids(self, query: str, bindings: Any) -> builtins.list[str]:
-        rows: builtins.list[Any] = await self._read(
-            lambda connection: connection.execute(query, bindings).fetchall()
-        )
+        rows: builtins.list[Any] = await self._read(lambda cursor: cursor.execute(query, bindings).fetchall())
         return [row[0] for row in rows]
 
 

@@ -84,6 +84,7 @@ class SqliteStore:
             self.path, self._files, self._clock, file_threshold_bytes, busy_timeout_millis, self._is_free
         )
         self._reading = open_for_reading(self.path)
+        self._read_cursor = self._reading.cursor()
         self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"))
         # The epoch for which each run is reserved, 0 until it is known.
         self._claimed: dict[RunId, int] = {}
@@ -110,7 +111,7 @@ class SqliteStore:
     # Events
 
     async def head_seq(self, run_id: RunId) -> int:
-        return await self._reader.run_soon(lambda connection: run_row(connection, run_id).head)
+        return await self._reader.run_soon(lambda cursor: run_row(cursor, run_id).head)
 
     async def append(
         self, run_id: RunId, expected_seq: int, events: Sequence[Event], claim: Claim | None = None
@@ -121,22 +122,18 @@ class SqliteStore:
     async def read_range(
         self, run_id: RunId, from_seq: int, to_seq: int | None = None
     ) -> list[EventEnvelope]:
-        return await self._reader.run(lambda connection: select_range(connection, run_id, from_seq, to_seq))
+        return await self._reader.run(lambda cursor: select_range(cursor, run_id, from_seq, to_seq))
 
     async def read_engine_events(self, run_id: RunId, from_seq: int, limit: int) -> list[EventEnvelope]:
-        return await self._reader.run(
-            lambda connection: select_engine_events(connection, run_id, from_seq, limit)
-        )
+        return await self._reader.run(lambda cursor: select_engine_events(cursor, run_id, from_seq, limit))
 
     async def list_runs(
         self, after: RunId | None = None, limit: int = 100, *, unfinished: bool = False
     ) -> list[RunId]:
-        return await self._reader.run(
-            lambda connection: select_runs(connection, after, limit, unfinished=unfinished)
-        )
+        return await self._reader.run(lambda cursor: select_runs(cursor, after, limit, unfinished=unfinished))
 
     async def newest_leg(self, run_id: RunId) -> RunId:
-        return await self._reader.run_soon(lambda connection: select_newest(connection, run_id))
+        return await self._reader.run_soon(lambda cursor: select_newest(cursor, run_id))
 
     # Artifacts
 
@@ -144,15 +141,13 @@ class SqliteStore:
         return (await self.commit((Blob(kind, data),), ())).artifact_ids[0]
 
     async def get(self, artifact_id: ArtifactId) -> bytes:
-        return await self._reader.run(
-            lambda connection: select_artifact(connection, self._files, artifact_id)
-        )
+        return await self._reader.run(lambda cursor: select_artifact(cursor, self._files, artifact_id))
 
     async def rows(self, artifact_ids: Sequence[ArtifactId]) -> dict[ArtifactId, Row]:
-        return await self._reader.run(lambda connection: select_rows(connection, self._files, artifact_ids))
+        return await self._reader.run(lambda cursor: select_rows(cursor, self._files, artifact_ids))
 
     async def exists(self, artifact_id: ArtifactId) -> bool:
-        return await self._reader.run_soon(lambda connection: artifact_exists(connection, artifact_id))
+        return await self._reader.run_soon(lambda cursor: artifact_exists(cursor, artifact_id))
 
     # Claims
 
@@ -162,7 +157,7 @@ class SqliteStore:
         # Taken before the file is asked, so that a second caller in this process sees it at once.
         self._claimed[run_id] = 0
         try:
-            row = await self._reader.run_soon(lambda connection: run_row(connection, run_id))
+            row = await self._reader.run_soon(lambda cursor: run_row(cursor, run_id))
             if not self._is_free(row.owner, row.expires_millis):
                 raise run_already_active(run_id)
             # Runs that are started together know of each other before the first one commits.
@@ -174,35 +169,31 @@ class SqliteStore:
         return Claim(run_id, self._lock.name, row.epoch + 1)
 
     def renew(self, claims: Sequence[Claim], ttl: timedelta) -> list[Claim]:
-        return self._writer.run_blocking(
-            lambda connection: renew(connection, claims, expiry(self._clock, ttl))
-        )
+        return self._writer.run_blocking(lambda cursor: renew(cursor, claims, expiry(self._clock, ttl)))
 
     async def release(self, claim: Claim) -> None:
         # The run may be somebody else's by now, also in this process.
         if not self._forget(claim):
             return
-        row = await self._reader.run_soon(lambda connection: run_row(connection, claim.run_id))
+        row = await self._reader.run_soon(lambda cursor: run_row(cursor, claim.run_id))
         if row.is_held_by(claim):
-            await self._writer.run(lambda connection: give_up(connection, claim, row, Release()))
+            await self._writer.run(lambda cursor: give_up(cursor, claim, row, Release()))
         elif row.is_idle_before(claim) and row.due_millis != 0:
-            await self._writer.run(lambda connection: make_due(connection, claim))
+            await self._writer.run(lambda cursor: make_due(cursor, claim))
 
     # Letters
 
     async def post(self, run_id: RunId, letter_id: str, body: Json) -> bool:
         data = encode_body(body)
         return await self._write(
-            lambda connection: insert_letter(
-                connection, run_id, str(letter_id), data, self._clock.now_millis()
-            )
+            lambda cursor: insert_letter(cursor, run_id, str(letter_id), data, self._clock.now_millis())
         )
 
     async def unread(self, run_id: RunId) -> list[Letter]:
-        return await self._reader.run_soon(lambda connection: select_unread(connection, run_id))
+        return await self._reader.run_soon(lambda cursor: select_unread(cursor, run_id))
 
     async def addressed(self, run_ids: Collection[RunId]) -> set[RunId]:
-        return await self._reader.run_soon(lambda connection: select_addressed(connection, run_ids))
+        return await self._reader.run_soon(lambda cursor: select_addressed(cursor, run_ids))
 
     # Due runs
 
@@ -212,13 +203,11 @@ class SqliteStore:
         now = self._clock.now_millis()
         moment = Moment(now, now + within_millis, self._lock.name)
         return await self._reader.run(
-            lambda connection: select_due(connection, limit, moment, among, self._claimed, self._is_free)
+            lambda cursor: select_due(cursor, limit, moment, among, self._claimed, self._is_free)
         )
 
     async def next_due_millis(self) -> int | None:
-        return await self._reader.run_soon(
-            lambda connection: select_next_due_millis(connection, self._claimed)
-        )
+        return await self._reader.run_soon(lambda cursor: select_next_due_millis(cursor, self._claimed))
 
     # Commit
 
@@ -273,7 +262,7 @@ class SqliteStore:
     async def describe(self) -> Json:
         """As ``Stores.describe``."""
         described: Json = await self._reader.run(
-            lambda connection: select_described(connection, self.path, self._files.all())
+            lambda cursor: select_described(cursor, self.path, self._files.all())
         )
         return described | {"schema_version_before": self._version_before}
 
@@ -293,7 +282,7 @@ class SqliteStore:
             self._files.write(blob.id, blob.data)
             self._failpoints.hit("artifact_file.after")
 
-    def _write(self, work: Callable[[apsw.Connection], T]) -> Coroutine[Any, Any, T]:
+    def _write(self, work: Callable[[apsw.Cursor], T]) -> Coroutine[Any, Any, T]:
         """The result of ``work``. Several runs share a thread's transactions; one alone waits for nobody."""
         return self._writer.run_soon(work) if len(self._claimed) <= 1 else self._writer.run(work)
 
@@ -311,7 +300,7 @@ class SqliteStore:
         begun = time.perf_counter()
         for job in jobs:
             try:
-                job.result = job.work(self._reading)
+                job.result = job.work(self._read_cursor)
             except apsw.Error as error:
                 job.error = translate(error, self.path)
             except Exception as error:  # noqa: BLE001 — it is the caller's; the thread's other callers wait

@@ -53,27 +53,27 @@ class Garbage(NamedTuple):
 
 
 def delete_artifacts(
-    connection: apsw.Connection, garbage: Sequence[Garbage], before_millis: int
+    cursor: apsw.Cursor, garbage: Sequence[Garbage], before_millis: int
 ) -> tuple[int, list[Garbage]]:
     """Delete what nobody has renewed; how many of ``garbage`` were looked at, and those that are no more."""
     until, gone = time.perf_counter() + SECONDS_MAX, list[Garbage]()
     for number, each in enumerate(garbage, 1):
-        connection.execute("DELETE FROM artifact WHERE id = ? AND put_millis < ?", (each.key, before_millis))
-        if connection.changes():
+        cursor.execute("DELETE FROM artifact WHERE id = ? AND put_millis < ?", (each.key, before_millis))
+        if cursor.connection.changes():
             gone.append(each)
         if time.perf_counter() > until:
             return number, gone
     return len(garbage), gone
 
 
-def remove_files(connection: apsw.Connection, files: ArtifactFiles, keys: Sequence[bytes]) -> int:
+def remove_files(cursor: apsw.Cursor, files: ArtifactFiles, keys: Sequence[bytes]) -> int:
     """Remove the files of artifacts that have no row; how many of ``keys`` were looked at.
 
     For a transaction: whoever keeps such an artifact looks for its file in theirs, and never meanwhile.
     """
     until = time.perf_counter() + SECONDS_MAX
     for number, key in enumerate(keys, 1):
-        if not artifact_exists(connection, ArtifactId.trusted(key.hex())):
+        if not artifact_exists(cursor, ArtifactId.trusted(key.hex())):
             files.remove(key.hex())
         if time.perf_counter() > until:
             return number

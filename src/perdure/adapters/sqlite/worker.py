@@ -15,7 +15,7 @@ from perdure.errors import StorageError
 from perdure.stores.uninterrupted import SharedFuture
 
 T = TypeVar("T")
-Work = Callable[[apsw.Connection], Any]
+Work = Callable[[apsw.Cursor], Any]
 RunBatch = Callable[[Sequence["Job"], bool], float | None]
 
 
@@ -61,6 +61,8 @@ YIELD_SECONDS = 0.01
 class Worker:
     """Runs jobs on one connection, one batch at a time.
 
+    Jobs share a cursor, since making one takes as long as a quick statement: none leaves rows to be read.
+
     ``run_batch`` does a batch, and gives the seconds that waiting for the disk took. Told not to wait for
     other processes, it gives None, and has done nothing, if it would have to. Handing a job to a thread and
     back takes as long as a quick disk does, so the caller may do it where it is.
@@ -82,7 +84,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    async def run_soon(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def run_soon(self, work: Callable[[apsw.Cursor], T]) -> T:
         """The result of ``work``, which is short: done here if the disk is quick, else as by :meth:`run`."""
         self._check_open()
         if self._mean_seconds <= SLOW_SECONDS and self._busy.acquire(blocking=False):
@@ -104,7 +106,7 @@ class Worker:
             self._yielded_seconds = now
             await asyncio.sleep(0)
 
-    async def run(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def run(self, work: Callable[[apsw.Cursor], T]) -> T:
         """The result of ``work``, without blocking the loop.
 
         A caller that is cancelled meanwhile is told so when the work is done.
@@ -121,7 +123,7 @@ class Worker:
         result: T = job.outcome()
         return result
 
-    def run_blocking(self, work: Callable[[apsw.Connection], T]) -> T:
+    def run_blocking(self, work: Callable[[apsw.Cursor], T]) -> T:
         """The result of ``work``; blocks the calling thread."""
         done = threading.Event()
         handful, job = _Handful(done), Job(work)

@@ -57,52 +57,52 @@ class Writing:
 
     def run_batch(self, jobs: Sequence[Job], may_wait: bool) -> float | None:
         """One transaction for all jobs; a job that is refused is undone alone. The commit's seconds."""
-        connection, seconds = self.connection, 0.0
+        connection, cursor, seconds = self.connection, self._cursor, 0.0
         try:
             connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                cursor.execute("BEGIN IMMEDIATE")
             except apsw.BusyError:
                 if may_wait:
                     raise
                 return None
             connection.set_busy_timeout(self._busy_timeout_millis)
-            self._known.begin(connection)
+            self._known.begin(cursor)
             try:
                 for job in jobs:
-                    job.result = job.work(connection)
+                    job.result = job.work(cursor)
             except Exception as error:
                 if _is_everybodys(error):
                     raise
                 # Rare: all of them once more, each so that it can be undone.
-                connection.execute("ROLLBACK")
+                cursor.execute("ROLLBACK")
                 self._known.forget()
-                connection.execute("BEGIN IMMEDIATE")
+                cursor.execute("BEGIN IMMEDIATE")
                 for job in jobs:
-                    self._write_one(connection, job)
+                    self._write_one(cursor, job)
             begun = time.perf_counter()
-            connection.execute("COMMIT")
+            cursor.execute("COMMIT")
             seconds = time.perf_counter() - begun
             self.commits += 1
         except apsw.Error as error:
             self._known.forget()
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                cursor.execute("ROLLBACK")
             for job in jobs:
                 job.error = job.error or translate(error, self._path)
         return seconds
 
-    def _write_one(self, connection: apsw.Connection, job: Job) -> None:
-        connection.execute("SAVEPOINT job")
+    def _write_one(self, cursor: apsw.Cursor, job: Job) -> None:
+        cursor.execute("SAVEPOINT job")
         try:
-            job.result = job.work(connection)
+            job.result = job.work(cursor)
         except Exception as error:
             if _is_everybodys(error):
                 raise
             job.error = error
             self._known.forget()
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
+            cursor.execute("ROLLBACK TO job")
+        cursor.execute("RELEASE job")
 
     def insert(
         self,
@@ -112,7 +112,7 @@ class Writing:
         release: Release | None,
         read: Sequence[str],
         large: Sequence[Blob],
-        connection: apsw.Connection,
+        cursor: apsw.Cursor,
     ) -> Committed:
         """Do what a commit asks for, in the transaction that is open."""
         now = self._clock.now_millis()
@@ -122,34 +122,34 @@ class Writing:
             run_id, held = None, None
         else:
             run_id = claim.run_id
-            held = self._known.get(connection, run_id)
+            held = self._known.get(cursor, run_id)
             if not held.is_held_by(claim):
-                self._hold(connection, claim, held)
+                self._hold(cursor, claim, held)
             if read:  # first: what is left passes on with the end of a run that goes on as another
-                delete_letters(connection, run_id, read)
-        insert_artifacts(self._cursor, artifacts, self._file_threshold_bytes, now)
+                delete_letters(cursor, run_id, read)
+        insert_artifacts(cursor, artifacts, self._file_threshold_bytes, now)
         heads = []
         is_alone = True
         for append in appends:
             row = held
             if row is None or append.run_id != run_id:
-                row, is_alone = run_row(connection, append.run_id), False
-            insert_events(self._cursor, append, row, now)
+                row, is_alone = run_row(cursor, append.run_id), False
+            insert_events(cursor, append, row, now)
             heads.append(row.head)
         if claim is not None and held is not None:
             if release is not None:
-                give_up(connection, claim, held, release)
+                give_up(cursor, claim, held, release)
                 if release.heir is not None:
-                    self._hold(connection, release.heir, run_row(connection, release.heir.run_id))
+                    self._hold(cursor, release.heir, run_row(cursor, release.heir.run_id))
             elif is_alone:
-                self._known.keep(connection, claim.run_id, held)
+                self._known.keep(cursor, claim.run_id, held)
         return Committed([blob.id for blob in artifacts], heads)
 
-    def _hold(self, connection: apsw.Connection, claim: Claim, row: RunRow) -> None:
+    def _hold(self, cursor: apsw.Cursor, claim: Claim, row: RunRow) -> None:
         """Make a claim durable with the first commit that carries it, if the run is still free."""
         if row.epoch != claim.epoch - 1 or not self._is_free(row.owner, row.expires_millis):
             raise claim_lost(claim)
-        take(connection, claim, row, expiry(self._clock, CLAIM_FIRST_TTL))
+        take(cursor, claim, row, expiry(self._clock, CLAIM_FIRST_TTL))
 
 
 def expiry(clock: Clock, ttl: timedelta) -> int:
