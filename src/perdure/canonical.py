@@ -81,7 +81,9 @@ def adds_no_secret(before: bytes, data: bytes, policy: SecretPolicy) -> bool:
 
 def artifact_id_for_bytes(data: bytes) -> ArtifactId:
     """The SHA-256 of ``data`` in lower-case hexadecimal."""
-    return str.__new__(ArtifactId, hashlib.sha256(data).hexdigest())
+    digest = _SHA256.copy()
+    digest.update(data)
+    return str.__new__(ArtifactId, digest.hexdigest())
 
 
 def artifact_id_for_json(value: Json, *, secrets: SecretPolicy | None = DEFAULT_POLICY) -> ArtifactId:
@@ -195,6 +197,7 @@ def pointer_token(key: str) -> str:
     return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
+_SHA256 = hashlib.sha256()  # to be copied: a new one takes as long as it takes to hash a kilobyte
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _NEWS_BYTES_MIN = 4096

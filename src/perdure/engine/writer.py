@@ -80,7 +80,7 @@ class RunWriter:
         self._required: Sequence[Append] = ()
         self._lock = asyncio.Lock()
         self._waiting: dict[_Waiting, None] = {}
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
 
     @property
     def facts(self) -> Facts:
@@ -237,11 +237,14 @@ class RunWriter:
 
     async def news(self) -> None:
         """Wait until the run's history has grown."""
+        if self._news is None:
+            self._news = asyncio.Event()
         await self._news.wait()
 
     def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     def require(self, streams: Sequence[Append]) -> None:
         """Have the next flush refused (``event_store_concurrency``) unless streams end where these say."""

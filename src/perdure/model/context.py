@@ -210,10 +210,10 @@ def _is_clean_name(key: str) -> bool:
     return surely_clean(_member(key, b"0"))
 
 
-def _adds_no_secret(key: str, before: bytes, data: bytes) -> bool:
+def _adds_no_secret(key: str, before: bytes | None, data: bytes) -> bool:
     """Whether ``data`` certainly holds no secret; ``before``, the value under the same key, holds none."""
     if data[0] in _OPENING:
-        news = _member(key, news_of(before, data))
+        news = _member(key, data if before is None else news_of(before, data))
         return surely_clean(news) and not RESOLVED.occurs_in(news)
     # What is no string is no secret, whatever its name; and names are few.
     return _is_clean_name(key) and not (RESOLVED.needles and RESOLVED.occurs_in(_member(key, data)))
@@ -231,7 +231,7 @@ def encode_member(key: str, value: Json, policy: SecretPolicy, before: bytes | N
         if not key:
             raise CanonicalJsonError("value_not_json", "", "a context key is a non-empty string")
         data = encode(value)
-        if before is not None and not policy.strict and _adds_no_secret(key, before, data):
+        if not policy.strict and _adds_no_secret(key, before, data):
             return data
         refuse_to_write({key: value}, _member(key, data), policy)
         return data

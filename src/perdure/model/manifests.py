@@ -21,7 +21,11 @@ def _of_usual_settings(manifest: RunManifest) -> bytes | None:
         build, config = _settings(manifest.build, manifest.run_config)
     except (CanonicalJsonError, TypeError):  # or with lists for tuples, which have no hash
         return None
-    own = {"input_params": manifest.input_params, "op_id": manifest.op_id, "op_version": manifest.op_version}
+    own = {
+        "input_params": manifest.input_params,
+        "op_id": str(manifest.op_id),
+        "op_version": manifest.op_version,
+    }
     data = encode_plain(own)
     if data is None or not surely_clean(data):
         return None

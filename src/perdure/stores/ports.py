@@ -7,7 +7,6 @@ check, since a store must also hold what other engines, and attackers, wrote.
 from __future__ import annotations
 
 import builtins
-import hashlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
+from perdure.canonical import artifact_id_for_bytes
 from perdure.errors import Json
 from perdure.ids import ArtifactId, RunId
 from perdure.model.context import Snapshot
@@ -34,7 +34,7 @@ class Blob:
     @cached_property
     def id(self) -> ArtifactId:
         """The SHA-256 of the bytes; given where it is known already."""
-        return ArtifactId.trusted(hashlib.sha256(self.data).hexdigest())
+        return artifact_id_for_bytes(self.data)
 
     @property
     def size(self) -> int:

@@ -66,11 +66,11 @@ class KnownRows:
             self._data_version = version
             self._rows.clear()
 
-    def get(self, cursor: apsw.Cursor, run_id: RunId) -> RunRow:
-        """The run's row."""
+    def get(self, cursor: apsw.Cursor, run_id: RunId) -> RunRow | None:
+        """The run's row, if it is known."""
         if cursor.connection.total_changes() != self._changes:
             self._rows.clear()
-        return self._rows.get(run_id) or run_row(cursor, run_id)
+        return self._rows.get(run_id)
 
     def keep(self, cursor: apsw.Cursor, run_id: RunId, row: RunRow) -> None:
         """Take note of a run's row after changes that have left those of other runs alone."""
@@ -90,19 +90,24 @@ def make(cursor: apsw.Cursor, run_id: RunId, row: RunRow) -> int:
     return row.key
 
 
+def take_new(cursor: apsw.Cursor, claim: Claim, expires_millis: int) -> RunRow | None:
+    """Make ``claim`` the first one of a run that nobody knows; its row, or None if somebody does."""
+    cursor.execute(
+        """INSERT INTO run (run_id, owner, epoch, expires_millis) VALUES (?, ?, ?, ?)
+           ON CONFLICT (run_id) DO NOTHING""",
+        (str(claim.run_id), claim.owner, claim.epoch, expires_millis),
+    )
+    if not cursor.connection.changes():
+        return None
+    return RunRow(cursor.connection.last_insert_rowid(), claim.owner, claim.epoch, expires_millis)
+
+
 def take(cursor: apsw.Cursor, claim: Claim, row: RunRow, expires_millis: int) -> None:
     """Make ``claim`` the durable one; ``row`` is the run's."""
-    held = (claim.owner, claim.epoch, expires_millis)
-    if row.key is None:
-        cursor.execute(
-            "INSERT INTO run (owner, epoch, expires_millis, run_id) VALUES (?, ?, ?, ?)",
-            (*held, str(claim.run_id)),
-        )
-        row.key = cursor.connection.last_insert_rowid()
-    else:
-        cursor.execute(
-            "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?", (*held, row.key)
-        )
+    cursor.execute(
+        "UPDATE run SET owner = ?, epoch = ?, expires_millis = ? WHERE key = ?",
+        (claim.owner, claim.epoch, expires_millis, make(cursor, claim.run_id, row)),
+    )
     row.owner, row.epoch, row.expires_millis = claim.owner, claim.epoch, expires_millis
 
 

@@ -14,7 +14,7 @@ from perdure.adapters.sqlite.database import open_database, translate
 from perdure.adapters.sqlite.events import insert_events
 from perdure.adapters.sqlite.files import ArtifactFiles
 from perdure.adapters.sqlite.mailbox import delete_letters
-from perdure.adapters.sqlite.runs import KnownRows, RunRow, give_up, run_row, take
+from perdure.adapters.sqlite.runs import KnownRows, RunRow, give_up, run_row, take, take_new
 from perdure.adapters.sqlite.worker import Job
 from perdure.clock import Clock
 from perdure.stores.ports import Append, Blob, Claim, Committed, Release
@@ -123,6 +123,11 @@ class Writing:
         else:
             run_id = claim.run_id
             held = self._known.get(cursor, run_id)
+            if held is None and claim.epoch == 1 and appends and not appends[-1].expected_seq:
+                # Most runs that begin are new, which the database says as it takes the row.
+                held = take_new(cursor, claim, expiry(self._clock, CLAIM_FIRST_TTL))
+            if held is None:
+                held = run_row(cursor, run_id)
             if not held.is_held_by(claim):
                 self._hold(cursor, claim, held)
             if read:  # first: what is left passes on with the end of a run that goes on as another
