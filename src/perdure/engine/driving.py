@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -217,13 +218,20 @@ class Driving:
         has_mail: bool = False,
     ) -> RunResult:
         dispatcher = self._tools.dispatcher
+        stint.take_up(runs_handlers=runs_handlers, has_mail=has_mail)
         try:
-            await stint.drive(runs_handlers=runs_handlers, has_mail=has_mail)
+            await stint.take_steps(runs_handlers=runs_handlers)
         except FailpointStop:
             await dispatcher.withdraw(self._stores, run_id)
             # What is staged is in the view, but was not written.
             return RunResult(run_id, RunPhase.RUNNING, view.checkpoint)
-        except BaseException:
-            await uninterrupted(dispatcher.withdraw(self._stores, run_id))
+        except BaseException as error:
+            try:
+                if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
+                    await stint.interrupt()
+            finally:
+                await uninterrupted(dispatcher.withdraw(self._stores, run_id))
             raise
+        finally:
+            stint.lay_down()
         return result_of(run_id, view, stint.waiting)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from perdure.arguments import expect, expect_duration, expect_many, expect_methods, expect_unless_none
@@ -104,7 +105,7 @@ class Engine:
         expect(stores, Stores, "start(stores, …)", "Stores")
         expect(run, StartRun, "start(…, run)", "a StartRun")
         beginning = await planned_start(stores, run)
-        return await self._begin_once(stores, beginning, on_begun, drive=drive)
+        return await self._begin(stores, beginning, on_begun, drive=drive)
 
     async def fork(
         self,
@@ -123,22 +124,30 @@ class Engine:
         expect(stores, Stores, "fork(stores, …)", "Stores")
         expect(fork, ForkRun, "fork(…, fork)", "a ForkRun")
         beginning = await planned_fork(stores, fork, self._tools.resolver)
-        return await self._begin_once(stores, beginning, on_begun, drive=drive)
+        return await self._begin(stores, beginning, on_begun, drive=drive)
 
-    async def _begin_once(
+    def _begin(
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
+    ) -> Coroutine[Any, Any, RunResult]:
+        """Begin a run, or go on with the one that its invocation key has begun before."""
+        if beginning.is_named:
+            return self._begin_named(stores, beginning, on_begun, drive=drive)
+        # A random id is new; were it not, the first commit would be refused.
+        return self._driving(stores, self._failpoints).begin(
+            beginning, drive=drive, first_observer=_observing(self._observer, on_begun)
+        )
+
+    async def _begin_named(
         self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
     ) -> RunResult:
-        """Begin a run, or go on with the one that its invocation key has begun before."""
-        run_id, is_named = beginning.run_id, beginning.is_named
-        # A random id is new; were it not, the first commit would be refused.
-        if not is_named or not await stores.events.head_seq(run_id):
+        run_id = beginning.run_id
+        if not await stores.events.head_seq(run_id):
             try:
                 return await self._driving(stores, self._failpoints).begin(
                     beginning, drive=drive, first_observer=_observing(self._observer, on_begun)
                 )
             except ConcurrencyError as error:
-                came_second = error.code == "run_already_active" and await stores.events.head_seq(run_id)
-                if not is_named or not came_second:
+                if error.code != "run_already_active" or not await stores.events.head_seq(run_id):
                     raise
         if not beginning.has_key:
             raise ConcurrencyError.of(

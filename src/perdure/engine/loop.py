@@ -67,25 +67,19 @@ class Stint:
         """Write what is staged and give the run up to whoever resumes it."""
         await self._writer.flush(release=Release())
 
-    async def drive(self, *, runs_handlers: bool = True, has_mail: bool = False) -> None:
-        """Take steps until the run ends or is parked; without ``runs_handlers`` only as far as those."""
+    def take_up(self, *, runs_handlers: bool, has_mail: bool) -> None:
+        """Have the current task drive the run, and told of letters to it."""
         self._has_mail = has_mail
         self._task = asyncio.current_task()
         self._children.runs_handlers = runs_handlers
         self._letters.watch(self._run_id, self._told_of_mail)
-        try:
-            await self._take_steps(runs_handlers)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            try:
-                await self._interrupt()
-            except StorageError as error:
-                # The attempt stays open, and is recovered as an orphan.
-                logging.getLogger("perdure").warning("run %s: %s", self._run_id, error)
-            raise
-        finally:
-            self._letters.leave(self._run_id)
 
-    async def _take_steps(self, runs_handlers: bool) -> None:
+    def lay_down(self) -> None:
+        """Be told of letters no more."""
+        self._letters.leave(self._run_id)
+
+    async def take_steps(self, *, runs_handlers: bool) -> None:
+        """Drive the run until it ends or is parked; without ``runs_handlers`` only as far as those."""
         place = 0
         while True:
             if self._has_mail:
@@ -241,8 +235,15 @@ class Stint:
         if isinstance(outcome, Completed):
             self._snapshot = outcome.snapshot
 
-    async def _interrupt(self) -> None:
+    async def interrupt(self) -> None:
         """Close what is open, so that the run can be resumed at once."""
+        try:
+            await self._close_attempts()
+        except StorageError as error:
+            # The attempt stays open, and is recovered as an orphan.
+            logging.getLogger("perdure").warning("run %s: %s", self._run_id, error)
+
+    async def _close_attempts(self) -> None:
         if self._writer.is_released:
             return
         for attempt in list(self._view.open_attempts.values()):

@@ -94,7 +94,7 @@ class SideBySide(Stint):
     def know(self, snapshot: Snapshot) -> None:
         self._contexts.know(snapshot)
 
-    async def _take_steps(self, runs_handlers: bool) -> None:
+    async def take_steps(self, *, runs_handlers: bool) -> None:
         try:
             while not await self._turn(runs_handlers):
                 pass
