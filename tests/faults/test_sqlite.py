@@ -357,12 +357,12 @@ async def test_a_thread_keeps_nothing_of_what_it_has_done() -> None:
 
     cursor = apsw.Connection(":memory:").cursor()
 
-    def run_batch(jobs: Sequence[worker.Job], may_wait: bool) -> float:
+    def begin(jobs: Sequence[worker.Job], may_wait: bool) -> bool:
         for job in jobs:
             job.result = job.work(cursor)
-        return 0.0
+        return True
 
-    thread = worker.Worker("test", run_batch)
+    thread = worker.Worker("test", begin)
     large = weakref.ref(await thread.run(lambda _: Large()))
     for _ in range(100_000):
         if large() is None:

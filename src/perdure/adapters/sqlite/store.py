@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
@@ -89,7 +88,7 @@ class SqliteStore:
         # The epoch for which each run is reserved, 0 until it is known.
         self._claimed: dict[RunId, int] = {}
         self._insert = self._writing.insert
-        self._writer = Worker("perdure-sqlite-writer", self._writing.run_batch)
+        self._writer = Worker("perdure-sqlite-writer", self._writing.begin, self._writing.finish)
         self._reader = Worker("perdure-sqlite-reader", self._read_batch)
         self.schedules = SqliteSchedules(self._reader.run_soon, self._write)
         self._closed = False
@@ -284,7 +283,9 @@ class SqliteStore:
 
     def _write(self, work: Callable[[apsw.Cursor], T]) -> Coroutine[Any, Any, T]:
         """The result of ``work``. Several runs share a thread's transactions; one alone waits for nobody."""
-        return self._writer.run_soon(work) if len(self._claimed) <= 1 else self._writer.run(work)
+        if len(self._claimed) <= 1:
+            return self._writer.run_soon(work)
+        return self._writer.run(work, is_short=True)
 
     def _forget(self, claim: Claim) -> bool:
         """Whether ``claim`` was what this process had of its run; it no more is."""
@@ -296,8 +297,7 @@ class SqliteStore:
     def _is_free(self, owner: str | None, expires_millis: int) -> bool:
         return owner is None or expires_millis <= self._clock.now_millis() or self._lock.is_dead(owner)
 
-    def _read_batch(self, jobs: Sequence[Job], may_wait: bool) -> float:
-        begun = time.perf_counter()
+    def _read_batch(self, jobs: Sequence[Job], may_wait: bool) -> bool:
         for job in jobs:
             try:
                 job.result = job.work(self._read_cursor)
@@ -305,4 +305,4 @@ class SqliteStore:
                 job.error = translate(error, self.path)
             except Exception as error:  # noqa: BLE001 — it is the caller's; the thread's other callers wait
                 job.error = error
-        return time.perf_counter() - begun
+        return True

@@ -1,4 +1,4 @@
-"""Database work for any number of event loops and threads: in a thread, or here where the disk is quick."""
+"""Database work for any number of event loops and threads: in a thread, or here where it is quick."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,8 @@ from perdure.stores.uninterrupted import SharedFuture
 
 T = TypeVar("T")
 Work = Callable[[apsw.Cursor], Any]
-RunBatch = Callable[[Sequence["Job"], bool], float | None]
+Begin = Callable[[Sequence["Job"], bool], bool]
+Finish = Callable[[Sequence["Job"]], None]
 
 
 class Job:
@@ -42,18 +44,21 @@ _Woken = TypeVar("_Woken", SharedFuture, threading.Event)
 class _Handful(Generic[_Woken]):
     """Jobs that are handed over together, and what whoever waits for them waits for."""
 
-    __slots__ = ("done", "jobs")
+    __slots__ = ("done", "is_short", "jobs")
 
-    def __init__(self, done: _Woken) -> None:
+    def __init__(self, done: _Woken, *, is_short: bool = False) -> None:
         self.jobs: list[Job] = []
         self.done: _Woken = done
+        self.is_short = is_short
 
 
 _AnyHandful = _Handful[SharedFuture] | _Handful[threading.Event]
 
 SLOW_SECONDS = 0.0005
-"""A disk that takes longer for a job, on average, is waited for in a thread."""
+"""What takes longer for a job, on average, is done in a thread: the work, or waiting for the disk."""
 _WEIGHT = 0.1
+TURN_SECONDS = 0.02
+"""Jobs that are likely to take longer together are not done in the loop."""
 YIELD_SECONDS = 0.01
 """How long jobs are done in the loop before its other tasks have a turn."""
 
@@ -61,43 +66,53 @@ YIELD_SECONDS = 0.01
 class Worker:
     """Runs jobs on one connection, one batch at a time.
 
+    ``begin`` does what a batch's jobs say, and ``finish`` makes it last, which is waiting for the disk. Told
+    not to wait for other processes, ``begin`` gives False, and has done nothing, if it would have to.
+
     Jobs share a cursor, since making one takes as long as a quick statement: none leaves rows to be read.
 
-    ``run_batch`` does a batch, and gives the seconds that waiting for the disk took. Told not to wait for
-    other processes, it gives None, and has done nothing, if it would have to. Handing a job to a thread and
-    back takes as long as a quick disk does, so the caller may do it where it is.
-
-    The thread starts with the first job that it is given, takes all that wait at once, and ends with
-    :meth:`close`. What comes up in one turn of a loop is handed over together, at its end: before that the
-    thread and the loop would only hinder each other.
+    Short jobs are begun in the loop: what they are about is at hand there, and would have to be fetched by
+    another processor, against which the loop would then contend for the interpreter. A thread finishes them
+    while the loop goes on. It starts with the first batch that it is given, takes all that wait at once, and
+    ends with :meth:`close`. What comes up in one turn of a loop is a batch, or while another one of the loop
+    is finished. Of one job alone nothing is left to a thread where the disk is quick: handing it over and
+    back takes as long.
     """
 
-    def __init__(self, name: str, run_batch: RunBatch) -> None:
+    def __init__(self, name: str, begin: Begin, finish: Finish | None = None) -> None:
         self._name = name
-        self._run_batch = run_batch
+        self._begin = begin
+        self._finish = finish
         self._handed: queue.SimpleQueue[_AnyHandful | None] = queue.SimpleQueue()
         self._gathered: dict[asyncio.AbstractEventLoop, _Handful[SharedFuture]] = {}
+        self._under_way: Counter[asyncio.AbstractEventLoop] = Counter()
+        """How many batches each loop waits for."""
         self._lock = threading.Lock()
         self._busy = threading.Lock()
-        self._mean_seconds = 0.0
+        self._begun: _AnyHandful | None = None
+        """What was begun in a loop and is to be finished, before anything else is done."""
+        self._work_seconds = self._disk_seconds = 0.0
         self._yielded_seconds = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
     async def run_soon(self, work: Callable[[apsw.Cursor], T]) -> T:
-        """The result of ``work``, which is short: done here if the disk is quick, else as by :meth:`run`."""
+        """The result of ``work``, which is short: done here if that is quick, else as by :meth:`run`."""
         self._check_open()
-        if self._mean_seconds <= SLOW_SECONDS and self._busy.acquire(blocking=False):
+        is_quick = self._work_seconds <= SLOW_SECONDS and self._disk_seconds <= SLOW_SECONDS
+        if is_quick and self._busy.acquire(blocking=False):
             job = Job(work)
             try:
-                is_done = self._run_timed([job], False)
+                is_done = self._begin_here([job])
+                if is_done:
+                    self._finish_timed([job])
             finally:
                 self._busy.release()
             if is_done:
                 await self._yield_at_times()
                 result: T = job.outcome()
                 return result
-        return await self.run(work)
+        return await self.run(work, is_short=True)
 
     async def _yield_at_times(self) -> None:
         """Let the loop's other tasks have their turn: who never waits would never yield to them."""
@@ -106,8 +121,8 @@ class Worker:
             self._yielded_seconds = now
             await asyncio.sleep(0)
 
-    async def run(self, work: Callable[[apsw.Cursor], T]) -> T:
-        """The result of ``work``, without blocking the loop.
+    async def run(self, work: Callable[[apsw.Cursor], T], *, is_short: bool = False) -> T:
+        """The result of ``work``; unless it ``is_short`` the loop is not blocked at all.
 
         A caller that is cancelled meanwhile is told so when the work is done.
         """
@@ -115,8 +130,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         handful = self._gathered.get(loop)
         if handful is None:
-            handful = self._gathered[loop] = _Handful(SharedFuture(loop))
+            handful = self._gathered[loop] = _Handful(SharedFuture(loop), is_short=is_short)
             loop.call_soon(self._hand_over, loop)
+        elif not is_short:
+            handful.is_short = False
         job = Job(work)
         handful.jobs.append(job)
         await handful.done
@@ -136,7 +153,7 @@ class Worker:
     def close(self) -> None:
         """Finish the jobs that wait, and end the thread."""
         for loop in list(self._gathered):
-            self._hand_over(loop)
+            self._send(loop, self._gathered.pop(loop))
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -161,10 +178,18 @@ class Worker:
             else:
                 handfuls.append(following)
         with self._busy:
-            self._run_timed([job for each in handfuls for job in each.jobs], True)
-        for each in handfuls:
-            each.jobs.clear()  # each waits for its own: none is kept until the last one has been told
-        _tell(handfuls)
+            if self._begun is not None:
+                begun, self._begun = self._begun, None
+                self._finish_timed(begun.jobs)
+                self._tell([begun])
+            handfuls = [each for each in handfuls if each.jobs]
+            if handfuls:
+                jobs = [job for each in handfuls for job in each.jobs]
+                self._begin(jobs, True)
+                self._finish_timed(jobs)
+        # Others hold the thread up, so that it cannot tell how quick the work is; it is tried again at times.
+        self._work_seconds *= 1 - _WEIGHT
+        self._tell(handfuls)
         return may_come
 
     def _check_open(self) -> None:
@@ -172,9 +197,30 @@ class Worker:
             raise _closed()
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        handful = self._gathered.pop(loop, None)
-        if handful is not None:
-            self._submit(handful)
+        handful = self._gathered.get(loop)
+        if handful is None:
+            return
+        is_quick = handful.is_short and self._is_quick(handful)
+        if is_quick and loop in self._under_way:
+            return  # until that is told: what comes up meanwhile, and by that, comes along
+        del self._gathered[loop]
+        try:
+            if is_quick and self._busy.acquire(blocking=False):
+                try:
+                    if self._begin_here(handful.jobs):
+                        self._begun = handful
+                finally:
+                    self._busy.release()
+        finally:
+            self._send(loop, handful)
+
+    def _send(self, loop: asyncio.AbstractEventLoop, handful: _Handful[SharedFuture]) -> None:
+        self._under_way[loop] += 1
+        self._submit(handful)
+
+    def _is_quick(self, handful: _AnyHandful) -> bool:
+        seconds = self._work_seconds
+        return seconds <= SLOW_SECONDS and seconds * len(handful.jobs) <= TURN_SECONDS
 
     def _submit(self, handful: _AnyHandful) -> None:
         with self._lock:
@@ -186,34 +232,50 @@ class Worker:
                 return
         for job in handful.jobs:
             job.error = _closed()
-        _tell([handful])
+        self._tell([handful])
 
-    def _run_timed(self, jobs: Sequence[Job], may_wait: bool) -> bool:
-        seconds = self._run_batch(jobs, may_wait)
-        if seconds is None:
+    def _tell(self, handfuls: Sequence[_AnyHandful]) -> None:
+        """Wake whoever waits: each loop once, however many of its tasks do."""
+        for each in handfuls:
+            each.jobs.clear()  # each waits for its own: none is kept until the last one has been told
+        by_loop: dict[asyncio.AbstractEventLoop, list[SharedFuture]] = {}
+        for done in (each.done for each in handfuls):
+            if isinstance(done, threading.Event):
+                done.set()
+            else:
+                by_loop.setdefault(done.get_loop(), []).append(done)
+        for loop, futures in by_loop.items():
+            # A loop may have ended without waiting; then nobody is left to be told.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._settle, loop, futures)
+
+    def _settle(self, loop: asyncio.AbstractEventLoop, futures: Sequence[SharedFuture]) -> None:
+        self._under_way[loop] -= len(futures)
+        if not self._under_way[loop]:
+            del self._under_way[loop]
+        if loop in self._gathered:
+            loop.call_soon(self._hand_over, loop)
+        for future in futures:
+            future.settle()
+
+    def _begin_here(self, jobs: Sequence[Job]) -> bool:
+        """Begin a batch in the loop, unless another one is to be finished first."""
+        if self._begun is not None:
             return False
-        self._mean_seconds += (seconds / len(jobs) - self._mean_seconds) * _WEIGHT
+        begun = time.perf_counter()
+        if not self._begin(jobs, False):
+            return False
+        seconds = (time.perf_counter() - begun) / len(jobs)
+        self._work_seconds += (seconds - self._work_seconds) * _WEIGHT
         return True
+
+    def _finish_timed(self, jobs: Sequence[Job]) -> None:
+        if self._finish is not None:
+            begun = time.perf_counter()
+            self._finish(jobs)
+            seconds = (time.perf_counter() - begun) / len(jobs)
+            self._disk_seconds += (seconds - self._disk_seconds) * _WEIGHT
 
 
 def _closed() -> StorageError:
     return StorageError.of("store_closed", "the store was closed")
-
-
-def _tell(handfuls: Sequence[_AnyHandful]) -> None:
-    """Wake whoever waits: each loop once, however many of its tasks do."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[SharedFuture]] = {}
-    for done in (each.done for each in handfuls):
-        if isinstance(done, threading.Event):
-            done.set()
-        else:
-            by_loop.setdefault(done.get_loop(), []).append(done)
-    for loop, futures in by_loop.items():
-        # A loop may have ended without waiting; then nobody is left to be told.
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_settle, futures)
-
-
-def _settle(futures: Sequence[SharedFuture]) -> None:
-    for future in futures:
-        future.settle()

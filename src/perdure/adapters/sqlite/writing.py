@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -55,18 +54,15 @@ class Writing:
         """Let go of the file."""
         self.connection.close()
 
-    def run_batch(self, jobs: Sequence[Job], may_wait: bool) -> float | None:
-        """One transaction for all jobs; a job that is refused is undone alone. The commit's seconds."""
-        connection, cursor, seconds = self.connection, self._cursor, 0.0
+    def begin(self, jobs: Sequence[Job], may_wait: bool) -> bool:
+        """Do the jobs in a transaction; one that is refused is undone alone.
+
+        False, and nothing done, if another process writes and is not to be waited for.
+        """
+        connection, cursor = self.connection, self._cursor
+        connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
         try:
-            connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
-            except apsw.BusyError:
-                if may_wait:
-                    raise
-                return None
-            connection.set_busy_timeout(self._busy_timeout_millis)
+            cursor.execute("BEGIN IMMEDIATE")
             self._known.begin(cursor)
             try:
                 for job in jobs:
@@ -80,20 +76,38 @@ class Writing:
                 cursor.execute("BEGIN IMMEDIATE")
                 for job in jobs:
                     self._write_one(cursor, job)
-            begun = time.perf_counter()
-            cursor.execute("COMMIT")
-            seconds = time.perf_counter() - begun
+        except BaseException as error:
+            self._undo()
+            if isinstance(error, apsw.BusyError) and not may_wait:
+                return False
+            if not isinstance(error, apsw.Error):
+                raise
+            self._fail(jobs, error)
+        return True
+
+    def finish(self, jobs: Sequence[Job]) -> None:
+        """Commit what was begun."""
+        if not self.connection.in_transaction:
+            return  # nothing was: the jobs have failed
+        try:
+            self._cursor.execute("COMMIT")
             self.commits += 1
         except apsw.Error as error:
-            self._known.forget()
-            if connection.in_transaction:
-                cursor.execute("ROLLBACK")
-            for job in jobs:
-                job.error = job.error or translate(error, self._path)
-        return seconds
+            self._undo()
+            self._fail(jobs, error)
+
+    def _undo(self) -> None:
+        self._known.forget()
+        if self.connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
+
+    def _fail(self, jobs: Sequence[Job], error: apsw.Error) -> None:
+        for job in jobs:
+            job.error = job.error or translate(error, self._path)
 
     def _write_one(self, cursor: apsw.Cursor, job: Job) -> None:
         cursor.execute("SAVEPOINT job")
+        job.error = None
         try:
             job.result = job.work(cursor)
         except Exception as error:
