@@ -176,9 +176,9 @@ class SqliteStore:
             return
         row = await self._reader.run_soon(lambda cursor: run_row(cursor, claim.run_id))
         if row.is_held_by(claim):
-            await self._writer.run(lambda cursor: give_up(cursor, claim, row, Release()))
+            await self._write(lambda cursor: give_up(cursor, claim, row, Release()))
         elif row.is_idle_before(claim) and row.due_millis != 0:
-            await self._writer.run(lambda cursor: make_due(cursor, claim))
+            await self._write(lambda cursor: make_due(cursor, claim))
 
     # Letters
 

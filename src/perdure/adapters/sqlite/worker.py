@@ -202,7 +202,7 @@ class Worker:
             return
         is_quick = handful.is_short and self._is_quick(handful)
         if is_quick and loop in self._under_way:
-            return  # until that is told: what comes up meanwhile, and by that, comes along
+            return  # until the loop is told of it: what comes up meanwhile, and then, comes along
         del self._gathered[loop]
         try:
             if is_quick and self._busy.acquire(blocking=False):
@@ -245,9 +245,10 @@ class Worker:
             else:
                 by_loop.setdefault(done.get_loop(), []).append(done)
         for loop, futures in by_loop.items():
-            # A loop may have ended without waiting; then nobody is left to be told.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._settle, loop, futures)
+            else:  # it ended without waiting, and nobody is left to be told
+                self._under_way.pop(loop, None)
 
     def _settle(self, loop: asyncio.AbstractEventLoop, futures: Sequence[SharedFuture]) -> None:
         self._under_way[loop] -= len(futures)
