@@ -96,9 +96,9 @@ def _selected(cursor: apsw.Cursor, condition: str, bindings: tuple[Any, ...]) ->
 
 def envelopes(run_id: RunId, rows: Sequence[Any]) -> list[EventEnvelope]:
     """The events of rows ``(seq, ts_millis, crc, body)``; ``event_corruption`` for one that is damaged."""
-    run_crc = zlib.crc32(run_id.encode())
+    crc32, run_crc = zlib.crc32, zlib.crc32(run_id.encode())
     for seq, ts_millis, crc, body in rows:
-        if zlib.crc32(body, zlib.crc32(_PLACE % (seq, ts_millis), run_crc)) != crc:
+        if crc32(body, crc32(_PLACE % (seq, ts_millis), run_crc)) != crc:
             raise CorruptionError.of(
                 "event_corruption",
                 "a stored event is not what was written",
