@@ -83,8 +83,13 @@ def _of_its_operation(plan: ExecutionPlan, manifest: RunManifest) -> ExecutionPl
 
 
 async def read_view(stores: Stores, run_id: RunId) -> RunView:
-    """The view of a run, from its kernel and engine events alone, read page by page."""
+    """The view of a run, from its kernel and engine events alone, read page by page.
+
+    Whoever goes on from it with a run that has moved on meanwhile is refused by the store.
+    """
     view = RunView()
+    # Asked for first: what somebody appends while the events are read must not seem to have been read.
+    head = await stores.events.head_seq(run_id)
     while True:
         page = await stores.events.read_engine_events(run_id, view.head_seq + 1, PAGE_EVENTS)
         for envelope in page:
@@ -100,7 +105,7 @@ async def read_view(stores: Stores, run_id: RunId) -> RunView:
         if len(page) < PAGE_EVENTS:
             break
     # Domain events after the last engine event are no part of the view, but they are numbered.
-    view.head_seq = max(view.head_seq, await stores.events.head_seq(run_id))
+    view.head_seq = max(view.head_seq, head)
     return view
 
 
