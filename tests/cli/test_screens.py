@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cyclopts import App as CommandApp
@@ -296,6 +297,8 @@ CASES: dict[str, list[str]] = {
     "app missing": ["op", "list", "--app", "tests.cli.nowhere:app"],
 }
 
+NOON_SECONDS = 1_795_176_000.0
+"""2026-11-20 12:00 UTC; what is looked at was written on the first of January."""
 _CHANGING = (
     (r"\b\d+(\.\d+)? m?s\b", "N ms"),  # how long something took
     (r"\b\d+ d \d+ h\b", "N d"),
@@ -362,6 +365,8 @@ def test_a_screen(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv(STORE_VARIABLE, "runs.db")
     monkeypatch.setenv(APP_VARIABLE, f"{HERE}:app")
+    # How wide an age is depends on the hour of the day.
+    monkeypatch.setattr("perdure.cli.family.time", SimpleNamespace(time=lambda: NOON_SECONDS))
     code = main(CASES[name])
     out, error = capfd.readouterr()  # of the processes that a command starts, too
     screen = f"$ perdure {' '.join(CASES[name])}\n{out}{error}[exit code {code}]\n"

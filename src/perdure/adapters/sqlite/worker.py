@@ -256,8 +256,9 @@ class Worker:
             del self._under_way[loop]
         if loop in self._gathered:
             loop.call_soon(self._hand_over, loop)
-        for future in futures:
-            future.settle()
+        for future in futures[1:]:  # apart, so that nothing that happens in one keeps the others waiting
+            loop.call_soon(future.settle)
+        futures[0].settle()
 
     def _begin_here(self, jobs: Sequence[Job]) -> bool:
         """Begin a batch in the loop, unless another one is to be finished first."""
