@@ -130,12 +130,15 @@ class Engine:
         self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
     ) -> Coroutine[Any, Any, RunResult]:
         """Begin a run, or go on with the one that its invocation key has begun before."""
-        if beginning.is_named:
-            return self._begin_named(stores, beginning, on_begun, drive=drive)
         # A random id is new; were it not, the first commit would be refused.
-        return self._driving(stores, self._failpoints).begin(
-            beginning, drive=drive, first_observer=_observing(self._observer, on_begun)
-        )
+        begin = self._begin_named if beginning.is_named else self._begin_new
+        return begin(stores, beginning, on_begun, drive=drive)
+
+    def _begin_new(
+        self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
+    ) -> Coroutine[Any, Any, RunResult]:
+        observer = _observing(self._observer, on_begun)
+        return self._driving(stores, self._failpoints).begin(beginning, drive=drive, first_observer=observer)
 
     async def _begin_named(
         self, stores: Stores, beginning: Beginning, on_begun: Callable[[], None] | None, *, drive: bool
@@ -143,9 +146,7 @@ class Engine:
         run_id = beginning.run_id
         if not await stores.events.head_seq(run_id):
             try:
-                return await self._driving(stores, self._failpoints).begin(
-                    beginning, drive=drive, first_observer=_observing(self._observer, on_begun)
-                )
+                return await self._begin_new(stores, beginning, on_begun, drive=drive)
             except ConcurrencyError as error:
                 if error.code != "run_already_active" or not await stores.events.head_seq(run_id):
                     raise
