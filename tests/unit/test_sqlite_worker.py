@@ -106,6 +106,20 @@ async def test_short_jobs_go_along_with_one_for_the_thread() -> None:
     each.close()
 
 
+async def test_nothing_waits_for_two_batches() -> None:
+    """What comes up behind one that waits for the thread goes along with it."""
+    disk = Disk()
+    each = Worker("test", disk.begin, disk.finish)
+    jobs = []
+    for is_short in (True, False, True):
+        jobs.append(asyncio.create_task(each.run(_nothing, is_short=is_short)))
+        await _turns()
+    disk.open.set()
+    await asyncio.gather(*jobs)
+    assert disk.batches == [1, 2]
+    each.close()
+
+
 @pytest.mark.parametrize(("name", "value"), [("SLOW_SECONDS", -1.0), ("TURN_SECONDS", -1.0)])
 async def test_what_takes_long_is_done_in_the_thread(
     name: str, value: float, monkeypatch: pytest.MonkeyPatch

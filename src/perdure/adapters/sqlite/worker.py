@@ -201,8 +201,9 @@ class Worker:
         if handful is None:
             return
         is_quick = handful.is_short and self._is_quick(handful)
-        if is_quick and loop in self._under_way:
+        if is_quick and self._under_way[loop] == 1:
             return  # until the loop is told of it: what comes up meanwhile, and then, comes along
+        # Where more waits already, the thread takes all of it together: nothing waits for two batches.
         del self._gathered[loop]
         try:
             if is_quick and self._busy.acquire(blocking=False):
