@@ -372,6 +372,17 @@ async def test_a_thread_keeps_nothing_of_what_it_has_done() -> None:
     thread.close()
 
 
+async def test_what_an_interrupt_has_left_open_is_undone(tmp_path: Path) -> None:
+    """A batch that was begun and never finished is as if it had not been."""
+    store = SqliteStore(tmp_path / "runs.db")
+    async with Stores(store, store, store, store, store.close, store.describe) as stores:
+        interrupted = worker.Job(lambda cursor: cursor.execute("INSERT INTO run (run_id) VALUES ('x')"))
+        assert store._writing.begin([interrupted], False)
+        await stores.events.append(RUN, 0, told("a"))
+        assert await stores.events.list_runs() == [RUN]
+        assert (await stores.describe())["runs"] == 1
+
+
 async def test_runs_share_transactions(tmp_path: Path) -> None:
     """Those that come up while one is written; who is refused takes nobody along."""
     store = SqliteStore(tmp_path / "runs.db")

@@ -60,6 +60,8 @@ class Writing:
         False, and nothing done, if another process writes and is not to be waited for.
         """
         connection, cursor = self.connection, self._cursor
+        if connection.in_transaction:  # an interrupt came after a batch was begun, and it is done again
+            self._undo()
         connection.set_busy_timeout(self._busy_timeout_millis if may_wait else 0)
         try:
             cursor.execute("BEGIN IMMEDIATE")
