@@ -31,7 +31,7 @@ def insert_artifacts(
         cursor.execute(
             _INSERT,
             (
-                bytes.fromhex(blob.id),
+                _key(blob.id),
                 str(blob.kind),
                 blob.size,
                 now_millis,

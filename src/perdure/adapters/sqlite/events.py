@@ -36,9 +36,7 @@ def insert_events(cursor: apsw.Cursor, append: Append, row: RunRow, now_millis: 
     events = append.events
     if not events:
         return
-    key, head, run_crc = row.key, row.head, zlib.crc32(append.run_id.encode())
-    if key is None:
-        key = make(cursor, append.run_id, row)
+    key, head, run_crc = make(cursor, append.run_id, row), row.head, zlib.crc32(append.run_id.encode())
     rows = []
     for seq, event in enumerate(events, head + 1):
         body = encode_event(event)
