@@ -56,27 +56,16 @@ class CanonicalJsonError(PerdureError, ValueError):
         return {key: value for key, value in self.info.details.items() if key != "pointer"}
 
 
-def canonical_json_bytes(
-    value: Json, *, secrets: SecretPolicy | None = DEFAULT_POLICY, before: bytes | None = None
-) -> bytes:
+def canonical_json_bytes(value: Json, *, secrets: SecretPolicy | None = DEFAULT_POLICY) -> bytes:
     """The canonical bytes of ``value``.
 
     Tuples count as arrays and ``str`` subclasses as strings. ``secrets=None`` leaves out the detection
-    of secrets; what stands in ``before`` too, canonical bytes that hold none, is not searched again.
-    Raises :class:`CanonicalJsonError` for anything that may not be written.
+    of secrets. Raises :class:`CanonicalJsonError` for anything that may not be written.
     """
     data = encode(value)
-    if secrets is not None and (before is None or not adds_no_secret(before, data, secrets)):
+    if secrets is not None:
         refuse_to_write(value, data, secrets)
     return data
-
-
-def adds_no_secret(before: bytes, data: bytes, policy: SecretPolicy) -> bool:
-    """Whether ``data`` certainly holds no secret, if ``before`` holds none; both are canonical."""
-    if policy.strict:
-        return False
-    news = news_of(before, data, bytes_min=0)
-    return surely_clean(news) and not (RESOLVED.needles and RESOLVED.occurs_in(news))
 
 
 def artifact_id_for_bytes(data: bytes) -> ArtifactId:
@@ -155,22 +144,18 @@ def split_object(data: bytes) -> dict[str, bytes]:
         raise CanonicalJsonError("value_not_json", "", "expected a JSON object") from None
 
 
-def news_of(before: bytes, after: bytes, levels: int = 8, bytes_min: int | None = None) -> bytes:
+def news_of(before: bytes, after: bytes, levels: int = 8) -> bytes:
     """What ``after`` holds and ``before`` does not, both canonical: members and items in their containers.
 
-    What is shorter than ``bytes_min``, mostly, is searched as quickly as it is taken apart.
+    What is short is searched as quickly as it is taken apart.
     Every string of ``after`` that is not in the result stands in ``before`` too, under the same key.
     """
-    if (
-        len(after) < (_NEWS_BYTES_MIN if bytes_min is None else bytes_min)
-        or not levels
-        or before[:1] != after[:1]
-    ):
+    if len(after) < _NEWS_BYTES_MIN or not levels or before[:1] != after[:1]:
         return after
     if after[:1] == b"{":
         old = _RAW_OBJECT.decode(before)
         members = [
-            (key, news_of(bytes(old[key]), bytes(raw), levels - 1, bytes_min) if key in old else bytes(raw))
+            (key, news_of(bytes(old[key]), bytes(raw), levels - 1) if key in old else bytes(raw))
             for key, raw in _RAW_OBJECT.decode(after).items()
             if old.get(key) != raw
         ]

@@ -1,4 +1,4 @@
-"""Manifests as bytes: only what is not usual in them is searched for secrets, and that wholly."""
+"""Manifests as bytes: all of one is searched for secrets, and what it has in common with others once."""
 
 from __future__ import annotations
 

@@ -36,9 +36,6 @@ def _of_usual_settings(manifest: RunManifest) -> bytes | None:
 @functools.lru_cache(maxsize=64)
 def _settings(build: BuildProvenance, config: RunConfig) -> tuple[bytes, bytes]:
     """The canonical bytes of both; ``CanonicalJsonError`` if they may not be kept."""
-    # Only what differs from the usual is searched for secrets: names of settings are long words.
-    canonical_json_bytes({"build": build.to_json(), "run_config": config.to_json()}, before=_USUAL)
-    return encode(build.to_json()), encode(config.to_json())
-
-
-_USUAL = encode({"build": BuildProvenance().to_json(), "run_config": RunConfig().to_json()})
+    settings = {"build": build.to_json(), "run_config": config.to_json()}
+    canonical_json_bytes(settings)
+    return encode(settings["build"]), encode(settings["run_config"])
